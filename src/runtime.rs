@@ -1,0 +1,185 @@
+//! One container on this kernel: namespaces, cgroup, root filesystem, shim, init, CRIU.
+//!
+//! The daemon hands a [`Launch`] to a [`Runtime`] and gets a [`Sandbox`], the living form of a container.
+//! Commands go down as method calls that block until the shim has answered; what happens by itself (an
+//! exit, an OOM kill) comes up as a [`SandboxEvent`] through the channel the runtime was given.
+//!
+//! Nothing here knows HTTP, Docker's words or the daemon's state files.
+
+pub mod capabilities;
+pub mod cgroup;
+pub mod console;
+pub mod criu;
+pub mod devices;
+pub mod init;
+pub mod layer;
+pub mod netns;
+pub mod plan;
+pub mod rootfs;
+pub mod seccomp;
+pub mod shim;
+pub mod spec;
+pub mod sys;
+pub mod user;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A failure below the daemon: what was attempted, on what, and why it failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{op} {object}: {cause}")]
+pub struct Error {
+    /// The attempt: `mount proc on`.
+    pub op: String,
+    /// What it was attempted on: `/proc`.
+    pub object: String,
+    pub cause: Cause,
+}
+
+/// The last link of an [`Error`].
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// A system call failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The peer or the kernel said something that makes no sense to us, or that we refuse.
+    #[error("{0}")]
+    Refused(String),
+    /// The command cannot be run: not found (127), not executable (126). The text is the one Docker's
+    /// clients derive their exit code from, and stands alone.
+    #[error("{0}")]
+    Command(CommandError),
+}
+
+/// Why `execve` of the container's command failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// 126 or 127, as a shell would exit.
+    pub exit_code: u8,
+    /// `exec: "nope": executable file not found in $PATH`
+    pub message: String,
+}
+
+/// The root filesystem of one container: read-only layers with one writable directory on top.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Overlay {
+    /// Topmost first, as overlayfs wants them. Never empty.
+    pub lower: Vec<PathBuf>,
+    pub upper: PathBuf,
+    pub work: PathBuf,
+    /// Skip syncing on unmount: for containers that do not outlive their run.
+    pub volatile: bool,
+}
+
+/// Where the container's standard streams go.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Stdio {
+    /// A pty instead of three pipes.
+    pub terminal: bool,
+    /// Keep stdin open; otherwise it is the container's own /dev/null.
+    pub open_stdin: bool,
+    /// Close stdin for good when the first attached client ends its input.
+    pub stdin_once: bool,
+    /// `None`: output is only seen by attached clients.
+    pub log: Option<LogFile>,
+}
+
+/// A json-file log, written by the shim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogFile {
+    pub path: PathBuf,
+    /// Rotate before a write when the file has reached this many bytes.
+    pub max_size_bytes: Option<u64>,
+    /// Files kept in all, the current one included; at least 1.
+    pub max_files: u32,
+}
+
+/// Everything needed to bring one container to life.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// 64 hex digits.
+    pub id: String,
+    /// `/run/dewar/containers/<id>`: made by [`Runtime::launch`], holds the shim's socket and the mount point
+    /// of the root filesystem; removed by [`Sandbox::dismiss`].
+    pub run_dir: PathBuf,
+    pub spec: spec::Spec,
+    pub overlay: Overlay,
+    pub stdio: Stdio,
+    /// The shim records the exit here (see [`Exit`]) before it tells anyone; replaced atomically.
+    pub exit_file: PathBuf,
+    /// Whether the exit record must survive a power cut (costs an fsync).
+    pub durable: bool,
+    /// Run the command below a minimal init that reaps and forwards signals (`--init`).
+    pub reaper: bool,
+}
+
+/// How a container's life ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// 0..=255; 128 + signal for a death by signal.
+    pub code: i32,
+    /// Whether the kernel's OOM killer struck in this container's cgroup.
+    pub oom_killed: bool,
+    /// UTC, RFC 3339 with nanoseconds.
+    pub finished_at: String,
+}
+
+/// One client's attachment to a process's streams. `stream` is a connected AF_UNIX SOCK_STREAM socket: the
+/// client's input is read from it until end of file, output is written to it, framed as Docker's
+/// multiplexed stream unless the process has a terminal. A peer that does not read is cut off, never
+/// waited for.
+#[derive(Debug)]
+pub struct Attachment {
+    pub stream: OwnedFd,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    /// Bytes that detach when typed in sequence on a terminal; empty for none.
+    pub detach_keys: Vec<u8>,
+}
+
+/// A further process in a running container.
+#[derive(Debug)]
+pub struct Exec {
+    /// 64 hex digits.
+    pub id: String,
+    pub process: spec::Process,
+    /// Full set of capabilities (`exec --privileged`).
+    pub privileged: bool,
+    /// `None` runs detached, its output discarded.
+    pub attachment: Option<Attachment>,
+}
+
+/// What to freeze, and where to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dump {
+    /// An existing empty directory; receives `images/` (CRIU's), `rootfs.tar` (the writable layer as an OCI
+    /// layer), `shm.tar` (/dev/shm), `dump.log` and `descriptors.json`.
+    pub dir: PathBuf,
+    pub leave_running: bool,
+}
+
+/// A frozen container to thaw instead of running its command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Thaw {
+    /// What [`Dump::dir`] was. It is not written to; CRIU's log goes to [`Launch::run_dir`].
+    pub dir: PathBuf,
+}
+
+/// What happens without being asked for.
+#[derive(Debug)]
+pub enum SandboxEvent {
+    /// The container's first process ended; the exit is already on disk.
+    Exited { id: String, exit: Exit },
+    /// A process started with [`Sandbox::exec`] ended, its output delivered.
+    ExecExited { id: String, exec_id: String, code: i32 },
+    /// The kernel killed a process of this container for want of memory.
+    Oom { id: String },
+    /// A client typed the detach keys.
+    Detached { id: String, exec_id: Option<String> },
+    /// The shim is gone without having reported an exit: killed, or broken.
+    Lost { id: String },
+}
