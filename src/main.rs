@@ -3,6 +3,7 @@
 //! `main` picks a mode and joins the pieces: client mode turns argv into API calls, `dewar daemon` serves
 //! the API, and a name in `argv[0]` that no user types enters the shim.
 
+mod daemon;
 mod http;
 mod runtime;
 

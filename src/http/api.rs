@@ -183,5 +183,27 @@ pub struct ErrorResponse {
     pub message: String,
 }
 
+/// Decodes one JSON value and nothing after it.
+///
+/// `null` means unset at every depth: Go clients and docker-py send nulls where a field has no value, and
+/// Docker reads them so. The error says where the text stops making sense.
+pub fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, String> {
+    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|cause| cause.to_string())?;
+    strip_nulls(&mut value);
+    serde_json::from_value(value).map_err(|cause| cause.to_string())
+}
+
+/// Recursion is bounded by serde_json's own limit on depth (128), under which `value` was parsed.
+fn strip_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(strip_nulls);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(strip_nulls),
+        _ => {}
+    }
+}
+
 /// Every operation this build serves, in the API's order.
 pub static ENDPOINTS: &[&Operation] = &[];

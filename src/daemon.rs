@@ -1,0 +1,3 @@
+//! The engine: containers, images and their state on disk.
+
+pub mod error;
