@@ -125,6 +125,10 @@ pub struct Exit {
     pub oom_killed: bool,
     /// UTC, RFC 3339 with nanoseconds.
     pub finished_at: String,
+    /// Whether it ended because a [`Dump`] without `leave_running` took it: the container is frozen on disk,
+    /// nothing died, and no restart policy applies.
+    #[serde(default)]
+    pub checkpointed: bool,
 }
 
 /// One client's attachment to a process's streams. `stream` is a connected AF_UNIX SOCK_STREAM socket: the
