@@ -1,0 +1,38 @@
+//! Interface flags by ioctl: enough to bring `lo` up without a netlink conversation.
+//!
+//! Source: netdevice(7).
+#![allow(unsafe_code, reason = "SIOCGIFFLAGS and SIOCSIFFLAGS are ioctls on a C union")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Sets an interface of the calling thread's network namespace up.
+///
+/// # Errors
+/// `ENODEV` when there is none of that name, `EINVAL` when the name has no room in an `ifreq`.
+pub fn set_up(interface: &str) -> io::Result<()> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    if interface.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: ifreq is integers and unions of them; all zeroes is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the descriptor is open and `request` is a live ifreq with a NUL-terminated name; the kernel
+    // writes the flags member only.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFFLAGS filled `ifru_flags`, and every bit pattern is a c_short.
+    unsafe { request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short };
+    // SAFETY: as above; the kernel only reads it.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
