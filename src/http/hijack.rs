@@ -1,0 +1,175 @@
+//! Upgraded connections, both ends: raw bytes in two independent halves.
+//!
+//! ```text
+//!   client                              server
+//!   POST … Upgrade: tcp  ────────────>
+//!                        <────────────  101 UPGRADED (alone in its segment)
+//!   stdin bytes          ────────────>  ReadHalf      (first the bytes that came with the request)
+//!                        <────────────  WriteHalf     output
+//!   shutdown(WR)         ────────────>  ReadHalf: 0   end of stdin, output goes on
+//!                        <────────────  both halves dropped: shutdown(WR), drain, close
+//! ```
+//!
+//! The halves share one descriptor and no lock. Neither has a timeout: a quiet terminal is not an error.
+//!
+//! Not here: the request that upgrades (`server`, `client`), frames (`stdcopy`), terminals (`cli`).
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::Peer;
+use super::socket::{self, Socket};
+
+/// How long and how much a server takes in after its output has ended, before it closes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// A connection that was taken over.
+#[derive(Debug)]
+pub struct Hijacked {
+    reader: ReadHalf,
+    writer: WriteHalf,
+    peer: Option<Peer>,
+}
+
+/// Closes the connection when the last half is gone.
+#[derive(Debug)]
+struct Ending {
+    socket: Arc<Socket>,
+    linger: bool,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.linger {
+            self.socket.linger(LINGER, LINGER_BYTES);
+        }
+        // A peer handle may keep the descriptor open; the connection ends here all the same.
+        self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Hijacked {
+    /// The server's end. `early` came with the request and is read first.
+    pub fn server(socket: Arc<Socket>, early: Vec<u8>, peer: Peer) -> io::Result<Hijacked> {
+        Hijacked::new(socket, early, true, Some(peer.upgraded()))
+    }
+
+    /// The client's end. `early` came with the answer's head and is read first.
+    pub fn client(socket: Arc<Socket>, early: Vec<u8>) -> io::Result<Hijacked> {
+        // A client that is done wants to exit; the daemon survives a reset.
+        Hijacked::new(socket, early, false, None)
+    }
+
+    fn new(socket: Arc<Socket>, early: Vec<u8>, linger: bool, peer: Option<Peer>) -> io::Result<Hijacked> {
+        socket.set_read_timeout(None)?;
+        socket.set_write_timeout(None)?;
+        let ending = Arc::new(Ending { socket, linger });
+        let reader = ReadHalf { ending: ending.clone(), early, at: 0 };
+        Ok(Hijacked { reader, writer: WriteHalf { ending }, peer })
+    }
+
+    /// The two directions, each for a thread of its own.
+    pub fn split(self) -> (ReadHalf, WriteHalf) {
+        (self.reader, self.writer)
+    }
+
+    /// The client at the other end; `None` on the client's own end.
+    pub fn peer(&self) -> Option<Peer> {
+        self.peer.clone()
+    }
+}
+
+/// What the peer sends. Ends with 0 when the peer shuts down its output or closes.
+#[derive(Debug)]
+pub struct ReadHalf {
+    ending: Arc<Ending>,
+    early: Vec<u8>,
+    at: usize,
+}
+
+impl ReadHalf {
+    /// Whether a read would give bytes that no poll of [`ReadHalf::fd`] announces.
+    pub fn has_buffered(&self) -> bool {
+        self.at < self.early.len()
+    }
+
+    /// The descriptor to poll; see [`ReadHalf::has_buffered`].
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.ending.socket.as_fd()
+    }
+
+    /// Ends this direction: reads, also one that blocks in another thread, give 0 from now on.
+    pub fn shutdown_read(&self) {
+        self.ending.socket.shutdown(Shutdown::Read);
+    }
+}
+
+impl Read for ReadHalf {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.has_buffered() {
+            let rest = &self.early[self.at..];
+            let count = rest.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&rest[..count]);
+            self.at += count;
+            if self.at == self.early.len() {
+                self.early = Vec::new();
+                self.at = 0;
+            }
+            return Ok(count);
+        }
+        match (&*self.ending.socket).read(buffer) {
+            // A peer that vanished has ended its input like one that said so.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            result => result,
+        }
+    }
+}
+
+/// What goes to the peer, unbuffered: each write is sent at once.
+#[derive(Debug)]
+pub struct WriteHalf {
+    ending: Arc<Ending>,
+}
+
+impl WriteHalf {
+    /// Tells the peer that no more comes; the other direction goes on.
+    pub fn shutdown_write(&self) {
+        self.ending.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Ends this connection for both halves; reads that block in another thread give 0.
+    pub fn shutdown(&self) {
+        self.ending.socket.shutdown(Shutdown::Both);
+    }
+
+    /// The descriptor to poll for room (`POLLOUT`) or for a peer that left (`POLLHUP`).
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.ending.socket.as_fd()
+    }
+
+    /// Makes a write fail with `WouldBlock` when the peer takes nothing for `time`: a stalled terminal must
+    /// not hold back a container's other readers.
+    pub fn set_stall_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.ending.socket.set_write_timeout(time)
+    }
+
+    /// Writes header and payload as one, without a copy.
+    pub fn write_parts(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        let mut slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
+        socket::write_all_vectored(&self.ending.socket, &mut slices)
+    }
+}
+
+impl Write for WriteHalf {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.ending.socket).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

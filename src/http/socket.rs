@@ -1,0 +1,151 @@
+//! One connected socket of any kind, shared by the halves that read and write it.
+//!
+//! Reading and writing go through `&Socket`, so that an upgraded connection is two independent halves over
+//! one descriptor without a lock. TLS would be a third variant here and nowhere else.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+/// A connected stream socket in blocking mode.
+#[derive(Debug)]
+pub enum Socket {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    /// Shuts down one or both directions; a peer that is gone already is no error.
+    pub fn shutdown(&self, how: Shutdown) {
+        // ENOTCONN means the peer was faster, which is what the caller wants.
+        let _ = match self {
+            Socket::Unix(stream) => stream.shutdown(how),
+            Socket::Tcp(stream) => stream.shutdown(how),
+        };
+    }
+
+    /// Makes a read give up with `WouldBlock` after `time`; `None` waits for ever.
+    pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Socket::Unix(stream) => stream.set_read_timeout(time),
+            Socket::Tcp(stream) => stream.set_read_timeout(time),
+        }
+    }
+
+    /// Makes a write that moves nothing for `time` fail with `WouldBlock`; `None` waits for ever.
+    pub fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        match self {
+            Socket::Unix(stream) => stream.set_write_timeout(time),
+            Socket::Tcp(stream) => stream.set_write_timeout(time),
+        }
+    }
+
+    /// Waits until one of `events` (or an error or hang-up) is there; false when `deadline` passed first.
+    pub fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
+        loop {
+            let left = deadline.map(|deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+            });
+            let mut fds = [PollFd::new(self, events)];
+            match rustix::event::poll(&mut fds, left.as_ref()) {
+                Ok(count) => return Ok(count > 0),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Whether one of `events` is there now.
+    pub fn has(&self, events: PollFlags) -> bool {
+        let mut fds = [PollFd::new(self, events)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A failing poll (ENOMEM) says nothing about the peer.
+        rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+    }
+
+    /// Ends the connection so that what was written still reaches the peer.
+    ///
+    /// Closing a socket that holds unread input makes the kernel send ECONNRESET (AF_UNIX) or RST (TCP),
+    /// which can overtake the last bytes written. So: end our direction, then take in what the peer
+    /// still sends until it ends its own, for `time` and `bytes` at most. Blocks for up to `time`.
+    pub fn linger(&self, time: Duration, bytes: usize) {
+        self.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + time;
+        let mut taken = 0;
+        let mut sink = [0; 4096];
+        let _ = self.set_read_timeout(Some(Duration::from_millis(10)));
+        while taken < bytes {
+            match self.wait(PollFlags::IN, Some(deadline)) {
+                Ok(true) => match (&mut &*self).read(&mut sink) {
+                    Ok(0) => return,
+                    Ok(count) => taken += count,
+                    Err(error) if is_retry(&error) => continue,
+                    Err(_) => return,
+                },
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Whether a read or write failed only because it was interrupted or its slice of time was over.
+pub fn is_retry(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Unix(stream) => stream.as_fd(),
+            Socket::Tcp(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Unix(stream) => (&mut &*stream).read(buffer),
+            Socket::Tcp(stream) => (&mut &*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Unix(stream) => (&mut &*stream).write(bytes),
+            Socket::Tcp(stream) => (&mut &*stream).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Unix(stream) => (&mut &*stream).write_vectored(slices),
+            Socket::Tcp(stream) => (&mut &*stream).write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes all of `slices` with as few system calls as the kernel allows.
+pub fn write_all_vectored(mut out: &Socket, mut slices: &mut [io::IoSlice<'_>]) -> io::Result<()> {
+    io::IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        match out.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => io::IoSlice::advance_slices(&mut slices, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
