@@ -177,7 +177,7 @@ program=$(cd "$stage" && find usr/sbin usr/bin -name criu -type f | head -n 1)
 [ -n "$program" ] || die "the criu package holds no program named criu"
 loader=$(cd "$stage" && find . -name 'ld-linux*.so.*' | sed 's,^\./,,' | head -n 1)
 [ -n "$loader" ] || die "the libc6 package holds no program loader"
-libraries=$(cd "$stage" && find . \( -name '*.so' -o -name '*.so.*' \) | sed 's,^\.,,; s,/[^/]*$,,' | sort -u | grep -v '/gconv' |
+libraries=$(cd "$stage" && find usr lib lib64 \( -name '*.so' -o -name '*.so.*' \) 2>/dev/null | sed 's,/[^/]*$,,; s,^,/,' | sort -u | grep -v '/gconv' |
     sed "s,^,$prefix," | paste -sd: -)
 mkdir -p "$stage/bin"
 printf '#!/bin/sh\nexec %s --library-path %s %s "$@"\n' "$prefix/$loader" "$libraries" "$prefix/$program" >"$stage/bin/criu"

@@ -1,0 +1,84 @@
+#!/bin/sh
+# Installs what dewar's demo or its tests need and the host lacks; says what it does.
+#
+#   scripts/deps.sh [build|run|test]
+#
+#   build  checks the Rust toolchain (never installs one)
+#   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
+#   test   run, a stock docker client, docker-py, tar, runc and skopeo
+#
+# A docker client already on PATH is used as it is. Debian's package would start a
+# daemon of its own, so only the client program is taken out of it, into
+# /opt/dewar/docker. Nothing is upgraded or removed.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(dirname "$here")
+what=${1:-run}
+case $what in build | run | test) ;; *) echo "deps.sh: unknown set \"$what\": build, run or test" >&2; exit 2 ;; esac
+
+say() { echo "deps.sh: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# ---- Rust -----------------------------------------------------------------------------
+
+wanted=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$root/Cargo.toml")
+command -v cargo >/dev/null || die "no cargo on PATH: install Rust $wanted or newer (https://rustup.rs, or your distribution's rustc and cargo)"
+have=$(cargo --version | sed 's/^cargo \([0-9]*\.[0-9]*\).*/\1/')
+awk -v a="$have" -v b="$wanted" 'BEGIN { split(a, x, "."); split(b, y, "."); exit !(x[1] > y[1] || (x[1] == y[1] && x[2] >= y[2])) }' ||
+    die "cargo $have is too old: dewar needs Rust $wanted or newer (rustup update)"
+command -v cc >/dev/null || missing_cc=1
+[ "$what" = build ] && [ -z "${missing_cc:-}" ] && exit 0
+
+# ---- packages -------------------------------------------------------------------------
+
+[ "$(id -u)" = 0 ] || die "not root: containers, and installing what is missing, need root"
+
+packages=
+need() { # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null || packages="$packages $2"
+}
+# rustc links through cc and the C library's static archive
+need cc gcc
+[ -n "$(cc -print-file-name=libc.a 2>/dev/null | grep / || :)" ] || packages="$packages libc6-dev"
+if [ "$what" != build ]; then
+    need tar tar
+    # The static build: a copy of it must run in an image that has no loader.
+    dpkg -s busybox-static 2>/dev/null | grep -q '^Status: install ok installed' || packages="$packages busybox-static"
+fi
+if [ "$what" = test ]; then
+    need python3 python3
+    need runc runc
+    need skopeo skopeo
+    need unshare util-linux
+    python3 -c 'import docker' 2>/dev/null || /usr/bin/python3 -c 'import docker' 2>/dev/null || packages="$packages python3-docker"
+fi
+
+apt_updated=
+apt_update() {
+    [ -n "$apt_updated" ] || apt-get update -qq || die "apt-get update failed"
+    apt_updated=1
+}
+
+if [ -n "$packages" ]; then
+    command -v apt-get >/dev/null || die "no apt-get on this host: install$packages by its own means"
+    say "installing$packages"
+    apt_update
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >&2 || die "apt-get install$packages failed"
+fi
+[ "$what" = build ] && exit 0
+
+if [ "$what" = test ] && ! command -v docker >/dev/null && [ ! -x /opt/dewar/docker/bin/docker ]; then
+    package=docker.io
+    apt_update
+    [ -z "$(apt-cache policy docker-cli | grep 'Candidate: [0-9]')" ] || package=docker-cli
+    say "taking the docker client out of Debian's $package into /opt/dewar/docker (its daemon is not installed)"
+    work=$(mktemp -d)
+    (cd "$work" && apt-get download -qq "$package" && dpkg -x ./*.deb x) >&2 || { rm -rf "$work"; die "fetching $package failed"; }
+    mkdir -p /opt/dewar/docker/bin
+    mv "$work/x/usr/bin/docker" /opt/dewar/docker/bin/docker
+    rm -rf "$work"
+fi
+
+"$here/criu.sh" >/dev/null
