@@ -1,1 +1,118 @@
-//! netns
+//! Named network namespaces: a file one can join, outlive and hand to CRIU.
+//!
+//! The namespace is made on a thread of its own, because `unshare` moves the calling thread and a daemon's
+//! threads belong to the host. What a fresh one needs before anybody runs in it is set here; interfaces
+//! other than `lo`, addresses and routes are the daemon's.
+//!
+//! Source: network_namespaces(7), ip-netns(8) (the bind mount that names one).
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::thread;
+
+use rustix::mount::UnmountFlags;
+use rustix::thread::UnshareFlags;
+
+use super::sys::{net, process};
+use super::{Cause, Error};
+
+/// Written inside a new namespace.
+const SYSCTLS: [(&str, &str); 3] = [
+    // Go listens with MPTCP by default since 1.24 and falls back to TCP without it; CRIU cannot dump MPTCP.
+    ("/proc/sys/net/mptcp/enabled", "0"),
+    // Compat: Docker lets any user of a container bind low ports and send pings.
+    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+];
+
+/// Makes a network namespace with `lo` up and binds it at `path`, a file that must not exist; its directory
+/// must.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN; whatever creating the file says. Nothing is left behind.
+pub fn create(path: &Path) -> Result<(), Error> {
+    let failed = |cause: io::Error| Error {
+        op: "create network namespace".to_owned(),
+        object: path.display().to_string(),
+        cause: Cause::Io(cause),
+    };
+    fs::File::create_new(path).map_err(failed)?;
+    let made = thread::scope(|scope| {
+        let worker = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || populate(path));
+        match worker {
+            Ok(worker) => worker.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))),
+            Err(error) => Err(error),
+        }
+    });
+    made.map_err(|cause| {
+        let _ = fs::remove_file(path);
+        failed(cause)
+    })
+}
+
+fn populate(path: &Path) -> io::Result<()> {
+    process::unshare(UnshareFlags::NEWNET)?;
+    net::set_up("lo")?;
+    for (file, value) in SYSCTLS {
+        match fs::write(file, value) {
+            // A kernel built without MPTCP has nothing to turn off.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
+}
+
+/// Takes the name away; the namespace goes with its last process. A name that is gone already is fine.
+///
+/// # Errors
+/// `EPERM`, `EBUSY`.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    let failed = |cause: io::Error| Error {
+        op: "remove network namespace".to_owned(),
+        object: path.display().to_string(),
+        cause: Cause::Io(cause),
+    };
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // INVAL: a plain file, left by a creation that was cut short.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    fs::remove_file(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_namespace_has_lo_up_and_leaves_nothing() {
+        let path = std::env::temp_dir().join(format!("dewar-netns-{}", std::process::id()));
+        create(&path).unwrap();
+        assert!(create(&path).is_err(), "a name is used once");
+        let ours = fs::metadata("/proc/self/ns/net").unwrap().ino();
+        assert_ne!(fs::metadata(&path).unwrap().ino(), ours);
+        let inside = path.clone();
+        let (state, ports, mptcp) = thread::spawn(move || {
+            let namespace = fs::File::open(inside).unwrap();
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), None).unwrap();
+            let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+            (
+                read("/proc/thread-self/net/if_inet6").contains("lo"),
+                read("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
+                read("/proc/sys/net/mptcp/enabled"),
+            )
+        })
+        .join()
+        .unwrap();
+        assert!(state || !Path::new("/proc/net/if_inet6").exists(), "lo has ::1 only once it is up");
+        assert_eq!(ports.trim(), "0");
+        assert!(mptcp.is_empty() || mptcp.trim() == "0");
+        remove(&path).unwrap();
+        assert!(!path.exists());
+        remove(&path).unwrap();
+    }
+}
