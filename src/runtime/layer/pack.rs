@@ -1,0 +1,264 @@
+//! A directory becomes a tar stream: names in byte order, so that equal trees give equal streams.
+//!
+//! The tree is read by one descriptor at a time, names resolved beneath the start and never through a
+//! symbolic link, so depth costs no descriptors and a changing tree leads nowhere else.
+//!
+//! Sockets are left out, tar has no word for them. Holes of sparse files are written as zeros.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, major, minor};
+use rustix::io::Errno;
+
+use super::tar::{Entry, Kind, Time, Writer};
+use super::unpack::{magic_link, open_in};
+use super::{OPAQUE, OVERLAY_XATTRS, WHITEOUT, WHITEOUT_OPAQUE, error, refused, shown};
+use crate::runtime::{Cause, Error};
+
+/// Contents that are the kernel's, made up on reading: shown as empty directories.
+const KERNEL_TREES: [u32; 11] = [
+    0x9fa0,      // proc
+    0x6265_6572, // sysfs
+    0x0027_e0eb, // cgroup
+    0x6367_7270, // cgroup2
+    0x1cd1,      // devpts
+    0x1980_0202, // mqueue
+    0x6462_6720, // debugfs
+    0x7472_6163, // tracefs
+    0x7363_6673, // securityfs
+    0xcafe_4a11, // bpf
+    0x9584_58f6, // hugetlbfs
+];
+
+/// What [`pack_tree`] makes of special files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trees {
+    /// The upper directory of an overlay: 0:0 devices become whiteouts.
+    Upper,
+    /// As it is.
+    Plain,
+    /// A live root with file systems mounted in it: the kernel's own are not descended into.
+    Mounted,
+}
+
+/// Writes the upper directory of an overlay as an OCI layer; returns the size of the stream in bytes.
+///
+/// The tree must not change meanwhile, or the error names the file that did.
+pub fn pack(upper: &Path, out: impl Write) -> Result<u64, Error> {
+    pack_directory(upper, out, Trees::Upper)
+}
+
+/// Writes a directory that is no layer; returns the size of the stream in bytes.
+pub fn pack_plain(directory: &Path, out: impl Write) -> Result<u64, Error> {
+    pack_directory(directory, out, Trees::Plain)
+}
+
+fn pack_directory(path: &Path, out: impl Write, trees: Trees) -> Result<u64, Error> {
+    let failed = |cause: Cause| error("pack", path.display().to_string(), cause);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let mut writer = Writer::new(out);
+    pack_tree(root.as_fd(), b".", trees, &mut writer)?;
+    Ok(writer.finish().map_err(|cause| failed(cause.into()))?.1)
+}
+
+/// Appends the inode `start` under `name`, and everything below it when it is a directory.
+pub fn pack_tree<W: Write>(
+    start: BorrowedFd<'_>,
+    name: &[u8],
+    trees: Trees,
+    writer: &mut Writer<W>,
+) -> Result<(), Error> {
+    let mut packer = Packer { start, name, trees, links: HashMap::new(), writer };
+    // A stack of paths below `start`, the next one last.
+    let mut pending = vec![Vec::new()];
+    while let Some(path) = pending.pop() {
+        let children = packer
+            .add(&path)
+            .map_err(|cause| error("pack", format!("{:?}", shown(&packer.shown_path(&path))), cause))?;
+        pending.extend(children);
+    }
+    Ok(())
+}
+
+struct Packer<'a, W> {
+    start: BorrowedFd<'a>,
+    name: &'a [u8],
+    trees: Trees,
+    /// Device and inode to the name under which the content is in the archive.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    writer: &'a mut Writer<W>,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn shown_path(&self, path: &[u8]) -> Vec<u8> {
+        match (self.name, path) {
+            (name, b"") => name.to_vec(),
+            // The root is "./", the rest has no prefix: what every other builder writes.
+            (b"." | b"", path) => path.to_vec(),
+            (name, path) => [name, b"/", path].concat(),
+        }
+    }
+
+    /// Appends one inode; its children, last first, if it is a directory to descend into.
+    fn add(&mut self, path: &[u8]) -> Result<Vec<Vec<u8>>, Cause> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened;
+        let inode = if path.is_empty() {
+            self.start
+        } else {
+            opened = match open_in(self.start, path, flags, resolve) {
+                Ok(inode) => inode,
+                // Gone since its name was read: only a live tree changes.
+                Err(Errno::NOENT) if self.trees == Trees::Mounted => return Ok(Vec::new()),
+                Err(errno) => return Err(errno.into()),
+            };
+            opened.as_fd()
+        };
+        let stat = rustix::fs::statat(inode, "", AtFlags::EMPTY_PATH)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice => Kind::Char,
+            FileType::BlockDevice => Kind::Block,
+            FileType::Fifo => Kind::Fifo,
+            _ => return Ok(Vec::new()),
+        };
+        let shown_path = self.shown_path(path);
+        if self.trees == Trees::Upper && kind == Kind::Char && stat.st_rdev == 0 {
+            let at = shown_path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+            let name = [&shown_path[..at], WHITEOUT, &shown_path[at..]].concat();
+            let mut entry = Entry::new(name, Kind::File, 0);
+            entry.mtime = mtime(&stat);
+            self.writer.append(&entry, &mut io::empty())?;
+            return Ok(Vec::new());
+        }
+        let mut entry = Entry::new(shown_path, kind, stat.st_mode & 0o7777);
+        (entry.uid, entry.gid) = (stat.st_uid, stat.st_gid);
+        entry.mtime = mtime(&stat);
+        let mut opaque = false;
+        for (name, value) in xattrs(inode)? {
+            match name.as_slice() {
+                name if name == OPAQUE.as_bytes() => opaque = value == b"y",
+                b"trusted.overlay.redirect" | b"trusted.overlay.metacopy" if self.trees == Trees::Upper => {
+                    return Err(refused("its content is in a lower layer (overlay redirect or metacopy)"));
+                }
+                name if name.starts_with(OVERLAY_XATTRS) => {}
+                _ => entry.xattrs.push((name, value)),
+            }
+        }
+        entry.xattrs.sort();
+        if kind != Kind::Directory && stat.st_nlink > 1 {
+            let known = self.links.entry((stat.st_dev, stat.st_ino));
+            match known {
+                std::collections::hash_map::Entry::Occupied(first) => {
+                    entry.kind = Kind::HardLink;
+                    entry.link = first.get().clone();
+                    entry.xattrs.clear();
+                    return self.append(&entry, &mut io::empty());
+                }
+                std::collections::hash_map::Entry::Vacant(free) => {
+                    free.insert(entry.path.clone());
+                }
+            }
+        }
+        match kind {
+            Kind::File => {
+                // The magic link reopens this very inode; anything put in its place is not looked at.
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+                let file = File::from(rustix::fs::open(magic_link(inode), flags, Mode::empty())?);
+                entry.size = u64::try_from(stat.st_size).unwrap_or(0);
+                self.append(&entry, &mut &file)
+            }
+            Kind::Symlink => {
+                entry.link = rustix::fs::readlinkat(inode, "", Vec::new())?.into_bytes();
+                self.append(&entry, &mut io::empty())
+            }
+            Kind::Directory => {
+                entry.path.push(b'/');
+                self.append(&entry, &mut io::empty())?;
+                if opaque && self.trees == Trees::Upper {
+                    let inside = self.shown_path(&join(path, WHITEOUT_OPAQUE));
+                    self.append(&Entry::new(inside, Kind::File, 0), &mut io::empty())?;
+                }
+                if self.trees == Trees::Mounted && self.is_kernel_tree(inode)? {
+                    return Ok(Vec::new());
+                }
+                let mut names = list(inode)?;
+                names.sort();
+                names.reverse();
+                Ok(names.into_iter().map(|name| join(path, &name)).collect())
+            }
+            _ => {
+                entry.device = (major(stat.st_rdev), minor(stat.st_rdev));
+                self.append(&entry, &mut io::empty())
+            }
+        }
+    }
+
+    fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<Vec<Vec<u8>>, Cause> {
+        self.writer.append(entry, content)?;
+        Ok(Vec::new())
+    }
+
+    fn is_kernel_tree(&self, inode: BorrowedFd<'_>) -> Result<bool, Errno> {
+        let kind = rustix::fs::fstatfs(inode)?.f_type;
+        Ok(KERNEL_TREES.iter().any(|magic| i64::from(*magic) == kind))
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
+fn mtime(stat: &Stat) -> Time {
+    Time { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
+}
+
+fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(magic_link(directory), flags, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = CStr::to_bytes(entry.file_name());
+        if !matches!(name, b"." | b"..") {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+fn xattrs(inode: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let path = magic_link(inode);
+    let mut names = vec![0; 64 << 10];
+    let length = match rustix::fs::listxattr(&path, names.as_mut_slice()) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0; 64 << 10];
+        match rustix::fs::getxattr(&path, name, value.as_mut_slice()) {
+            Ok(length) => {
+                value.truncate(length);
+                found.push((name.to_vec(), value));
+            }
+            // Removed meanwhile, or not for us to read.
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS | Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
