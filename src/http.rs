@@ -15,5 +15,6 @@ pub mod message;
 pub mod reply;
 pub mod request;
 pub mod route;
+pub mod server;
 pub mod socket;
 pub mod stdcopy;

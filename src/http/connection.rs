@@ -29,6 +29,9 @@ use super::socket::{self, Socket};
 pub const SLICE: Duration = Duration::from_millis(10);
 
 const BUFFER_BYTES: usize = 8 * 1024;
+/// How often bytes may come without completing a head before others get the worker: a peer that drips one
+/// byte just within each slice would keep it for ever.
+const MAX_FILLS: usize = 16;
 
 /// The read side of a connection: its socket and what was received but not used.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub struct Input {
 #[derive(Debug)]
 pub enum Arrival {
     Head(Head),
-    /// Nothing, or not all of it, within one [`SLICE`].
+    /// Nothing yet, or not all of it.
     Pending,
     /// The peer ended the connection between requests, or in the middle of a head.
     Closed,
@@ -96,9 +99,9 @@ impl Input {
         result
     }
 
-    /// Waits one [`SLICE`] at a time for a head of at most `limit` bytes, for as long as bytes keep coming.
+    /// Waits for a head of at most `limit` bytes: a [`SLICE`], or a few while bytes keep coming.
     pub fn head(&mut self, limit: usize) -> Arrival {
-        loop {
+        for _ in 0..MAX_FILLS {
             let unused = &self.buffer[self.start..];
             // A TLS hello or other noise on a plain socket is told at once, not after the head's time limit.
             if unused.first().is_some_and(|byte| !byte.is_ascii_alphabetic() && !b"\r\n".contains(byte)) {
@@ -130,6 +133,7 @@ impl Input {
                 Err(_) => return Arrival::Closed,
             }
         }
+        Arrival::Pending
     }
 }
 
@@ -372,6 +376,10 @@ impl Peer {
     pub fn upgraded(mut self) -> Peer {
         self.upgraded = true;
         self
+    }
+
+    pub(super) fn socket(&self) -> &Arc<Socket> {
+        &self.socket
     }
 
     /// Whether nobody waits for more: the peer has closed, or the server is stopping. Does not block.

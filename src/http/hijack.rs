@@ -40,7 +40,12 @@ pub struct Hijacked {
 struct Ending {
     socket: Arc<Socket>,
     linger: bool,
+    /// Dropped last, when the connection has ended.
+    _guard: Option<Guard>,
 }
+
+/// Something that lasts as long as an upgraded connection.
+pub type Guard = Box<dyn std::fmt::Debug + Send + Sync>;
 
 impl Drop for Ending {
     fn drop(&mut self) {
@@ -53,21 +58,27 @@ impl Drop for Ending {
 }
 
 impl Hijacked {
-    /// The server's end. `early` came with the request and is read first.
-    pub fn server(socket: Arc<Socket>, early: Vec<u8>, peer: Peer) -> io::Result<Hijacked> {
-        Hijacked::new(socket, early, true, Some(peer.upgraded()))
+    /// The server's end. `early` came with the request and is read first; `guard` is dropped with the last
+    /// half.
+    pub fn server(socket: Arc<Socket>, early: Vec<u8>, peer: Peer, guard: Guard) -> io::Result<Hijacked> {
+        Hijacked::new(socket, early, Some(peer.upgraded()), Some(guard))
     }
 
     /// The client's end. `early` came with the answer's head and is read first.
     pub fn client(socket: Arc<Socket>, early: Vec<u8>) -> io::Result<Hijacked> {
         // A client that is done wants to exit; the daemon survives a reset.
-        Hijacked::new(socket, early, false, None)
+        Hijacked::new(socket, early, None, None)
     }
 
-    fn new(socket: Arc<Socket>, early: Vec<u8>, linger: bool, peer: Option<Peer>) -> io::Result<Hijacked> {
+    fn new(
+        socket: Arc<Socket>,
+        early: Vec<u8>,
+        peer: Option<Peer>,
+        guard: Option<Guard>,
+    ) -> io::Result<Hijacked> {
         socket.set_read_timeout(None)?;
         socket.set_write_timeout(None)?;
-        let ending = Arc::new(Ending { socket, linger });
+        let ending = Arc::new(Ending { socket, linger: peer.is_some(), _guard: guard });
         let reader = ReadHalf { ending: ending.clone(), early, at: 0 };
         Ok(Hijacked { reader, writer: WriteHalf { ending }, peer })
     }
@@ -129,7 +140,8 @@ impl Read for ReadHalf {
     }
 }
 
-/// What goes to the peer, unbuffered: each write is sent at once.
+/// What goes to the peer, unbuffered: each write is sent at once. Dropping it tells the peer that no more
+/// comes.
 #[derive(Debug)]
 pub struct WriteHalf {
     ending: Arc<Ending>,
@@ -161,6 +173,13 @@ impl WriteHalf {
     pub fn write_parts(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
         let mut slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
         socket::write_all_vectored(&self.ending.socket, &mut slices)
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        // Else a reader that still blocks in another thread would keep the peer waiting for the end.
+        self.shutdown_write();
     }
 }
 

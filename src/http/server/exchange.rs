@@ -1,0 +1,295 @@
+//! Requests and answers on one connection, one after the other.
+//!
+//! The order is fixed: head, framing, route, handler, answer, what is left of the body, next head. What
+//! cannot be put in order (a head that does not parse, an answer that failed half way, a body nobody can
+//! find the end of) ends the connection, in a way that lets the peer read what was sent.
+
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pool::{self, Place};
+use super::{Connection, Core, Registration};
+use crate::http::api::{Class, Failure, Shape};
+use crate::http::connection::{Arrival, Body, Claim, Peer};
+use crate::http::hijack::Hijacked;
+use crate::http::message::{self, Framing, Head};
+use crate::http::reply::{self, Outgoing, Payload, Reply};
+use crate::http::request::{Raw, Request};
+
+/// How long an ending connection may take to take in an answer.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long the unread rest of a body may take to be skipped.
+const SKIP: Duration = Duration::from_secs(2);
+/// Compat: docker-py (seen in 7.x) reads the head of an upgrade through a buffer and loses what came with
+/// it, so its first bytes must come in a later segment.
+const HEAD_ALONE: Duration = Duration::from_millis(5);
+/// Without an upgrade no client expects frames, whatever they are.
+const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
+
+/// Serves a connection until it is idle, ended, or others need its worker more.
+pub(super) fn serve<S: Send + Sync + 'static>(
+    core: &Arc<Core<S>>,
+    mut connection: Connection,
+    place: &mut Place<'_>,
+) {
+    loop {
+        match connection.input.head(core.limits.head_bytes) {
+            Arrival::Head(head) => {
+                connection.head_since = None;
+                let Some(kept) = exchange(core, connection, head, place) else { return };
+                if core.control.is_stopping() {
+                    return;
+                }
+                connection = kept;
+                if core.pool.is_pressed() || !place.rejoin() {
+                    return if connection.input.unused().is_empty() {
+                        core.park(connection);
+                    } else {
+                        pool::submit(core, connection);
+                    };
+                }
+            }
+            Arrival::Pending if core.control.is_stopping() => return,
+            Arrival::Pending => {
+                let is_late = |since: Instant| since.elapsed() >= core.limits.head_time;
+                if connection.head_since.is_some_and(is_late) {
+                    return refuse_now(&connection, 408, "request head does not arrive in time");
+                }
+                return core.park(connection);
+            }
+            Arrival::Closed => return,
+            Arrival::Refused(refusal) => {
+                refuse_now(&connection, refusal.status, refusal.message);
+                return connection.input.socket().linger(LINGER, 64 * 1024);
+            }
+        }
+    }
+}
+
+/// Answers a request that will not be read. Does not block: the socket of a new answer has room.
+pub(super) fn refuse_now(connection: &Connection, status: u16, message: &str) {
+    let (head, payload) = Reply::refusal(status, message).into_parts();
+    let mut bytes = Vec::new();
+    head.write(&mut bytes, b"");
+    write_body(&mut bytes, payload, false, false);
+    let mut socket: &crate::http::socket::Socket = connection.input.socket();
+    // The peer may be gone, which is as good an end.
+    let _ = socket.write_all(&bytes);
+    log::debug!("connection {}: {status}: {message}", connection.registration.id);
+}
+
+/// Appends the rest of the head and the body of an answer whose length is known.
+fn write_body(out: &mut Vec<u8>, payload: Payload, is_head: bool, keep: bool) {
+    let status_allows_body = !out.starts_with(b"HTTP/1.1 204") && !out.starts_with(b"HTTP/1.1 304");
+    if !keep {
+        reply::header(out, "Connection", "close");
+    }
+    let bytes = match payload {
+        Payload::Bytes { content_type, bytes } if status_allows_body => {
+            reply::header(out, "Content-Type", content_type);
+            bytes
+        }
+        _ => Vec::new(),
+    };
+    if status_allows_body {
+        reply::header(out, "Content-Length", &bytes.len().to_string());
+    }
+    out.extend_from_slice(b"\r\n");
+    if !is_head {
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// What an answer needs to know about its request.
+struct Asked {
+    line: String,
+    is_head: bool,
+    minor: u8,
+    keep: bool,
+    upgrade: bool,
+    is_docker_py: bool,
+    started: Instant,
+}
+
+/// One request and its answer. Returns the connection if another request may follow.
+fn exchange<S: Send + Sync + 'static>(
+    core: &Arc<Core<S>>,
+    connection: Connection,
+    head: Head,
+    place: &mut Place<'_>,
+) -> Option<Connection> {
+    let Connection { input, registration, is_registered, .. } = connection;
+    let framing = match message::request_framing(head.minor, &head.headers) {
+        Ok(framing) => framing,
+        Err(refusal) => {
+            let connection = Connection { input, registration, head_since: None, is_registered };
+            refuse_now(&connection, refusal.status, refusal.message);
+            connection.input.socket().linger(LINGER, 64 * 1024);
+            return None;
+        }
+    };
+    let (path, query) = split_target(&head.target);
+    let asked = Asked {
+        line: format!("{} {path}", head.method),
+        is_head: head.method == "HEAD",
+        minor: head.minor,
+        keep: head.minor == 1 && !head.headers.has_token("connection", "close"),
+        upgrade: head.headers.get("upgrade").is_some(),
+        is_docker_py: head.headers.get("user-agent").is_some_and(|agent| agent.contains("docker-sdk-python")),
+        started: Instant::now(),
+    };
+    let socket = input.socket().clone();
+    let peer = Peer::new(socket.clone(), core.control.stopping.clone());
+    let expects =
+        head.minor == 1 && framing != Framing::Length(0) && head.headers.has_token("expect", "100-continue");
+    let (body, claim) = Body::lend(input, framing, expects, core.limits.body_idle);
+
+    let result = match core.table.find(&head.method, path) {
+        Err(failure) => {
+            drop(body);
+            Err(failure)
+        }
+        Ok(found) => {
+            let operation = found.route.operation;
+            if operation.slow || matches!(operation.shape, Shape::Stream | Shape::Hijack) {
+                pool::leave(core, place);
+            }
+            let raw =
+                Raw { operation, version: found.version, headers: head.headers, body, peer: peer.clone() };
+            let request = Request { params: found.params, query: query.to_owned(), raw };
+            let handler = found.route.handler;
+            // One request's bug must not take the others with it.
+            catch_unwind(AssertUnwindSafe(|| handler(&core.state, request))).unwrap_or_else(|_| {
+                Err(Failure { class: Class::System, message: "the request's handler panicked".to_owned() })
+            })
+        }
+    };
+    let reply = result.unwrap_or_else(|failure| {
+        let status = reply::status(failure.class);
+        if status >= 500 {
+            log::error!("{}: {status}: {}", asked.line, failure.message);
+        }
+        Reply::failure(&failure)
+    });
+    log::debug!("{}: {} in {:?}", asked.line, reply.status(), asked.started.elapsed());
+
+    let keep = answer(core, &asked, reply, &claim, &peer, registration, place)?;
+    let (registration, input) = match claim.settle(core.limits.skip_bytes, Instant::now() + SKIP) {
+        Some((input, true)) if keep.0 => (keep.1, input),
+        Some((_, true)) => return None,
+        // Something of the request is still to come, or in somebody's hands.
+        Some((_, false)) | None => {
+            socket.linger(LINGER, 1 << 20);
+            return None;
+        }
+    };
+    Some(Connection { input, registration, head_since: None, is_registered })
+}
+
+/// Sends the answer; returns whether the connection can be kept, `None` if it has ended.
+fn answer<S: Send + Sync + 'static>(
+    core: &Arc<Core<S>>,
+    asked: &Asked,
+    reply: Reply,
+    claim: &Claim,
+    peer: &Peer,
+    registration: Registration,
+    place: &mut Place<'_>,
+) -> Option<(bool, Registration)> {
+    let socket = peer.socket();
+    let (mut head, payload) = reply.into_parts();
+    let mut bytes = Vec::with_capacity(512);
+    match payload {
+        Payload::Empty | Payload::Bytes { .. } => {
+            let keep = asked.keep && !core.control.is_stopping() && claim.may_keep(core.limits.skip_bytes);
+            head.write(&mut bytes, &core.common);
+            write_body(&mut bytes, payload, asked.is_head, keep);
+            (&**socket).write_all(&bytes).ok()?;
+            Some((keep, registration))
+        }
+        Payload::Stream { content_type, run } => {
+            pool::leave(core, place);
+            claim.send_continue(socket).ok()?;
+            let chunked = asked.minor == 1;
+            let keep = asked.keep && chunked;
+            head.write(&mut bytes, &core.common);
+            reply::header(&mut bytes, "Content-Type", content_type);
+            if chunked {
+                reply::header(&mut bytes, "Transfer-Encoding", "chunked");
+            }
+            if !keep {
+                reply::header(&mut bytes, "Connection", "close");
+            }
+            bytes.extend_from_slice(b"\r\n");
+            // A reader may pause for as long as it likes; is_gone tells when it left.
+            socket.set_write_timeout(None).ok()?;
+            (&**socket).write_all(&bytes).ok()?;
+            if asked.is_head {
+                return Some((keep, registration));
+            }
+            drop(bytes);
+            let mut out = Outgoing::new(socket.clone(), peer.clone(), chunked);
+            let ran = catch_unwind(AssertUnwindSafe(|| run(&mut out)));
+            match ran {
+                Ok(Ok(())) => out.finish().ok()?,
+                Ok(Err(cause)) => {
+                    log::debug!("{}: stream ends early: {cause}", asked.line);
+                    // Without the last chunk the peer knows that the stream is not whole.
+                    socket.linger(LINGER, 64 * 1024);
+                    return None;
+                }
+                Err(_) => {
+                    log::error!("{}: the stream's writer panicked", asked.line);
+                    socket.linger(LINGER, 64 * 1024);
+                    return None;
+                }
+            }
+            socket.set_write_timeout(Some(core.limits.stall_time)).ok()?;
+            Some((keep, registration))
+        }
+        Payload::Hijack { content_type, run } => {
+            pool::leave(core, place);
+            let Some((mut input, true)) = claim.settle(core.limits.skip_bytes, Instant::now() + SKIP) else {
+                log::debug!("{}: the body before the upgrade was not read", asked.line);
+                socket.linger(LINGER, 64 * 1024);
+                return None;
+            };
+            head.status = if asked.upgrade { 101 } else { 200 };
+            head.write(&mut bytes, &core.common);
+            if asked.upgrade {
+                reply::header(&mut bytes, "Content-Type", content_type);
+                reply::header(&mut bytes, "Connection", "Upgrade");
+                reply::header(&mut bytes, "Upgrade", "tcp");
+            } else {
+                reply::header(&mut bytes, "Content-Type", RAW_STREAM);
+            }
+            bytes.extend_from_slice(b"\r\n");
+            (&**socket).write_all(&bytes).ok()?;
+            if asked.is_docker_py {
+                std::thread::sleep(HEAD_ALONE);
+            }
+            let early = input.take_unused();
+            drop(input);
+            let hijacked =
+                Hijacked::server(socket.clone(), early, peer.clone(), Box::new(registration)).ok()?;
+            if catch_unwind(AssertUnwindSafe(|| run(hijacked))).is_err() {
+                log::error!("{}: the handler of an upgraded connection panicked", asked.line);
+            }
+            None
+        }
+    }
+}
+
+/// Splits a request's target into path and query; accepts the absolute form, and looks at no host.
+fn split_target(target: &str) -> (&str, &str) {
+    let path = match target.find("://") {
+        Some(at) if !target.starts_with('/') => {
+            let rest = &target[at + 3..];
+            rest.find('/').map_or("/", |slash| &rest[slash..])
+        }
+        _ => target,
+    };
+    path.split_once('?').unwrap_or((path, ""))
+}
