@@ -8,6 +8,7 @@
 //!
 //! Imports nothing of the crate.
 
+pub mod bpf;
 pub mod fd;
 pub mod mount;
 pub mod net;
