@@ -16,6 +16,7 @@ pub mod layer;
 pub mod netns;
 pub mod plan;
 pub mod rootfs;
+pub mod sandbox;
 pub mod seccomp;
 pub mod shim;
 pub mod spec;
@@ -26,6 +27,9 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use criu::CriuInfo;
+pub use sandbox::{Adopted, Runtime, RuntimeConfig, Sandbox};
 
 /// A failure below the daemon: what was attempted, on what, and why it failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,1 +1,475 @@
-//! criu
+//! CRIU: finding it, asking what it can do, dumping and restoring a process tree.
+//!
+//! In: a process or a directory of images, and what lies outside of the tree (mounts, the network namespace,
+//! pipes). Out: images, or a process that goes on. All of it by one mechanism, the swrk conversation
+//! ([`rpc`]): it reports phases (the writable layer is saved while the tree is frozen), hands back the master
+//! of a restored terminal, and makes the restored process a child of its caller.
+//!
+//! ```text
+//!  shim ── spawn ──> dewar-criu ([`launcher_main`]) ── exec ──> criu swrk FD
+//!                    own mount namespace: a tmpfs on /run holding CRIU's cache of kernel features
+//!                    for a restore: joins the container's cgroup, unshares the cgroup namespace
+//! ```
+//!
+//! CRIU keeps what it learnt about the kernel in /run/criu.kdat, but only on a tmpfs; without it every start
+//! costs 50 ms more, and a /run on disk is left with a stale file that spoils the cache for good. So the
+//! launcher covers such a /run by a tmpfs seeded from `cache_dir`, and the first conversation saves the file.
+//! The container's run directory stays reachable under its own path.
+//!
+//! Restored tasks inherit CRIU's cgroups: images hold none, and move between cgroup v1 and v2 hosts.
+//!
+//! Not here: which mounts and descriptors are external (`shim/checkpoint.rs`).
+//! Sources: criu(8), CRIU's `images/rpc.proto`.
+
+pub mod fault;
+pub mod rpc;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::thread::UnshareFlags;
+
+use super::cgroup::Cgroup;
+use super::shim::protocol::CriuPlace;
+use super::sys::process::unshare;
+use super::{Cause, Error};
+use rpc::{Conversation, Features, Notice, RequestType, Response, Version, Writer};
+
+/// `argv[0]` of the launcher.
+pub const LAUNCHER_NAME: &str = "dewar-criu";
+
+/// Oldest release that has what dewar asks for.
+const OLDEST: Version = Version { major: 3, minor: 17, sublevel: 0 };
+/// First release that dumps sockets on kernels from [`SOCKOPT_KERNEL`] on.
+const DUMPS_SOCKETS: Version = Version { major: 4, minor: 2, sublevel: 0 };
+/// Kernel whose getsockopt refuses SO_PASSCRED on inet sockets.
+const SOCKOPT_KERNEL: (u32, u32) = (6, 16);
+/// Deleted files up to this size are saved in the images.
+const GHOST_LIMIT_BYTES: u64 = 1 << 30;
+/// CRIU's key for the container's network namespace; runc's, so that images can be exchanged.
+pub const NETNS_KEY: &str = "extRootNetNS";
+
+const HOW_TO_GET: &str = "install the criu package, or run scripts/criu.sh, or say where it is with --criu";
+
+/// A CRIU that was asked about itself.
+#[derive(Clone, Debug)]
+pub struct CriuInfo {
+    pub path: PathBuf,
+    pub version: String,
+    /// What will not work on this kernel, one sentence each; empty when all is well.
+    pub faults: Vec<String>,
+    pub features: Features,
+}
+
+/// Finds CRIU: the given path, else `$DEWAR_CRIU`, `$PATH`, dewar's own prefix.
+///
+/// # Errors
+/// There is none; the message says how to get one.
+pub fn find(explicit: Option<&Path>) -> Result<PathBuf, Error> {
+    let missing = |object: String| Error {
+        op: "find".into(),
+        object,
+        cause: Cause::Refused(format!("not found; {HOW_TO_GET}")),
+    };
+    let named = explicit.map(Path::to_owned).or_else(|| std::env::var_os("DEWAR_CRIU").map(PathBuf::from));
+    if let Some(path) = named {
+        return if is_program(&path) {
+            Ok(path)
+        } else {
+            Err(missing(format!("criu at \"{}\"", path.display())))
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"));
+    std::env::split_paths(&path)
+        .map(|dir| dir.join("criu"))
+        .chain(["/opt/dewar/criu/bin/criu", "/usr/sbin/criu", "/usr/local/sbin/criu"].map(PathBuf::from))
+        .find(|path| path.is_absolute() && is_program(path))
+        .ok_or_else(|| missing("criu".into()))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Asks the CRIU at `place` for its version and whether it works on this kernel; costs about 0.1 s. `exe` is
+/// the dewar binary.
+///
+/// # Errors
+/// It cannot be started, is too old, or gives no sensible answer.
+pub fn probe(exe: &Path, place: &CriuPlace) -> Result<CriuInfo, Error> {
+    let failed = |reason: String| Error {
+        op: "use".into(),
+        object: format!("criu at \"{}\"", place.path.display()),
+        cause: Cause::Refused(reason),
+    };
+    let ask = |kind: RequestType, body: &Writer| -> Result<Response, Error> {
+        let mut conversation = Launcher::new(exe, place).start()?;
+        Ok(conversation.request(kind, body, &mut |notice| save_cache(place, &notice))?.0)
+    };
+    let version = ask(RequestType::Version, &Writer::default())
+        .map_err(|error| {
+            failed(format!("it does not start on kernel {}: {error}; {HOW_TO_GET}", kernel_release()))
+        })?
+        .version
+        .ok_or_else(|| failed("it does not tell its version".into()))?;
+    if version < OLDEST {
+        return Err(failed(format!("version {version} is too old, {OLDEST} is needed; {HOW_TO_GET}")));
+    }
+    let mut faults = Vec::new();
+    if version < DUMPS_SOCKETS && kernel_version() >= SOCKOPT_KERNEL {
+        faults.push(format!(
+            "criu {version} cannot freeze processes that have sockets on kernel {}: {DUMPS_SOCKETS} is needed (scripts/criu.sh fetches it)",
+            kernel_release()
+        ));
+    }
+    let mut wanted = Writer::default();
+    wanted.bool(1, true).bool(2, true).bool(3, true);
+    let mut body = Writer::default();
+    body.message(5, &wanted);
+    let features = match ask(RequestType::FeatureCheck, &body) {
+        Ok(response) => response.features,
+        Err(error) => {
+            faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
+            Features::default()
+        }
+    };
+    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults, features })
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn kernel_version() -> (u32, u32) {
+    let release = kernel_release();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// What to dump.
+#[derive(Debug)]
+pub struct DumpRequest<'a> {
+    pub pid: i32,
+    pub images_dir: &'a Path,
+    /// Receives `dump.log`.
+    pub work_dir: &'a Path,
+    /// The container's root as mounted here.
+    pub root: &'a Path,
+    /// CRIU's `--external` words.
+    pub external: Vec<String>,
+    pub freeze_cgroup: Option<&'a Path>,
+    pub leave_running: bool,
+    pub terminal: bool,
+}
+
+/// Dumps a process tree. `frozen` runs while the tree stands still, its images written; its error undoes the
+/// dump. Blocks until the tree is gone, or runs again.
+///
+/// # Errors
+/// The tree runs as if nothing had been tried. The cause is one sentence with CRIU's decisive words.
+pub fn dump(
+    place: &CriuPlace,
+    request: &DumpRequest<'_>,
+    frozen: &mut dyn FnMut() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let images_dir = open_dir(request.images_dir)?;
+    let work_dir = open_dir(request.work_dir)?;
+    let mut opts = common_options(&images_dir, &work_dir, "dump.log", request.root, &request.external);
+    opts.int(2, request.pid as u64).bool(3, request.leave_running).bool(18, true);
+    opts.int(35, GHOST_LIMIT_BYTES).bool(50, request.terminal);
+    if let Some(path) = request.freeze_cgroup {
+        opts.text(44, path.as_os_str().as_bytes());
+    }
+    let mut body = Writer::default();
+    body.message(2, &opts);
+    let mut conversation = Launcher::new(Path::new("/proc/self/exe"), place).start()?;
+    let outcome = conversation.request(RequestType::Dump, &body, &mut |notice| match notice.phase {
+        "post-dump" => frozen(),
+        _ => save_cache(place, &notice),
+    });
+    drop(conversation);
+    judge("freeze", outcome, &request.work_dir.join("dump.log")).map(|_| ())
+}
+
+/// What to restore.
+#[derive(Debug)]
+pub struct RestoreRequest<'a> {
+    pub images_dir: &'a Path,
+    /// Receives `restore.log`.
+    pub work_dir: &'a Path,
+    /// A mount point: the container's new root.
+    pub root: &'a Path,
+    /// CRIU's `--external` words.
+    pub external: Vec<String>,
+    /// What stands in for a descriptor that led out of the tree: its key in the images, and the new one.
+    pub inherit: Vec<(String, OwnedFd)>,
+    /// Joined before the restore.
+    pub cgroup_path: &'a str,
+    /// The container has a cgroup namespace of its own.
+    pub cgroup_namespace: bool,
+    pub terminal: bool,
+}
+
+/// A restored tree.
+#[derive(Debug)]
+pub struct Restored {
+    /// Its root, a child of the caller.
+    pub pid: i32,
+    /// The master of its terminal.
+    pub console: Option<OwnedFd>,
+}
+
+/// Restores a process tree. Blocks until it runs.
+///
+/// # Errors
+/// Nothing runs. The cause is one sentence with CRIU's decisive words.
+pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restored, Error> {
+    let images_dir = open_dir(request.images_dir)?;
+    let work_dir = open_dir(request.work_dir)?;
+    let mut opts = common_options(&images_dir, &work_dir, "restore.log", request.root, &request.external);
+    opts.bool(26, true).bool(6, true).bool(50, request.terminal);
+    let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
+    launcher.cgroup = Some((request.cgroup_path, request.cgroup_namespace));
+    launcher.keep_reachable = Some(request.work_dir);
+    let mut kept = Vec::new();
+    for (key, fd) in &request.inherit {
+        // Without close-on-exec, and each with a number of its own: CRIU consumes them.
+        let copy = rustix::io::fcntl_dupfd_cloexec(fd, 10)
+            .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
+            .map_err(|errno| system("pass", key, errno))?;
+        let mut inherit = Writer::default();
+        inherit.text(1, key.as_bytes()).int(2, copy.as_raw_fd() as u64);
+        opts.message(27, &inherit);
+        kept.push(copy);
+    }
+    let mut body = Writer::default();
+    body.message(2, &opts);
+    let mut conversation = launcher.start()?;
+    drop(kept);
+    let mut console = None;
+    let outcome = conversation.request(RequestType::Restore, &body, &mut |notice| match notice.phase {
+        "orphan-pts-master" => {
+            console = notice.fd;
+            Ok(())
+        }
+        _ => save_cache(place, &notice),
+    });
+    drop(conversation);
+    let response = judge("thaw", outcome, &request.work_dir.join("restore.log"))?;
+    let pid = response.pid.filter(|&pid| pid > 0).ok_or_else(|| Error {
+        op: "thaw".into(),
+        object: "container".into(),
+        cause: Cause::Refused("criu did not tell the restored process".into()),
+    })?;
+    Ok(Restored { pid, console })
+}
+
+/// `criu_opts` of dump and restore alike.
+fn common_options(images: &OwnedFd, work: &OwnedFd, log: &str, root: &Path, external: &[String]) -> Writer {
+    const CG_MODE_IGNORE: u64 = 0;
+    const NETWORK_LOCK_SKIP: u64 = 3;
+    let mut opts = Writer::default();
+    opts.int(1, images.as_raw_fd() as u64).int(17, work.as_raw_fd() as u64);
+    // Level 2 names errors and warnings; 4 would write thousands of lines.
+    opts.int(9, 2).text(10, log.as_bytes()).bool(12, true);
+    opts.bool(4, true).bool(5, true).bool(8, true);
+    opts.text(13, root.as_os_str().as_bytes());
+    opts.bool(24, true).int(34, CG_MODE_IGNORE).int(64, NETWORK_LOCK_SKIP);
+    for word in external {
+        opts.text(37, word.as_bytes());
+    }
+    opts
+}
+
+/// CRIU's verdict; an error of ours that made it give up comes first.
+fn judge(op: &str, outcome: Result<(Response, Option<Error>), Error>, log: &Path) -> Result<Response, Error> {
+    let failed =
+        |reason: String| Error { op: op.into(), object: "container".into(), cause: Cause::Refused(reason) };
+    match outcome {
+        Ok((_, Some(ours))) => Err(ours),
+        Ok((response, None)) if response.success => Ok(response),
+        Ok((response, None)) => {
+            let text = fault::explain(&read_log(log));
+            if fault::decisive(&read_log(log)).is_empty() && !response.message.is_empty() {
+                return Err(failed(format!("{text}: {}", response.message.trim())));
+            }
+            Err(failed(text))
+        }
+        Err(error) => {
+            let log = read_log(log);
+            if fault::decisive(&log).is_empty() {
+                return Err(error);
+            }
+            Err(failed(format!("{}; {error}", fault::explain(&log))))
+        }
+    }
+}
+
+fn read_log(path: &Path) -> String {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| system("open directory", &path.display().to_string(), errno))
+}
+
+fn system(op: &str, object: &str, errno: rustix::io::Errno) -> Error {
+    Error { op: op.into(), object: object.into(), cause: Cause::Io(errno.into()) }
+}
+
+/// The cached features are for this boot's kernel and this CRIU.
+fn cache_file(place: &CriuPlace) -> Option<PathBuf> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let program = std::fs::metadata(&place.path).ok()?;
+    use std::os::unix::fs::MetadataExt;
+    let name = format!("kdat-{}-{:x}-{:x}-{:x}", boot.trim(), program.dev(), program.ino(), program.mtime());
+    Some(place.cache_dir.join(name))
+}
+
+/// Saves CRIU's feature cache once it has written one. Failing only costs time, later.
+fn save_cache(place: &CriuPlace, notice: &Notice<'_>) -> Result<(), Error> {
+    let from = format!("/proc/{}/root/run/criu.kdat", notice.criu_pid);
+    let saved = cache_file(place).filter(|to| !to.exists()).and_then(|to| {
+        let bytes = std::fs::read(from).ok().filter(|bytes| !bytes.is_empty())?;
+        std::fs::create_dir_all(&place.cache_dir).ok()?;
+        // Another shim may do the same: a whole file appears under the name, or none.
+        let partial = to.with_extension(format!("{}.partial", std::process::id()));
+        std::fs::write(&partial, bytes).ok()?;
+        std::fs::rename(&partial, to).ok()
+    });
+    if saved.is_some() {
+        ::log::debug!("saved criu's kernel features");
+    }
+    Ok(())
+}
+
+/// Starts a CRIU.
+struct Launcher<'a> {
+    exe: &'a Path,
+    place: &'a CriuPlace,
+    cgroup: Option<(&'a str, bool)>,
+    keep_reachable: Option<&'a Path>,
+}
+
+impl<'a> Launcher<'a> {
+    fn new(exe: &'a Path, place: &'a CriuPlace) -> Launcher<'a> {
+        Launcher { exe, place, cgroup: None, keep_reachable: None }
+    }
+
+    fn start(&self) -> Result<Conversation, Error> {
+        let failed = |error: io::Error| Error {
+            op: "start".into(),
+            object: format!("criu at \"{}\"", self.place.path.display()),
+            cause: Cause::Io(error),
+        };
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+            .map_err(|errno| failed(errno.into()))?;
+        let empty = OsStr::new("");
+        let (cgroup, namespace) = self.cgroup.unwrap_or(("", false));
+        let cache = cache_file(self.place);
+        let child = Command::new(self.exe)
+            .arg0(LAUNCHER_NAME)
+            .arg(&self.place.path)
+            .arg(cache.as_deref().map_or(empty, Path::as_os_str))
+            .arg(cgroup)
+            .arg(if namespace { "private" } else { "shared" })
+            .arg(self.keep_reachable.map_or(empty, Path::as_os_str))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(failed)?;
+        Ok(Conversation::new(ours, child))
+    }
+}
+
+/// The launcher's main: prepares its own namespaces and becomes CRIU. Arguments as [`Launcher::start`] gives
+/// them; standard input is the conversation's socket.
+pub fn launcher_main(args: &[OsString]) -> ExitCode {
+    let [criu, cache, cgroup, namespace, reachable] = args else { return ExitCode::from(2) };
+    match launch(criu, Path::new(cache), cgroup, namespace == "private", Path::new(reachable)) {
+        Ok(never) => match never {},
+        // The socket's end tells that it failed; a parent that keeps standard error learns why.
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn launch(
+    criu: &OsStr,
+    cache: &Path,
+    cgroup: &OsStr,
+    cgroup_namespace: bool,
+    reachable: &Path,
+) -> Result<std::convert::Infallible, Error> {
+    if !cgroup.is_empty() {
+        Cgroup::open(&cgroup.to_string_lossy())?.enter_self()?;
+        if cgroup_namespace {
+            unshare(UnshareFlags::NEWCGROUP).map_err(|error| unshared("cgroup", error))?;
+        }
+    }
+    // A cache is a convenience: without it CRIU is slower, not wrong.
+    let _ = cover_run(cache, reachable);
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 100)
+        .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
+        .map_err(|errno| system("pass", "criu's socket", errno))?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| system("open", "/dev/null", errno))?;
+    rustix::stdio::dup2_stdin(&null).map_err(|errno| system("open", "/dev/null", errno))?;
+    let error =
+        Command::new(criu).arg("--no-default-config").arg("swrk").arg(socket.as_raw_fd().to_string()).exec();
+    Err(Error { op: "execute".into(), object: criu.to_string_lossy().into_owned(), cause: Cause::Io(error) })
+}
+
+fn unshared(what: &str, error: io::Error) -> Error {
+    Error { op: "leave".into(), object: format!("{what} namespace"), cause: Cause::Io(error) }
+}
+
+/// Puts a tmpfs holding the cached features on /run, unless it is one; `reachable` keeps its path.
+fn cover_run(cache: &Path, reachable: &Path) -> io::Result<()> {
+    const TMPFS_MAGIC: u32 = 0x0102_1994;
+    const RUN: &str = "/run";
+    if rustix::fs::statfs(RUN)?.f_type as u32 == TMPFS_MAGIC {
+        return Ok(());
+    }
+    unshare(UnshareFlags::NEWNS)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private)?;
+    // The mount point only serves to build on; the host's directory is not seen through.
+    let build = Path::new("/proc/self/fd");
+    let scratch = Path::new("/run/lock");
+    let scratch = if scratch.is_dir() { scratch } else { build };
+    rustix::mount::mount(
+        "dewar-criu",
+        scratch,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"mode=0700",
+    )?;
+    if !cache.as_os_str().is_empty() && cache.exists() {
+        std::fs::copy(cache, scratch.join("criu.kdat"))?;
+    }
+    if let Ok(below) = reachable.strip_prefix(RUN)
+        && !below.as_os_str().is_empty()
+    {
+        let copy = scratch.join(below);
+        std::fs::create_dir_all(&copy)?;
+        rustix::mount::mount_bind_recursive(reachable, &copy)?;
+    }
+    rustix::mount::mount_move(scratch, RUN)?;
+    Ok(())
+}

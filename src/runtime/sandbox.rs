@@ -1,0 +1,777 @@
+//! The daemon's end: starting shims, finding them again, and one thread that listens to all of them.
+//!
+//! ```text
+//!   caller ── call ──> Link ── packet ──> shim          any thread; blocks until the answer is there
+//!   caller <─ answer ─ Link <── monitor <── packet      one thread, epoll over every shim's socket
+//!   daemon <─────── SandboxEvent ─┘
+//! ```
+//!
+//! A `Link` costs a descriptor and some hundred bytes; there is no thread per container. The monitor
+//! never blocks on a caller: answers go into a channel with room for them.
+//!
+//! Order: events of one container arrive in the order in which they happened, and an `Exited` may arrive
+//! before the [`Runtime::launch`] that began that life has returned.
+//!
+//! Lock order: `Monitor::links`, then `Link::state`; neither is held across a system call that blocks.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, epoll};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::cgroup::Cgroup;
+use super::criu::{self, CriuInfo};
+use super::shim::protocol::{self, Call, Client, CriuPlace, Event, Hello, Message, Outcome, Request};
+use super::shim::{self, LAUNCH, ROOTFS, SOCKET};
+use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, SandboxEvent, Thaw};
+
+/// Starting may have to wait for a loaded machine.
+const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+/// Dumps and thaws write and read as much as the container has memory.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Anything else; a dump under way holds it up.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The shim's first word.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a [`Runtime`] is made with.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// The dewar binary; `None` for the running one.
+    pub exe: Option<PathBuf>,
+    /// `None`: searched for when first needed.
+    pub criu: Option<PathBuf>,
+    /// Keeps what CRIU learnt about the kernel; made when needed.
+    pub criu_cache_dir: PathBuf,
+}
+
+/// Brings containers to life and keeps in touch with them.
+#[derive(Debug)]
+pub struct Runtime {
+    config: RuntimeConfig,
+    monitor: Arc<Monitor>,
+    thread: Option<JoinHandle<()>>,
+    criu: Arc<CriuFinder>,
+}
+
+/// Where CRIU is, searched for when first needed.
+#[derive(Debug)]
+struct CriuFinder {
+    named: Option<PathBuf>,
+    cache_dir: PathBuf,
+    found: Mutex<Option<PathBuf>>,
+}
+
+impl CriuFinder {
+    fn place(&self) -> Result<CriuPlace, Error> {
+        let mut found = lock(&self.found);
+        let path = match &*found {
+            Some(path) => path.clone(),
+            None => found.insert(criu::find(self.named.as_deref())?).clone(),
+        };
+        Ok(CriuPlace { path, cache_dir: self.cache_dir.clone() })
+    }
+}
+
+/// What became of a container while no daemon listened.
+#[derive(Debug)]
+pub enum Adopted {
+    Running(Arc<Sandbox>),
+    /// It ended; clean up with [`Runtime::clean_up`] (its shim may still be there: it is dismissed).
+    Exited(Exit),
+    /// Neither a shim nor a record of an exit: killed together, or the machine went down.
+    Gone,
+}
+
+/// A container that lives, or has ended and not been dismissed.
+#[derive(Debug)]
+pub struct Sandbox {
+    id: String,
+    pid: i32,
+    run_dir: PathBuf,
+    paused_when_adopted: bool,
+    execs_when_adopted: Vec<String>,
+    criu: Arc<CriuFinder>,
+    link: Arc<Link>,
+    monitor: Arc<Monitor>,
+    /// Present if this process started the shim, and so must reap it.
+    child: Mutex<Option<Child>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is changed by single assignments: a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn failed(op: &str, object: impl AsRef<Path>, cause: impl Into<Cause>) -> Error {
+    Error { op: op.to_owned(), object: object.as_ref().display().to_string(), cause: cause.into() }
+}
+
+fn refused(op: &str, object: &str, reason: &str) -> Error {
+    Error { op: op.to_owned(), object: object.to_owned(), cause: Cause::Refused(reason.to_owned()) }
+}
+
+impl Runtime {
+    /// Starts the monitor. Events go to `events` until the runtime is dropped.
+    ///
+    /// # Errors
+    /// No descriptors or threads are to be had.
+    pub fn new(config: RuntimeConfig, events: mpsc::Sender<SandboxEvent>) -> Result<Runtime, Error> {
+        let failed = |errno: rustix::io::Errno| failed("start", "the shims' monitor", errno);
+        let monitor = Monitor {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?,
+            stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?,
+            links: Mutex::new(HashMap::new()),
+            next: AtomicU64::new(1),
+        };
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&monitor.epoll, &monitor.stop, data, epoll::EventFlags::IN).map_err(failed)?;
+        let monitor = Arc::new(monitor);
+        let listening = Arc::clone(&monitor);
+        let thread = std::thread::Builder::new()
+            .name("shims".into())
+            .stack_size(256 * 1024)
+            .spawn(move || listening.run(&events))
+            .map_err(|error| self::failed("start", "the shims' monitor", error))?;
+        let criu = CriuFinder {
+            named: config.criu.clone(),
+            cache_dir: config.criu_cache_dir.clone(),
+            found: Mutex::new(None),
+        };
+        Ok(Runtime { config, monitor, thread: Some(thread), criu: Arc::new(criu) })
+    }
+
+    /// Runs a container's command. Blocks until execve has succeeded.
+    ///
+    /// Clients attached here miss nothing of its output.
+    ///
+    /// # Errors
+    /// [`Cause::Command`] when the command cannot be run. In any case nothing is left behind: no process,
+    /// mount, cgroup or directory.
+    pub fn launch(&self, launch: Launch, attachments: Vec<Attachment>) -> Result<Arc<Sandbox>, Error> {
+        self.begin(launch, attachments, None)
+    }
+
+    /// Brings a frozen container back instead of running its command. `launch.overlay.upper` holds the
+    /// checkpoint's `rootfs.tar` already. Blocks until it runs.
+    ///
+    /// # Errors
+    /// As [`Runtime::launch`]; and when there is no usable CRIU.
+    pub fn thaw(
+        &self,
+        launch: Launch,
+        thaw: Thaw,
+        attachments: Vec<Attachment>,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let place = self.criu.place()?;
+        self.begin(launch, attachments, Some((thaw, place)))
+    }
+
+    /// Looks for the shim of a container that was started by an earlier daemon; `run_dir` as in
+    /// [`Launch::run_dir`].
+    ///
+    /// # Errors
+    /// The shim is there and does not answer in a way we understand.
+    pub fn adopt(&self, run_dir: &Path) -> Result<Adopted, Error> {
+        let Some(socket) = connect(run_dir)? else { return self.read_exit(run_dir) };
+        let (link, hello) = self.link(socket, None)?;
+        let stays = |reason: &str| Err(refused("adopt", &run_dir.display().to_string(), reason));
+        let hello = match hello.recv_timeout(HELLO_TIMEOUT) {
+            Ok(hello) => hello,
+            // It ended between our connecting and its greeting.
+            Err(RecvTimeoutError::Disconnected) => return self.read_exit(run_dir),
+            Err(RecvTimeoutError::Timeout) => {
+                self.monitor.forget(&link);
+                return stays("its shim does not answer");
+            }
+        };
+        if hello.version > protocol::VERSION {
+            self.monitor.forget(&link);
+            return stays("its shim speaks a later version");
+        }
+        if let Some(exit) = hello.exit {
+            let _ = link.call(Call::Dismiss {}, &[], CALL_TIMEOUT);
+            self.monitor.forget(&link);
+            return Ok(Adopted::Exited(exit));
+        }
+        let (Some(id), Some(pid)) = (hello.id, hello.pid) else {
+            self.monitor.forget(&link);
+            return stays("its shim has not started it");
+        };
+        *lock(&link.id) = Some(id.clone());
+        let sandbox = Sandbox {
+            id,
+            pid,
+            run_dir: run_dir.to_owned(),
+            paused_when_adopted: hello.paused,
+            execs_when_adopted: hello.execs,
+            criu: Arc::clone(&self.criu),
+            link: Arc::clone(&link),
+            monitor: Arc::clone(&self.monitor),
+            child: Mutex::new(None),
+        };
+        // What ended meanwhile was held back until the container had a name.
+        Ok(Adopted::Running(Arc::new(sandbox)))
+    }
+
+    /// Removes what a container has left whose shim is gone: processes in its cgroup, the cgroup, its run
+    /// directory. The root filesystem went with the shim's mount namespace. Nothing there is fine.
+    ///
+    /// # Errors
+    /// The first thing that would not go; the rest is removed all the same.
+    pub fn clean_up(&self, launch: &Launch) -> Result<(), Error> {
+        let cgroup = Cgroup::open(&launch.spec.linux.cgroups_path).and_then(|cgroup| {
+            cgroup.kill_all()?;
+            cgroup.remove()
+        });
+        let run_dir = remove_run_dir(&launch.run_dir);
+        cgroup.and(run_dir)
+    }
+
+    /// Finds CRIU and asks what it can do here; costs about 0.1 s.
+    ///
+    /// # Errors
+    /// There is none, or it does not work here; the message says what to do.
+    pub fn probe_criu(&self) -> Result<CriuInfo, Error> {
+        criu::probe(self.exe(), &self.criu.place()?)
+    }
+
+    fn exe(&self) -> &Path {
+        self.config.exe.as_deref().unwrap_or(Path::new("/proc/self/exe"))
+    }
+
+    fn link(&self, socket: OwnedFd, id: Option<String>) -> Result<(Arc<Link>, Receiver<Hello>), Error> {
+        let (hello, greeted) = mpsc::sync_channel(1);
+        let link = Arc::new(Link {
+            token: self.monitor.next.fetch_add(1, Ordering::Relaxed),
+            id: Mutex::new(id),
+            socket,
+            state: Mutex::new(LinkState {
+                hello: Some(hello),
+                answers: HashMap::new(),
+                next: 1,
+                launching: None,
+                closed: false,
+                lives: false,
+            }),
+        });
+        self.monitor.watch(&link)?;
+        Ok((link, greeted))
+    }
+
+    fn read_exit(&self, run_dir: &Path) -> Result<Adopted, Error> {
+        let read = |path: &Path| match std::fs::read(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", path, error)),
+        };
+        // A launch cut off before it was written whole never ran.
+        let launch = read(&run_dir.join(LAUNCH))?;
+        let Some(launch) = launch.and_then(|text| serde_json::from_slice::<Launch>(&text).ok()) else {
+            return Ok(Adopted::Gone);
+        };
+        let exit = read(&launch.exit_file)?.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(exit.map_or(Adopted::Gone, Adopted::Exited))
+    }
+
+    fn begin(
+        &self,
+        launch: Launch,
+        attachments: Vec<Attachment>,
+        thaw: Option<(Thaw, CriuPlace)>,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let run_dir = launch.run_dir.clone();
+        let rootfs = run_dir.join(ROOTFS);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&run_dir)
+            .and_then(|()| std::fs::DirBuilder::new().mode(0o700).create(&rootfs))
+            .map_err(|error| {
+                // One that exists is another life's, and not ours to remove.
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    let _ = std::fs::remove_dir(&run_dir);
+                }
+                failed("make", &run_dir, error)
+            })?;
+        let begun = self.start_shim(launch, attachments, thaw);
+        if begun.is_err() {
+            let _ = remove_run_dir(&run_dir);
+        }
+        begun
+    }
+
+    fn start_shim(
+        &self,
+        launch: Launch,
+        attachments: Vec<Attachment>,
+        thaw: Option<(Thaw, CriuPlace)>,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let run_dir = launch.run_dir.clone();
+        let path = run_dir.join(LAUNCH);
+        let text = serde_json::to_vec(&launch)
+            .map_err(|error| failed("write", &path, Cause::Refused(error.to_string())))?;
+        std::fs::write(&path, text).map_err(|error| failed("write", &path, error))?;
+        let (clients, streams): (Vec<Client>, Vec<OwnedFd>) =
+            attachments.into_iter().map(Client::split).unzip();
+
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|errno| failed("start", "shim", errno))?;
+        let log = std::fs::File::create(run_dir.join("shim.log"))
+            .map_err(|error| failed("make", run_dir.join("shim.log"), error))?;
+        let child = Command::new(self.exe())
+            .arg0(shim::NAME)
+            .arg(launch.id.get(..12).unwrap_or(&launch.id))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .map_err(|error| failed("start", "shim", error))?;
+        let mut child = Reaped(Some(child));
+        let (link, _) = self.link(ours, Some(launch.id.clone()))?;
+
+        let (call, timeout) = match thaw {
+            None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
+            Some((thaw, criu)) => {
+                (Call::Thaw { run_dir: run_dir.clone(), dir: thaw.dir, criu, clients }, CHECKPOINT_TIMEOUT)
+            }
+        };
+        let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+        let answer = link.call(call, &fds, timeout);
+        let pid = match answer {
+            Ok(Some(pid)) => pid,
+            Ok(None) => {
+                self.monitor.forget(&link);
+                return Err(refused("start", "shim", "it did not tell the container's process"));
+            }
+            Err(error) => {
+                self.monitor.forget(&link);
+                return Err(match error.cause {
+                    // A shim that died has said why in its log, if anywhere.
+                    Cause::Refused(ref reason) if reason == SHIM_GONE => {
+                        let said = std::fs::read_to_string(run_dir.join("shim.log")).unwrap_or_default();
+                        let said = said.trim().to_owned();
+                        if said.is_empty() { error } else { failed("start", "shim", Cause::Refused(said)) }
+                    }
+                    _ => error,
+                });
+            }
+        };
+        Ok(Arc::new(Sandbox {
+            id: launch.id,
+            pid,
+            run_dir,
+            paused_when_adopted: false,
+            execs_when_adopted: Vec::new(),
+            criu: Arc::clone(&self.criu),
+            link,
+            monitor: Arc::clone(&self.monitor),
+            child: Mutex::new(child.0.take()),
+        }))
+    }
+}
+
+/// A shim that failed to start its container, on its way out.
+struct Reaped(Option<Child>);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // Its socket is closed, so it ends by itself; one that hangs must not hold the caller.
+            for _ in 0..1000 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.monitor.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Removes a run directory: exactly what dewar puts there, and nothing through a mount.
+fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    let remove = || -> io::Result<()> {
+        // Never recursive here: should the root be mounted, this fails instead of emptying it.
+        gone(std::fs::remove_dir(run_dir.join(ROOTFS)))?;
+        if let Ok(stages) = std::fs::read_dir(run_dir.join("stage")) {
+            for stage in stages {
+                std::fs::remove_dir(stage?.path())?;
+            }
+        }
+        gone(std::fs::remove_dir(run_dir.join("stage")))?;
+        let files = match std::fs::read_dir(run_dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            files => files?,
+        };
+        for file in files {
+            gone(std::fs::remove_file(file?.path()))?;
+        }
+        gone(std::fs::remove_dir(run_dir))
+    };
+    remove().map_err(|error| failed("remove", run_dir, error))
+}
+
+/// Connects to the shim of `run_dir`; `None` if there is none.
+fn connect(run_dir: &Path) -> Result<Option<OwnedFd>, Error> {
+    use rustix::io::Errno;
+    let connect = || -> rustix::io::Result<OwnedFd> {
+        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(run_dir, dir, Mode::empty())?;
+        let flags = SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&socket, &shim::socket_address(dir.as_fd())?)?;
+        Ok(socket)
+    };
+    match connect() {
+        Ok(socket) => Ok(Some(socket)),
+        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Err(errno) => Err(failed("connect to", run_dir.join(SOCKET), errno)),
+    }
+}
+
+impl Sandbox {
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its first process, in the host's numbers.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it was paused when it was adopted.
+    pub fn was_paused(&self) -> bool {
+        self.paused_when_adopted
+    }
+
+    /// The execs that ran when it was adopted.
+    pub fn adopted_execs(&self) -> &[String] {
+        &self.execs_when_adopted
+    }
+
+    /// Adds a client to the container's streams.
+    pub fn attach(&self, attachment: Attachment) -> Result<(), Error> {
+        self.attach_to(None, attachment)
+    }
+
+    /// Adds a client to the streams of the container, or of an exec.
+    pub fn attach_to(&self, exec_id: Option<&str>, attachment: Attachment) -> Result<(), Error> {
+        let (client, stream) = Client::split(attachment);
+        let call = Call::Attach { exec: exec_id.map(str::to_owned), client };
+        self.link.call(call, &[stream.as_fd()], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Starts a further process; blocks until its execve has succeeded. Returns its pid.
+    ///
+    /// # Errors
+    /// [`Cause::Command`] when the command cannot be run; refused while paused.
+    pub fn exec(&self, exec: Exec) -> Result<i32, Error> {
+        let Exec { id, process, privileged, attachment } = exec;
+        let text = serde_json::to_vec(&process)
+            .map_err(|error| failed("start", "exec", Cause::Refused(error.to_string())))?;
+        let memfd = rustix::fs::memfd_create("process", MemfdFlags::CLOEXEC)
+            .map_err(|errno| failed("start", "exec", errno))?;
+        let mut file = std::fs::File::from(memfd);
+        io::Write::write_all(&mut file, &text).map_err(|error| failed("start", "exec", error))?;
+        let (client, stream) = attachment.map(Client::split).unzip();
+        let fds: Vec<_> = std::iter::once(file.as_fd()).chain(stream.as_ref().map(AsFd::as_fd)).collect();
+        let call = Call::Exec { exec: id, privileged, client };
+        let pid = self.link.call(call, &fds, LAUNCH_TIMEOUT)?;
+        pid.ok_or_else(|| refused("start", "exec", "the shim did not tell its process"))
+    }
+
+    /// Sets the size of the container's terminal, or of an exec's, in characters.
+    pub fn resize(&self, exec_id: Option<&str>, height: u16, width: u16) -> Result<(), Error> {
+        let call = Call::Resize { exec: exec_id.map(str::to_owned), height, width };
+        self.link.call(call, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Sends a signal to the first process, or to an exec's.
+    pub fn signal(&self, signal: i32, exec_id: Option<&str>) -> Result<(), Error> {
+        let call = Call::Signal { exec: exec_id.map(str::to_owned), signal, all: false };
+        self.link.call(call, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Sends a signal to every process in the container.
+    pub fn signal_all(&self, signal: i32) -> Result<(), Error> {
+        self.link.call(Call::Signal { exec: None, signal, all: true }, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Freezes every process.
+    pub fn pause(&self) -> Result<(), Error> {
+        self.link.call(Call::Pause {}, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Lets them go on.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.link.call(Call::Resume {}, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Ends the input of the container, or of an exec, once what was sent has been written.
+    pub fn close_stdin(&self, exec_id: Option<&str>) -> Result<(), Error> {
+        let call = Call::CloseStdin { exec: exec_id.map(str::to_owned) };
+        self.link.call(call, &[], CALL_TIMEOUT).map(|_| ())
+    }
+
+    /// Saves the container to disk. Without `leave_running` it has then ended, and an
+    /// [`SandboxEvent::Exited`] with [`Exit::checkpointed`] follows. Blocks for as long as its memory takes.
+    ///
+    /// Processes started by [`Sandbox::exec`] are not saved: without `leave_running` they end with it.
+    ///
+    /// # Errors
+    /// The container runs on; what is in `dump.dir` is worthless, and the caller's to remove.
+    pub fn dump(&self, dump: Dump) -> Result<(), Error> {
+        let criu = self.criu.place()?;
+        let call = Call::Dump { dir: dump.dir, leave_running: dump.leave_running, criu };
+        self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
+    }
+
+    /// Lets go of a container that has ended: its shim exits, its run directory goes.
+    ///
+    /// # Errors
+    /// It still runs.
+    pub fn dismiss(&self) -> Result<(), Error> {
+        match self.link.call(Call::Dismiss {}, &[], CALL_TIMEOUT) {
+            // The shim of a lost container has nothing left to say.
+            Err(Error { cause: Cause::Refused(reason), .. }) if reason == SHIM_GONE => {}
+            other => other.map(|_| ())?,
+        }
+        self.monitor.forget(&self.link);
+        if let Some(mut child) = lock(&self.child).take() {
+            let _ = child.wait();
+        }
+        remove_run_dir(&self.run_dir)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // The shim lives on; only its zombie would be ours.
+        if let Some(child) = lock(&self.child).as_mut() {
+            let _ = child.try_wait();
+        }
+    }
+}
+
+const SHIM_GONE: &str = "the shim is gone";
+
+/// One shim's connection.
+#[derive(Debug)]
+struct Link {
+    /// Names it in the epoll set.
+    token: u64,
+    /// The container's id; unknown until an adopted shim has said it.
+    id: Mutex<Option<String>>,
+    socket: OwnedFd,
+    state: Mutex<LinkState>,
+}
+
+#[derive(Debug)]
+struct LinkState {
+    hello: Option<SyncSender<Hello>>,
+    answers: HashMap<u64, SyncSender<Outcome>>,
+    next: u64,
+    /// The call that brings a container to life.
+    launching: Option<u64>,
+    closed: bool,
+    /// A container lives behind it, so that losing it is news.
+    lives: bool,
+}
+
+impl Link {
+    /// Sends a call and waits for its answer.
+    fn call(
+        &self,
+        call: Call,
+        fds: &[std::os::fd::BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<Option<i32>, Error> {
+        let failed = |cause: Cause| Error { op: "talk to".into(), object: "shim".into(), cause };
+        let (sender, answer) = mpsc::sync_channel(1);
+        let id = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return Err(failed(Cause::Refused(SHIM_GONE.into())));
+            }
+            let id = state.next;
+            state.next += 1;
+            state.answers.insert(id, sender);
+            if matches!(call, Call::Launch { .. } | Call::Thaw { .. }) {
+                state.launching = Some(id);
+            }
+            id
+        };
+        if let Err(error) = protocol::send(&self.socket, &Request { id, call }, fds, SendFlags::empty()) {
+            lock(&self.state).answers.remove(&id);
+            let cause = match error.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    Cause::Refused(SHIM_GONE.into())
+                }
+                _ => Cause::Io(error),
+            };
+            return Err(failed(cause));
+        }
+        match answer.recv_timeout(timeout) {
+            Ok(Outcome::Done { pid }) => Ok(pid),
+            Ok(Outcome::Failed(fault)) => Err(fault.into()),
+            Err(RecvTimeoutError::Disconnected) => Err(failed(Cause::Refused(SHIM_GONE.into()))),
+            Err(RecvTimeoutError::Timeout) => {
+                lock(&self.state).answers.remove(&id);
+                Err(failed(Cause::Io(io::ErrorKind::TimedOut.into())))
+            }
+        }
+    }
+}
+
+/// The thread over all connections.
+#[derive(Debug)]
+struct Monitor {
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    links: Mutex<HashMap<u64, Arc<Link>>>,
+    next: AtomicU64,
+}
+
+impl Monitor {
+    fn watch(&self, link: &Arc<Link>) -> Result<(), Error> {
+        lock(&self.links).insert(link.token, Arc::clone(link));
+        let data = epoll::EventData::new_u64(link.token);
+        epoll::add(&self.epoll, &link.socket, data, epoll::EventFlags::IN).map_err(|errno| {
+            lock(&self.links).remove(&link.token);
+            failed("listen to", "shim", errno)
+        })
+    }
+
+    /// Stops listening; the shim sees the connection end when the last owner drops it.
+    fn forget(&self, link: &Link) {
+        if lock(&self.links).remove(&link.token).is_some() {
+            let _ = epoll::delete(&self.epoll, &link.socket);
+        }
+        let mut state = lock(&link.state);
+        state.closed = true;
+        state.answers.clear();
+        let _ = rustix::net::shutdown(&link.socket, rustix::net::Shutdown::Both);
+    }
+
+    fn run(&self, events: &mpsc::Sender<SandboxEvent>) {
+        let mut ready = [const { std::mem::MaybeUninit::<epoll::Event>::uninit() }; 64];
+        loop {
+            let ready = match epoll::wait(&self.epoll, &mut ready, None) {
+                Ok((ready, _)) => ready,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => {
+                    ::log::error!("wait for shims: {errno}");
+                    return;
+                }
+            };
+            for event in ready.iter() {
+                let token = event.data.u64();
+                if token == 0 {
+                    return;
+                }
+                let link = lock(&self.links).get(&token).cloned();
+                if let Some(link) = link {
+                    self.listen(&link, events);
+                }
+            }
+        }
+    }
+
+    /// Takes every packet that is there.
+    fn listen(&self, link: &Link, events: &mpsc::Sender<SandboxEvent>) {
+        loop {
+            match protocol::receive::<Message>(&link.socket, RecvFlags::DONTWAIT) {
+                Ok(Some((message, _))) => self.take(link, message, events),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                end => {
+                    if let Err(error) = &end
+                        && error.kind() == io::ErrorKind::InvalidData
+                    {
+                        ::log::error!("a shim's message: {error}");
+                    }
+                    let known = lock(&self.links).contains_key(&link.token);
+                    self.forget(link);
+                    let lived = {
+                        let mut state = lock(&link.state);
+                        state.hello = None;
+                        state.lives
+                    };
+                    let id = lock(&link.id).clone();
+                    if let Some(id) = id
+                        && known
+                        && lived
+                    {
+                        let _ = events.send(SandboxEvent::Lost { id });
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&self, link: &Link, message: Message, events: &mpsc::Sender<SandboxEvent>) {
+        let event = match message {
+            Message::Hello(hello) => {
+                if let Some(id) = &hello.id {
+                    lock(&link.id).get_or_insert_with(|| id.clone());
+                }
+                let mut state = lock(&link.state);
+                state.lives = hello.pid.is_some() && hello.exit.is_none();
+                if let Some(waiting) = state.hello.take() {
+                    let _ = waiting.try_send(hello);
+                }
+                return;
+            }
+            Message::Answer { id, outcome } => {
+                let mut state = lock(&link.state);
+                state.lives |= state.launching == Some(id) && matches!(outcome, Outcome::Done { .. });
+                if let Some(waiting) = state.answers.remove(&id) {
+                    let _ = waiting.try_send(outcome);
+                }
+                return;
+            }
+            Message::Event(event) => event,
+        };
+        let Some(id) = lock(&link.id).clone() else { return };
+        let event = match event {
+            Event::Exited(exit) => {
+                lock(&link.state).lives = false;
+                SandboxEvent::Exited { id, exit }
+            }
+            Event::ExecExited { exec, code } => SandboxEvent::ExecExited { id, exec_id: exec, code },
+            Event::Oom {} => SandboxEvent::Oom { id },
+            Event::Detached { exec } => SandboxEvent::Detached { id, exec_id: exec },
+        };
+        let _ = events.send(event);
+    }
+}

@@ -1,0 +1,401 @@
+//! What the daemon and a shim say to each other.
+//!
+//! A connection is an AF_UNIX SOCK_SEQPACKET pair; every packet is one JSON message, descriptors travel
+//! beside it (SCM_RIGHTS). The first connection is inherited; later daemons connect to `run_dir/shim.sock`,
+//! and the newest connection replaces the older one.
+//!
+//! ```text
+//!  daemon                                            shim
+//!    |  <------------- hello {version, pid?, exit?} ---  |   at once on every connection
+//!    |  --- call {id, launch}  + one fd per client --->  |   reads run_dir/launch.json
+//!    |  --- call {id, thaw}    + one fd per client --->  |   the same, from a checkpoint
+//!    |  <------------------------ answer {id, done} ---  |   every call has exactly one answer;
+//!    |  --- call {id, attach}  + stream ------------->  |   answers come in the order of the calls
+//!    |  --- call {id, exec}    + memfd, stream? ----->  |   memfd: the process as JSON
+//!    |  --- call {id, resize|signal|close_stdin} ---->  |
+//!    |  --- call {id, pause|resume|dump} ------------>  |
+//!    |  <------------------------------ event {…} ------  |   exited, exec_exited, oom, detached
+//!    |  --- call {id, dismiss} ---------------------->  |   only after exited; the shim ends
+//! ```
+//!
+//! Invariants: a packet is at most [`PACKET_BYTES`]; anything larger travels as a file or memfd. A shim
+//! outlives the daemon's binary, so messages only ever grow: new fields are optional, new calls are
+//! answered with an error by an older shim, and [`VERSION`] counts up when a daemon must tell shims apart.
+//! A packet that makes no sense ends the connection, on both sides.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::runtime::{Attachment, Cause, CommandError, Error, Exit};
+
+/// Counts up when a message changes so that the other side must know.
+pub const VERSION: u32 = 1;
+
+/// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
+pub const PACKET_BYTES: usize = 48 * 1024;
+
+/// Most descriptors in one packet; the kernel's limit is 253.
+pub const PACKET_FDS: usize = 128;
+
+/// Daemon to shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the daemon, repeated in the answer.
+    pub id: u64,
+    pub call: Call,
+}
+
+/// What is asked of a shim.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Fds: one stream per client.
+    Launch {
+        run_dir: PathBuf,
+        clients: Vec<Client>,
+    },
+    /// Fds: one stream per client.
+    Thaw {
+        run_dir: PathBuf,
+        dir: PathBuf,
+        criu: CriuPlace,
+        clients: Vec<Client>,
+    },
+    /// Fds: the stream. `exec` absent means the container's first process, here and below.
+    Attach {
+        exec: Option<String>,
+        client: Client,
+    },
+    /// Fds: a memfd holding the process as JSON, then the stream if there is a client.
+    Exec {
+        exec: String,
+        privileged: bool,
+        client: Option<Client>,
+    },
+    Resize {
+        exec: Option<String>,
+        height: u16,
+        width: u16,
+    },
+    /// `all` signals every process in the cgroup.
+    Signal {
+        exec: Option<String>,
+        signal: i32,
+        all: bool,
+    },
+    CloseStdin {
+        exec: Option<String>,
+    },
+    Pause {},
+    Resume {},
+    Dump {
+        dir: PathBuf,
+        leave_running: bool,
+        criu: CriuPlace,
+    },
+    Dismiss {},
+}
+
+/// Where criu is, as the daemon found it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CriuPlace {
+    pub path: PathBuf,
+    /// Keeps what criu learnt about this kernel.
+    pub cache_dir: PathBuf,
+}
+
+/// An [`Attachment`] without its stream.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Client {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub detach_keys: Vec<u8>,
+}
+
+impl Client {
+    /// Splits an attachment into what is said and what is sent beside it.
+    pub fn split(attachment: Attachment) -> (Client, OwnedFd) {
+        let Attachment { stream, stdin, stdout, stderr, detach_keys } = attachment;
+        (Client { stdin, stdout, stderr, detach_keys }, stream)
+    }
+}
+
+/// Shim to daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    Hello(Hello),
+    Answer { id: u64, outcome: Outcome },
+    Event(Event),
+}
+
+/// The shim's first word on every connection.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    pub id: Option<String>,
+    /// The container's first process, once it runs.
+    pub pid: Option<i32>,
+    pub paused: bool,
+    /// Processes started by exec that still run.
+    pub execs: Vec<String>,
+    /// How it ended, once it has.
+    pub exit: Option<Exit>,
+}
+
+/// The answer to a call.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done {
+        /// Launch, thaw, exec: the new process.
+        #[serde(default)]
+        pid: Option<i32>,
+    },
+    Failed(Fault),
+}
+
+/// An [`Error`] on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Fault {
+    pub op: String,
+    pub object: String,
+    pub cause: FaultCause,
+}
+
+/// A [`Cause`] on the wire.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultCause {
+    Errno(i32),
+    Refused(String),
+    Command(CommandError),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        let cause = match error.cause {
+            Cause::Io(error) => match error.raw_os_error() {
+                Some(errno) => FaultCause::Errno(errno),
+                None => FaultCause::Refused(error.to_string()),
+            },
+            Cause::Refused(reason) => FaultCause::Refused(reason),
+            Cause::Command(error) => FaultCause::Command(error),
+        };
+        Fault { op: error.op, object: error.object, cause }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        let cause = match fault.cause {
+            FaultCause::Errno(errno) => Cause::Io(io::Error::from_raw_os_error(errno)),
+            FaultCause::Refused(reason) => Cause::Refused(reason),
+            FaultCause::Command(error) => Cause::Command(error),
+        };
+        Error { op: fault.op, object: fault.object, cause }
+    }
+}
+
+/// What a shim says unasked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    Exited(Exit),
+    ExecExited { exec: String, code: i32 },
+    Oom {},
+    Detached { exec: Option<String> },
+}
+
+/// Sends one message with its descriptors, which the caller keeps.
+///
+/// Blocks while the peer's buffer is full unless `flags` has `DONTWAIT` (then `WouldBlock`).
+pub fn send<M: Serialize>(
+    socket: impl AsFd,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
+    let packet = serde_json::to_vec(message)?;
+    if packet.len() > PACKET_BYTES || fds.len() > PACKET_FDS {
+        let size = format!("message of {} bytes and {} descriptors is too large", packet.len(), fds.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, size));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+    }
+    let flags = flags | SendFlags::NOSIGNAL;
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(socket.as_fd(), &[IoSlice::new(&packet)], &mut control, flags)
+    })?;
+    Ok(())
+}
+
+/// Receives one message and its descriptors. `Ok(None)` is the end of the connection; `InvalidData` a packet
+/// that makes no sense; `WouldBlock` no packet now (with `DONTWAIT`).
+pub fn receive<M: DeserializeOwned>(
+    socket: impl AsFd,
+    flags: RecvFlags,
+) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let mut packet = vec![0_u8; PACKET_BYTES];
+    let mut fds = Vec::new();
+    let (bytes, truncated) = receive_raw(socket, &mut packet, &mut fds, flags)?;
+    if bytes == 0 {
+        return Ok(None);
+    }
+    if truncated {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "packet is larger than agreed"));
+    }
+    let message = serde_json::from_slice(&packet[..bytes])
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((message, fds)))
+}
+
+/// Receives one packet as it is: its length, and whether something of it was lost.
+pub fn receive_raw(
+    socket: impl AsFd,
+    packet: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    flags: RecvFlags,
+) -> io::Result<(usize, bool)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let got = rustix::io::retry_on_intr(|| {
+        rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(packet)], &mut control, flags)
+    })?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    let truncated = got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+    Ok((got.bytes, truncated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
+
+    fn client() -> Client {
+        Client { stdin: true, stdout: true, stderr: false, detach_keys: vec![16, 17] }
+    }
+
+    fn criu() -> CriuPlace {
+        CriuPlace { path: "/usr/sbin/criu".into(), cache_dir: "/run/dewar/criu".into() }
+    }
+
+    /// Every call and message survives the wire, with its JSON name spelt as the drawing has it.
+    #[test]
+    fn messages_round_trip() {
+        let calls = vec![
+            ("launch", Call::Launch { run_dir: "/r".into(), clients: vec![client()] }),
+            ("thaw", Call::Thaw { run_dir: "/r".into(), dir: "/d".into(), criu: criu(), clients: vec![] }),
+            ("attach", Call::Attach { exec: None, client: client() }),
+            ("exec", Call::Exec { exec: "e".into(), privileged: true, client: Some(client()) }),
+            ("resize", Call::Resize { exec: Some("e".into()), height: 24, width: 80 }),
+            ("signal", Call::Signal { exec: None, signal: 15, all: true }),
+            ("close_stdin", Call::CloseStdin { exec: None }),
+            ("pause", Call::Pause {}),
+            ("resume", Call::Resume {}),
+            ("dump", Call::Dump { dir: "/d".into(), leave_running: true, criu: criu() }),
+            ("dismiss", Call::Dismiss {}),
+        ];
+        let (daemon, shim) = pair();
+        for (name, call) in calls {
+            let sent = Request { id: 7, call };
+            let text = serde_json::to_string(&sent).unwrap();
+            assert!(text.contains(&format!("\"{name}\":")), "{text}");
+            send(&daemon, &sent, &[], SendFlags::empty()).unwrap();
+            let (got, _) = receive::<Request>(&shim, RecvFlags::empty()).unwrap().unwrap();
+            assert_eq!(serde_json::to_string(&got).unwrap(), text);
+        }
+        let exit = Exit { code: 137, oom_killed: true, finished_at: "t".into(), checkpointed: false };
+        let refused = Error {
+            op: "open".into(),
+            object: "/x".into(),
+            cause: Cause::Io(io::Error::from_raw_os_error(libc::ENOENT)),
+        };
+        let messages = vec![
+            Message::Hello(Hello { version: VERSION, exit: Some(exit.clone()), ..Hello::default() }),
+            Message::Answer { id: 1, outcome: Outcome::Done { pid: Some(4) } },
+            Message::Answer { id: 2, outcome: Outcome::Failed(refused.into()) },
+            Message::Event(Event::Exited(exit)),
+            Message::Event(Event::ExecExited { exec: "e".into(), code: 1 }),
+            Message::Event(Event::Oom {}),
+            Message::Event(Event::Detached { exec: None }),
+        ];
+        for sent in messages {
+            send(&shim, &sent, &[], SendFlags::empty()).unwrap();
+            let (got, _) = receive::<Message>(&daemon, RecvFlags::empty()).unwrap().unwrap();
+            assert_eq!(serde_json::to_string(&got).unwrap(), serde_json::to_string(&sent).unwrap());
+        }
+    }
+
+    #[test]
+    fn errors_keep_their_meaning() {
+        let cause = Cause::Command(CommandError { exit_code: 127, message: "exec: \"x\": no".into() });
+        let error = Error { op: "execute".into(), object: "x".into(), cause };
+        let back = Error::from(Fault::from(error));
+        assert!(matches!(back.cause, Cause::Command(CommandError { exit_code: 127, .. })));
+        let denied = Error {
+            op: "mount".into(),
+            object: "/proc".into(),
+            cause: io::Error::from_raw_os_error(libc::EPERM).into(),
+        };
+        let back = Error::from(Fault::from(denied));
+        assert!(matches!(&back.cause, Cause::Io(e) if e.kind() == io::ErrorKind::PermissionDenied), "{back}");
+    }
+
+    #[test]
+    fn descriptors_travel() {
+        let (daemon, shim) = pair();
+        let (left, right) = pair();
+        let sent = Request { id: 1, call: Call::Attach { exec: None, client: client() } };
+        send(&daemon, &sent, &[left.as_fd()], SendFlags::empty()).unwrap();
+        drop(left);
+        let (_, fds) = receive::<Request>(&shim, RecvFlags::empty()).unwrap().unwrap();
+        assert_eq!(fds.len(), 1);
+        rustix::io::write(&fds[0], b"x").unwrap();
+        let mut byte = [0_u8; 1];
+        assert_eq!(rustix::io::read(&right, &mut byte).unwrap(), 1);
+    }
+
+    #[test]
+    fn nonsense_and_the_end_are_told_apart() {
+        let (daemon, shim) = pair();
+        rustix::io::write(&daemon, b"{\"what\":1}").unwrap();
+        let error = receive::<Request>(&shim, RecvFlags::empty()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let error = receive::<Request>(&shim, RecvFlags::DONTWAIT).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(daemon);
+        assert!(receive::<Request>(&shim, RecvFlags::empty()).unwrap().is_none());
+    }
+
+    #[test]
+    fn oversize_is_refused_before_it_is_sent() {
+        let (daemon, _shim) = pair();
+        let object = "x".repeat(PACKET_BYTES);
+        let fault = Fault { op: "a".into(), object, cause: FaultCause::Errno(1) };
+        let message = Message::Answer { id: 1, outcome: Outcome::Failed(fault) };
+        let error = send(&daemon, &message, &[], SendFlags::empty()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,662 @@
+//! The streams of one process: its pipes or terminal on one side, any number of clients and a log on the other.
+//!
+//! ```text
+//!   process stdout/stderr ──> pipe ──┬──> log (json-file)
+//!                         or console ├──> client 1   framed unless a terminal; bounded queue
+//!                                    └──> client n   does not read: cut off, never waited for
+//!   process stdin  <── pipe or console <── bounded queue <── client input, detach keys taken out
+//! ```
+//!
+//! Nothing here blocks, except a write to the log's disk. Client sockets are used with MSG_DONTWAIT and keep
+//! their flags: the daemon may hold the same open file.
+//!
+//! A client stays until it hangs up, is cut off, detaches, or the process has ended and its output is
+//! delivered ([`Stdio::close_clients`]). A client's end of input closes a pipe for good when `stdin_once`;
+//! a terminal has no end of input.
+
+use std::io::IoSlice;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::detach::DetachKeys;
+use super::log::{Log, Stream};
+use super::protocol::Client;
+
+/// Output a client may leave unread before it is cut off.
+pub const CLIENT_QUEUE_BYTES: usize = 1024 * 1024;
+/// Input held for a process that does not read; more stays in the clients' sockets.
+const INPUT_QUEUE_BYTES: usize = 64 * 1024;
+/// Read at once from anything; also the largest frame.
+pub const CHUNK_BYTES: usize = 16 * 1024;
+/// Chunks taken from one source before the others get their turn.
+const CHUNKS_PER_TURN: usize = 8;
+/// A console whose last slave was closed says so until one is opened: ask again only this often.
+const CONSOLE_REST: Duration = Duration::from_millis(50);
+
+/// Where something is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    Output(Stream),
+    Console,
+    Stdin,
+    Client(u32),
+}
+
+/// What handling a port led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Nothing,
+    /// A client typed the detach keys.
+    Detached,
+}
+
+/// The process's ends, ours.
+#[derive(Debug)]
+pub enum Ends {
+    /// Read ends of output, write end of input; non-blocking.
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    /// The master; non-blocking.
+    Console(OwnedFd),
+}
+
+/// One process's streams.
+#[derive(Debug)]
+pub struct Stdio {
+    outputs: [Option<OwnedFd>; 2],
+    stdin: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+    console_rests_until: Option<Instant>,
+    terminal: bool,
+    stdin_once: bool,
+    close_stdin_when_written: bool,
+    input: Queue,
+    clients: Vec<Attached>,
+    next_client: u32,
+    log: Option<Log>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    number: u32,
+    stream: OwnedFd,
+    wants: Client,
+    keys: DetachKeys,
+    /// Input is still to be read.
+    reading: bool,
+    queue: Queue,
+}
+
+/// Bytes waiting to be written.
+#[derive(Debug, Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Queue {
+    fn waiting(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.start > 0 && self.start >= self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn written(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.is_empty() {
+            // An idle container should cost nothing.
+            *self = Queue::default();
+        }
+    }
+}
+
+impl Stdio {
+    /// Streams without a process yet; clients may already be added.
+    pub fn new(terminal: bool, stdin_once: bool, log: Option<Log>) -> Stdio {
+        Stdio {
+            outputs: [None, None],
+            stdin: None,
+            console: None,
+            console_rests_until: None,
+            terminal,
+            stdin_once,
+            close_stdin_when_written: false,
+            input: Queue::default(),
+            clients: Vec::new(),
+            next_client: 0,
+            log,
+        }
+    }
+
+    /// Joins the process's ends.
+    pub fn connect(&mut self, ends: Ends) {
+        match ends {
+            Ends::Pipes { stdin, stdout, stderr } => {
+                self.outputs = [Some(stdout), Some(stderr)];
+                self.stdin = stdin;
+            }
+            Ends::Console(master) => self.console = Some(master),
+        }
+    }
+
+    /// Adds a client.
+    pub fn attach(&mut self, wants: Client, stream: OwnedFd) {
+        let keys = if self.terminal { wants.detach_keys.clone() } else { Vec::new() };
+        let reading = wants.stdin;
+        self.clients.push(Attached {
+            number: self.next_client,
+            stream,
+            wants,
+            keys: DetachKeys::new(keys),
+            reading,
+            queue: Queue::default(),
+        });
+        self.next_client = self.next_client.wrapping_add(1);
+    }
+
+    /// The terminal, if the process has one.
+    pub fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.console.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Our ends of the pipes that stand for fds 0, 1, 2.
+    pub fn pipes(&self) -> [Option<BorrowedFd<'_>>; 3] {
+        [&self.stdin, &self.outputs[0], &self.outputs[1]].map(|end| end.as_ref().map(AsFd::as_fd))
+    }
+
+    /// What to wait for, and on which descriptors.
+    pub fn register<'a>(&'a self, now: Instant, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Port)) {
+        for (end, stream) in self.outputs.iter().zip([Stream::Stdout, Stream::Stderr]) {
+            if let Some(end) = end {
+                add(end.as_fd(), PollFlags::IN, Port::Output(stream));
+            }
+        }
+        if let Some(console) = &self.console
+            && self.console_rests_until.is_none_or(|until| until <= now)
+        {
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, !self.input.is_empty());
+            add(console.as_fd(), flags, Port::Console);
+        }
+        if let Some(stdin) = &self.stdin
+            && !self.input.is_empty()
+        {
+            add(stdin.as_fd(), PollFlags::OUT, Port::Stdin);
+        }
+        for client in &self.clients {
+            // No flags still tells of a peer that is gone: of use only if nothing of it is left to be read.
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, client.reading && self.has_room());
+            flags.set(PollFlags::OUT, !client.queue.is_empty());
+            if !(flags.is_empty() && client.reading) {
+                add(client.stream.as_fd(), flags, Port::Client(client.number));
+            }
+        }
+    }
+
+    /// When to look again though nothing is ready.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.console_rests_until
+    }
+
+    /// Whether clients' input may be read: there is a process, and it has not fallen behind.
+    fn has_room(&self) -> bool {
+        let connected =
+            self.console.is_some() || self.outputs.iter().any(Option::is_some) || self.stdin.is_some();
+        connected && self.input.waiting().len() < INPUT_QUEUE_BYTES
+    }
+
+    /// Whether every byte of output has been read, and none can come.
+    pub fn output_ended(&self) -> bool {
+        self.console.is_none() && self.outputs.iter().all(Option::is_none)
+    }
+
+    /// Handles a port that poll found ready.
+    pub fn ready(&mut self, port: Port, flags: PollFlags, buffer: &mut [u8; CHUNK_BYTES]) -> Outcome {
+        match port {
+            Port::Output(stream) => self.read_output(stream, buffer),
+            Port::Console => {
+                if flags.contains(PollFlags::OUT) {
+                    self.write_input();
+                }
+                if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                    self.read_console(buffer);
+                }
+            }
+            Port::Stdin => self.write_input(),
+            Port::Client(number) => return self.client_ready(number, flags, buffer),
+        }
+        Outcome::Nothing
+    }
+
+    fn read_output(&mut self, stream: Stream, buffer: &mut [u8; CHUNK_BYTES]) {
+        for _ in 0..CHUNKS_PER_TURN {
+            let Some(end) = &self.outputs[stream as usize] else { return };
+            match rustix::io::read(end, &mut buffer[..]) {
+                Ok(0) => {
+                    self.outputs[stream as usize] = None;
+                    if let Some(log) = &mut self.log {
+                        log.finish(stream, &timestamp());
+                    }
+                }
+                Ok(bytes) => self.deliver(stream, &buffer[..bytes]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.outputs[stream as usize] = None,
+            }
+        }
+    }
+
+    fn read_console(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        self.console_rests_until = None;
+        for _ in 0..CHUNKS_PER_TURN {
+            let Some(console) = &self.console else { return };
+            match rustix::io::read(console, &mut buffer[..]) {
+                Ok(bytes) if bytes > 0 => self.deliver(Stream::Stdout, &buffer[..bytes]),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // EIO: no slave is open now. The process may open /dev/console again while it lives.
+                _ => {
+                    self.console_rests_until = Some(Instant::now() + CONSOLE_REST);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads what is left after the process has ended. A console no slave holds open has nothing more to
+    /// say, and is closed.
+    pub fn drain_ended_process(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        self.stdin = None;
+        self.input = Queue::default();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.read_output(stream, buffer);
+        }
+        if self.console.is_some() {
+            self.read_console(buffer);
+            if self.console_rests_until.is_some() {
+                self.end_output();
+            }
+        }
+    }
+
+    /// Gives up waiting for output.
+    pub fn end_output(&mut self) {
+        self.console = None;
+        self.console_rests_until = None;
+        self.outputs = [None, None];
+        if let Some(log) = &mut self.log {
+            let now = timestamp();
+            log.finish(Stream::Stdout, &now);
+            log.finish(Stream::Stderr, &now);
+        }
+    }
+
+    fn deliver(&mut self, stream: Stream, chunk: &[u8]) {
+        if let Some(log) = &mut self.log {
+            log.write(stream, chunk, &timestamp());
+        }
+        let terminal = self.terminal;
+        self.clients.retain_mut(|client| {
+            let wanted = match stream {
+                Stream::Stdout => client.wants.stdout,
+                Stream::Stderr => client.wants.stderr,
+            };
+            !wanted || client.output(stream, chunk, !terminal).is_ok()
+        });
+    }
+
+    fn client_ready(&mut self, number: u32, flags: PollFlags, buffer: &mut [u8; CHUNK_BYTES]) -> Outcome {
+        let Some(at) = self.clients.iter().position(|client| client.number == number) else {
+            return Outcome::Nothing;
+        };
+        let room = self.has_room();
+        let client = &mut self.clients[at];
+        let hung_up = flags.intersects(PollFlags::HUP | PollFlags::ERR);
+        if flags.contains(PollFlags::OUT) && client.flush().is_err() {
+            self.drop_client(at);
+            return Outcome::Nothing;
+        }
+        if client.reading && room && (hung_up || flags.contains(PollFlags::IN)) {
+            let got = rustix::net::recv(&client.stream, &mut buffer[..], RecvFlags::DONTWAIT);
+            match got.map(|(_, bytes)| bytes) {
+                Ok(0) => {
+                    client.reading = false;
+                    self.client_input_ended();
+                    if hung_up {
+                        self.drop_client(at);
+                    }
+                }
+                Ok(bytes) => {
+                    let mut passed = Vec::new();
+                    let detached = client.keys.pass(&buffer[..bytes], &mut passed);
+                    self.take_input(&passed);
+                    if detached {
+                        self.clients.remove(at);
+                        return Outcome::Detached;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => self.drop_client(at),
+            }
+        } else if hung_up && !client.reading {
+            self.drop_client(at);
+        }
+        Outcome::Nothing
+    }
+
+    fn drop_client(&mut self, at: usize) {
+        if self.clients.remove(at).reading {
+            self.client_input_ended();
+        }
+    }
+
+    fn client_input_ended(&mut self) {
+        if self.stdin_once && !self.terminal {
+            self.close_stdin();
+        }
+    }
+
+    /// Closes the process's standard input once what was sent has been written. A terminal stays open.
+    pub fn close_stdin(&mut self) {
+        self.close_stdin_when_written = true;
+        self.write_input();
+    }
+
+    fn take_input(&mut self, bytes: &[u8]) {
+        if (self.stdin.is_some() || self.console.is_some()) && !self.close_stdin_when_written {
+            self.input.push(bytes);
+            self.write_input();
+        }
+    }
+
+    fn write_input(&mut self) {
+        while !self.input.is_empty() {
+            let Some(end) = self.console.as_ref().or(self.stdin.as_ref()) else {
+                self.input = Queue::default();
+                break;
+            };
+            match rustix::io::write(end, self.input.waiting()) {
+                Ok(bytes) => self.input.written(bytes),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                // EPIPE: the process reads no more. Clients are still heard, for their detach keys.
+                Err(_) => {
+                    self.stdin = None;
+                    self.input = Queue::default();
+                }
+            }
+        }
+        if self.close_stdin_when_written {
+            self.stdin = None;
+        }
+    }
+
+    /// Hands every client what it is owed as far as it takes it now, then hangs up.
+    pub fn close_clients(&mut self) {
+        for client in &mut self.clients {
+            // A client that lags keeps its socket's buffer; the rest is lost as for one cut off.
+            let _ = client.flush();
+        }
+        self.clients.clear();
+    }
+
+    /// Whether some client still has queued output.
+    pub fn has_backlog(&self) -> bool {
+        self.clients.iter().any(|client| !client.queue.is_empty())
+    }
+}
+
+/// The client cannot be served any longer.
+#[derive(Debug)]
+struct CutOff;
+
+impl Attached {
+    fn output(&mut self, stream: Stream, chunk: &[u8], framed: bool) -> Result<(), CutOff> {
+        let length = (chunk.len() as u32).to_be_bytes();
+        let number = match stream {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        };
+        let header = [number, 0, 0, 0, length[0], length[1], length[2], length[3]];
+        let header = if framed { &header[..] } else { &[] };
+        let mut sent = 0;
+        if self.queue.is_empty() {
+            let parts = [IoSlice::new(header), IoSlice::new(chunk)];
+            sent = match rustix::io::retry_on_intr(|| {
+                rustix::net::sendmsg(
+                    &self.stream,
+                    &parts,
+                    &mut rustix::net::SendAncillaryBuffer::default(),
+                    SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+                )
+            }) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN) => 0,
+                Err(_) => return self.output_refused(),
+            };
+        }
+        if self.queue.waiting().len() + chunk.len() > CLIENT_QUEUE_BYTES {
+            return Err(CutOff);
+        }
+        if sent < header.len() {
+            self.queue.push(&header[sent..]);
+            sent = header.len();
+        }
+        self.queue.push(&chunk[sent - header.len()..]);
+        if self.queue.is_empty() {
+            self.queue = Queue::default();
+        }
+        Ok(())
+    }
+
+    /// The peer takes no more output; one that shut only its reading side may still send input.
+    fn output_refused(&mut self) -> Result<(), CutOff> {
+        self.queue = Queue::default();
+        if !self.reading {
+            return Err(CutOff);
+        }
+        self.wants.stdout = false;
+        self.wants.stderr = false;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CutOff> {
+        while !self.queue.is_empty() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.stream, self.queue.waiting(), flags) {
+                Ok(bytes) => self.queue.written(bytes),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(_) => return self.output_refused(),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Now, in UTC, RFC 3339 with nine fractional digits.
+pub fn timestamp() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    struct Process {
+        stdin: std::fs::File,
+        stdout: Option<std::fs::File>,
+        stderr: Option<std::fs::File>,
+    }
+
+    fn piped(stdin_once: bool) -> (Stdio, Process) {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        let (child_in, stdin) = pipe();
+        let (stdout, child_out) = pipe();
+        let (stderr, child_err) = pipe();
+        let mut stdio = Stdio::new(false, stdin_once, None);
+        stdio.connect(Ends::Pipes { stdin: Some(stdin), stdout, stderr });
+        let process = Process {
+            stdin: child_in.into(),
+            stdout: Some(child_out.into()),
+            stderr: Some(child_err.into()),
+        };
+        (stdio, process)
+    }
+
+    fn client(stdio: &mut Stdio) -> UnixStream {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let wants = Client { stdin: true, stdout: true, stderr: true, detach_keys: vec![16, 17] };
+        stdio.attach(wants, theirs);
+        ours.into()
+    }
+
+    /// One turn of the shim's loop. Returns whether a client detached.
+    fn turn(stdio: &mut Stdio) -> bool {
+        let mut ports = Vec::new();
+        let mut fds = Vec::new();
+        stdio.register(Instant::now(), |fd, flags, port| {
+            fds.push(rustix::event::PollFd::from_borrowed_fd(fd, flags));
+            ports.push(port);
+        });
+        let wait = rustix::event::Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+        rustix::event::poll(&mut fds, Some(&wait)).unwrap();
+        let ready: Vec<_> = fds.iter().map(|fd| fd.revents()).zip(ports).collect();
+        let mut buffer = [0; CHUNK_BYTES];
+        let ready = ready.into_iter().filter(|(flags, _)| !flags.is_empty());
+        ready.fold(false, |seen, (flags, port)| {
+            stdio.ready(port, flags, &mut buffer) == Outcome::Detached || seen
+        })
+    }
+
+    #[test]
+    fn output_is_framed_and_copied_to_every_client() {
+        let (mut stdio, mut process) = piped(false);
+        let mut clients = [client(&mut stdio), client(&mut stdio)];
+        process.stdout.as_mut().unwrap().write_all(b"out").unwrap();
+        turn(&mut stdio);
+        process.stderr.as_mut().unwrap().write_all(b"oops").unwrap();
+        turn(&mut stdio);
+        for client in &mut clients {
+            let mut got = [0; 23];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x04oops");
+        }
+        process.stdout = None;
+        process.stderr = None;
+        turn(&mut stdio);
+        assert!(stdio.output_ended());
+        stdio.close_clients();
+        assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_stalled_client_is_cut_off_and_stalls_nobody() {
+        let (mut stdio, mut process) = piped(false);
+        let stalled = client(&mut stdio);
+        let mut reader = client(&mut stdio);
+        let out = process.stdout.as_mut().unwrap();
+        let chunk = [b'x'; 4096];
+        let mut written = 0;
+        let mut received = 0;
+        reader.set_nonblocking(true).unwrap();
+        while written < 4 * CLIENT_QUEUE_BYTES {
+            written += out.write(&chunk).unwrap();
+            turn(&mut stdio);
+            let mut buffer = [0; 65536];
+            while let Ok(bytes) = reader.read(&mut buffer) {
+                received += bytes;
+            }
+        }
+        assert_eq!(stdio.clients.len(), 1, "the stalled client is gone, the other is not");
+        assert!(received >= written, "{received} < {written}");
+        drop(stalled);
+    }
+
+    #[test]
+    fn stdin_once_closes_at_the_first_clients_end() {
+        let (mut stdio, mut process) = piped(true);
+        let mut typing = client(&mut stdio);
+        typing.write_all(b"hello").unwrap();
+        typing.shutdown(std::net::Shutdown::Write).unwrap();
+        turn(&mut stdio);
+        turn(&mut stdio);
+        let mut text = String::new();
+        process.stdin.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+        process.stdout.as_mut().unwrap().write_all(b"still heard").unwrap();
+        turn(&mut stdio);
+        let mut got = [0; 19];
+        typing.read_exact(&mut got).unwrap();
+    }
+
+    #[test]
+    fn stdin_stays_open_for_the_next_client_otherwise() {
+        let (mut stdio, mut process) = piped(false);
+        drop(client(&mut stdio));
+        turn(&mut stdio);
+        assert!(stdio.clients.is_empty());
+        client(&mut stdio).write_all(b"again").unwrap();
+        turn(&mut stdio);
+        let mut got = [0; 5];
+        process.stdin.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"again");
+    }
+
+    #[test]
+    fn input_beyond_the_pipe_waits_and_arrives() {
+        let (mut stdio, mut process) = piped(true);
+        let typing = client(&mut stdio);
+        let text: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+        let expected = text.clone();
+        let writer = std::thread::spawn(move || {
+            let mut typing = typing;
+            typing.write_all(&text).unwrap();
+        });
+        let mut got = Vec::new();
+        let mut buffer = [0; 8192];
+        loop {
+            turn(&mut stdio);
+            match process.stdin.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(bytes) => got.extend_from_slice(&buffer[..bytes]),
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            assert!(stdio.input.waiting().len() <= INPUT_QUEUE_BYTES + CHUNK_BYTES);
+        }
+        writer.join().unwrap();
+        assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
+    }
+
+    #[test]
+    fn detach_keys_work_on_a_terminal_only() {
+        let (mut stdio, _process) = piped(false);
+        let mut typing = client(&mut stdio);
+        typing.write_all(&[16, 17]).unwrap();
+        assert!(!turn(&mut stdio));
+        stdio.terminal = true;
+        let mut typing = client(&mut stdio);
+        typing.write_all(&[16, 17]).unwrap();
+        assert!(turn(&mut stdio));
+        assert_eq!(typing.read(&mut [0; 1]).unwrap(), 0);
+    }
+}
