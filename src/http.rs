@@ -9,6 +9,7 @@
 //! connection both ends speak, `stdcopy` the frames inside of it. Nothing here knows what a container is.
 
 pub mod api;
+pub mod client;
 pub mod connection;
 pub mod hijack;
 pub mod message;

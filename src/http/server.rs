@@ -141,10 +141,23 @@ struct Core<S: 'static> {
 struct Control {
     stopping: Arc<AtomicBool>,
     wake: OwnedFd,
-    /// Every connection, to wait for and to cut.
-    active: Mutex<HashMap<u64, Arc<Socket>>>,
+    active: Mutex<Active>,
     ended: Condvar,
     next_id: AtomicU64,
+}
+
+/// What a stopping server waits for.
+#[derive(Default)]
+struct Active {
+    is_listening: bool,
+    /// Every connection, to wait for and to cut.
+    connections: HashMap<u64, Arc<Socket>>,
+}
+
+impl Active {
+    fn is_over(&self) -> bool {
+        !self.is_listening && self.connections.is_empty()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -178,8 +191,8 @@ impl fmt::Debug for Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut active = lock(&self.control.active);
-        active.remove(&self.id);
-        if active.is_empty() {
+        active.connections.remove(&self.id);
+        if active.is_over() {
             self.control.ended.notify_all();
         }
     }
@@ -223,8 +236,8 @@ impl Handle {
     /// Stops accepting, lets running requests finish for up to `deadline`, then cuts the rest.
     ///
     /// Followers end at once, because [`Peer::is_gone`](super::connection::Peer::is_gone) is true from now on.
-    /// Blocks until every connection has ended, `deadline` and one second more at most; returns how
-    /// many handlers still had not returned.
+    /// Blocks until the listeners are closed and every connection has ended, `deadline` and one second
+    /// more at most; returns how many connections still had not ended.
     pub fn stop(&self, deadline: Duration) -> usize {
         self.control.stopping.store(true, Ordering::Relaxed);
         self.control.wake();
@@ -233,9 +246,9 @@ impl Handle {
             let (active, _) = self
                 .control
                 .ended
-                .wait_timeout_while(active, time, |active| !active.is_empty())
+                .wait_timeout_while(active, time, |active| !active.is_over())
                 .unwrap_or_else(PoisonError::into_inner);
-            active.values().cloned().collect::<Vec<_>>()
+            active.connections.values().cloned().collect::<Vec<_>>()
         };
         let left = wait(deadline);
         if left.is_empty() {
@@ -249,7 +262,7 @@ impl Handle {
 
     /// How many connections there are, idle ones included.
     pub fn connections(&self) -> usize {
-        lock(&self.control.active).len()
+        lock(&self.control.active).connections.len()
     }
 }
 
@@ -291,19 +304,30 @@ impl<S: Send + Sync + 'static> Server<S> {
     /// Serves on a thread of its own.
     pub fn start(self) -> io::Result<Handle> {
         let handle = self.handle();
-        std::thread::Builder::new().name("http-poller".to_owned()).spawn(move || {
+        lock(&handle.control.active).is_listening = true;
+        let poller = std::thread::Builder::new().name("http-poller".to_owned());
+        let started = poller.spawn(move || {
             if let Err(cause) = self.serve() {
                 log::error!("serve the API: {cause}");
             }
-        })?;
+        });
+        if let Err(cause) = started {
+            lock(&handle.control.active).is_listening = false;
+            return Err(cause);
+        }
         Ok(handle)
     }
 
     /// Serves until [`Handle::stop`]; fails only when the kernel refuses to poll.
     pub fn serve(self) -> io::Result<()> {
         let core = self.core;
-        let result = Poller { core: &core, listeners: self.listeners, paused_until: None }.run();
+        lock(&core.control.active).is_listening = true;
+        let mut poller = Poller { core: &core, listeners: self.listeners, paused_until: None };
+        let result = poller.run();
+        drop(poller);
         core.control.stopping.store(true, Ordering::Relaxed);
+        lock(&core.control.active).is_listening = false;
+        core.control.ended.notify_all();
         let idle = {
             let mut parked = lock(&core.parking.state);
             parked.is_closed = true;
@@ -499,8 +523,9 @@ impl<S: Send + Sync + 'static> Poller<'_, S> {
         }
         let socket = Arc::new(socket);
         let id = core.control.next_id.fetch_add(1, Ordering::Relaxed);
-        let is_full = lock(&core.control.active).len() >= core.limits.connections && !core.evict();
-        lock(&core.control.active).insert(id, socket.clone());
+        let is_full =
+            lock(&core.control.active).connections.len() >= core.limits.connections && !core.evict();
+        lock(&core.control.active).connections.insert(id, socket.clone());
         let registration = Registration { id, control: core.control.clone() };
         let connection =
             Connection { input: Input::new(socket), registration, head_since: None, is_registered: false };

@@ -1,0 +1,418 @@
+//! The client's end of the wire: endpoints called by their types.
+//!
+//! | method | the answer | over |
+//! |---|---|---|
+//! | [`Client::call`] | decoded, when all of it is there | ureq, kept connections |
+//! | [`Client::head`] | status and headers | ureq |
+//! | [`Client::stream`] | headers now, bytes as they come | ureq, a connection of its own |
+//! | [`Client::upload`] | the same, while the request's body is still being sent | own socket |
+//! | [`Client::hijack`] | raw bytes both ways | own socket |
+//!
+//! ureq cannot hand out an upgraded connection, and reads no answer before it has sent a whole body; those
+//! two speak through `raw`. No call has a time limit of its own: how long a stop or a build takes is
+//! the daemon's business, and the user's, who has Ctrl-C.
+//!
+//! Not here: where the host comes from (`cli`), registries.
+
+mod raw;
+#[cfg(test)]
+mod tests;
+mod transport;
+
+use std::any::TypeId;
+use std::fmt;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde::de::value::Error as ValueError;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+
+use super::api::query::{Pairs, Query};
+use super::api::{self, ApiVersion, Endpoint, ErrorResponse, Method, Operation};
+use super::hijack::Hijacked;
+use super::message::Headers;
+use super::request::percent_encode;
+use transport::{ConnectFailed, SocketConnector, StaticResolver};
+
+/// The port of `tcp://host` without one.
+const DEFAULT_PORT: u16 = 2375;
+/// The most bytes of a refusal that are read.
+const MAX_ERROR_BYTES: u64 = 1 << 20;
+
+/// Where a daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Unix(PathBuf),
+    /// Host name or address, and port.
+    Tcp(String, u16),
+}
+
+impl Host {
+    /// Parses `unix:///run/dewar.sock` or `tcp://127.0.0.1:2375`; the error is for the user.
+    pub fn parse(text: &str) -> Result<Host, String> {
+        let invalid = |cause: &str| Err(format!("parse host {text:?}: {cause}"));
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return invalid("expected unix:///path or tcp://address:port");
+        };
+        match scheme {
+            "unix" if rest.starts_with('/') => Ok(Host::Unix(PathBuf::from(rest))),
+            "unix" => invalid("the socket's path is not absolute"),
+            "tcp" => {
+                let rest = rest.strip_suffix('/').unwrap_or(rest);
+                // The colons of a bare IPv6 address are not a port's.
+                let (name, port) = match rest.rsplit_once(':') {
+                    Some((name, port)) if !port.ends_with(']') => match port.parse() {
+                        Ok(port) => (name, port),
+                        Err(_) => return invalid("invalid port"),
+                    },
+                    _ => (rest, DEFAULT_PORT),
+                };
+                let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+                let is_plain = |name: &str| {
+                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+                };
+                match inner {
+                    Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => {
+                        Ok(Host::Tcp(v6.to_owned(), port))
+                    }
+                    None if is_plain(name) => Ok(Host::Tcp(name.to_owned(), port)),
+                    _ => invalid("invalid host name"),
+                }
+            }
+            _ => invalid("unknown scheme; expected unix or tcp"),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Unix(path) => write!(out, "unix://{}", path.display()),
+            Host::Tcp(name, port) if name.contains(':') => write!(out, "tcp://[{name}]:{port}"),
+            Host::Tcp(name, port) => write!(out, "tcp://{name}:{port}"),
+        }
+    }
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("cannot connect to the dewar daemon at {host}: is it running? start it with \"dewar daemon\"")]
+    NoDaemon { host: Host },
+    #[error(
+        "cannot connect to the dewar daemon at {host}: permission denied; its socket admits root and its group"
+    )]
+    PermissionDenied { host: Host },
+    #[error("cannot connect to the dewar daemon at {host}: {cause}")]
+    Unreachable { host: Host, cause: io::Error },
+    /// The daemon is too old or too new for this client.
+    #[error("the daemon at {host} does not speak this client's API version: {message}")]
+    Version { host: Host, message: String },
+    /// The daemon refused; `message` is its own.
+    #[error("{message}")]
+    Server { status: u16, message: String },
+    /// The answer is not one the API allows: something else than a daemon answers.
+    #[error("unexpected answer from {host}: {message}")]
+    Protocol { host: Host, message: String },
+    #[error("{operation} at {host}: {cause}")]
+    Io { operation: &'static str, host: Host, cause: io::Error },
+    /// A name is empty where a path needs one.
+    #[error("{operation}: {variable} is empty")]
+    Empty { operation: &'static str, variable: &'static str },
+    /// What the caller wanted to send could not be read.
+    #[error("{operation}: read what is to be sent: {cause}")]
+    Source { operation: &'static str, cause: io::Error },
+}
+
+/// Status and headers of an answer.
+#[derive(Clone, Debug)]
+pub struct AnswerHead {
+    pub status: u16,
+    pub headers: Headers,
+}
+
+/// An answer whose bytes are read as they come.
+///
+/// A read blocks until there is something, gives it at once, and gives 0 at the end; an answer that was cut
+/// off is an error.
+pub struct Streaming {
+    pub head: AnswerHead,
+    body: Box<dyn Read + Send>,
+    context: Context,
+}
+
+/// What an error message names.
+#[derive(Clone, Debug)]
+struct Context {
+    operation: &'static str,
+    host: Host,
+}
+
+impl Context {
+    fn io(&self, cause: io::Error) -> ClientError {
+        ClientError::Io { operation: self.operation, host: self.host.clone(), cause }
+    }
+
+    fn protocol(&self, message: impl fmt::Display) -> ClientError {
+        ClientError::Protocol { host: self.host.clone(), message: format!("{}: {message}", self.operation) }
+    }
+
+    fn unreachable(&self, cause: io::Error) -> ClientError {
+        let host = self.host.clone();
+        match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDaemon { host },
+            io::ErrorKind::PermissionDenied => ClientError::PermissionDenied { host },
+            _ => ClientError::Unreachable { host, cause },
+        }
+    }
+
+    fn call_failed(&self, error: ureq::Error) -> ClientError {
+        match error {
+            ureq::Error::Io(cause) => self.io(cause),
+            ureq::Error::Other(other) => match other.downcast::<ConnectFailed>() {
+                Ok(failed) => self.unreachable(failed.0),
+                Err(other) => self.protocol(other),
+            },
+            other => self.protocol(other),
+        }
+    }
+
+    /// Turns the answer of a refused call into its error.
+    fn refused(&self, status: u16, body: impl Read) -> ClientError {
+        let mut bytes = Vec::new();
+        if let Err(cause) = body.take(MAX_ERROR_BYTES).read_to_end(&mut bytes) {
+            return self.io(cause);
+        }
+        let message = match serde_json::from_slice::<ErrorResponse>(&bytes) {
+            Ok(error) => error.message,
+            Err(_) if bytes.is_empty() => format!("the daemon answered {status} without a message"),
+            Err(_) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        };
+        // The one refusal whose text is the API's: see http::route.
+        if status == 400 && message.starts_with("client version ") {
+            return ClientError::Version { host: self.host.clone(), message };
+        }
+        ClientError::Server { status, message }
+    }
+}
+
+impl Streaming {
+    /// Reads the rest as one JSON value.
+    pub fn into_json<R: DeserializeOwned>(mut self) -> Result<R, ClientError> {
+        let mut bytes = Vec::new();
+        self.body.read_to_end(&mut bytes).map_err(|cause| self.context.io(cause))?;
+        serde_json::from_slice(&bytes).map_err(|cause| self.context.protocol(cause))
+    }
+}
+
+impl fmt::Debug for Streaming {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Streaming").field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+impl Read for Streaming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.body.read(buffer)
+    }
+}
+
+/// A connection the daemon has handed over.
+#[derive(Debug)]
+pub struct Upgraded {
+    pub head: AnswerHead,
+    pub stream: Hijacked,
+}
+
+impl Upgraded {
+    /// Whether stdout and stderr come in frames; only the container's configuration knows for sure.
+    pub fn content_type(&self) -> &str {
+        self.head.headers.get("content-type").unwrap_or_default()
+    }
+}
+
+/// Calls endpoints on one daemon. Cheap to clone; may be used from several threads.
+#[derive(Clone, Debug)]
+pub struct Client {
+    host: Host,
+    version: ApiVersion,
+    agent: ureq::Agent,
+}
+
+impl Client {
+    /// A client that speaks [`api::API_VERSION`]. Connects with the first call.
+    pub fn new(host: Host) -> Client {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(user_agent())
+            .accept("")
+            .input_buffer_size(32 * 1024)
+            .output_buffer_size(32 * 1024)
+            .build();
+        let agent = ureq::Agent::with_parts(config, SocketConnector { host: host.clone() }, StaticResolver);
+        Client { host, version: api::API_VERSION, agent }
+    }
+
+    /// The same client, asking for another API version (`DOCKER_API_VERSION`).
+    pub fn with_version(mut self, version: ApiVersion) -> Client {
+        self.version = version;
+        self
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Calls an endpoint and waits for its whole answer. `vars` fill the path's variables in order.
+    pub fn call<Q: Query, B: Serialize + 'static, R: DeserializeOwned + 'static>(
+        &self,
+        endpoint: &Endpoint<Q, B, R>,
+        vars: &[&str],
+        query: &Q,
+        body: &B,
+    ) -> Result<R, ClientError> {
+        let mut streaming = self.stream(endpoint, vars, query, body)?;
+        let context = streaming.context.clone();
+        let mut bytes = Vec::new();
+        streaming.read_to_end(&mut bytes).map_err(|cause| context.io(cause))?;
+        if TypeId::of::<R>() == TypeId::of::<()>() {
+            let unit: Result<R, ValueError> = R::deserialize(().into_deserializer());
+            return unit.map_err(|cause| context.protocol(cause));
+        }
+        serde_json::from_slice(&bytes).map_err(|cause| context.protocol(cause))
+    }
+
+    /// Calls an endpoint and returns once the head of its answer is there.
+    pub fn stream<Q: Query, B: Serialize + 'static, R>(
+        &self,
+        endpoint: &Endpoint<Q, B, R>,
+        vars: &[&str],
+        query: &Q,
+        body: &B,
+    ) -> Result<Streaming, ClientError> {
+        let operation = &endpoint.operation;
+        let context = self.context(operation);
+        let target = self.target(operation, vars, query)?;
+        let uri = format!("http://localhost{target}");
+        let mut request = ureq::http::Request::builder().method(operation.method.name()).uri(uri);
+        let answer = match (encode(body).map_err(|cause| context.protocol(cause))?, operation.method) {
+            (Some(json), _) => {
+                request = request.header("Content-Type", "application/json");
+                self.agent.run(request.body(json).map_err(|cause| context.protocol(cause))?)
+            }
+            // A POST without a body says so.
+            (None, Method::Post | Method::Put) => {
+                self.agent.run(request.body(Vec::new()).map_err(|cause| context.protocol(cause))?)
+            }
+            (None, _) => self.agent.run(request.body(()).map_err(|cause| context.protocol(cause))?),
+        };
+        let (parts, answer) = answer.map_err(|error| context.call_failed(error))?.into_parts();
+        let mut headers = Headers::default();
+        for (name, value) in &parts.headers {
+            headers.push(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
+        }
+        let head = AnswerHead { status: parts.status.as_u16(), headers };
+        let body = Box::new(answer.into_reader());
+        check(Streaming { head, body, context })
+    }
+
+    /// Calls an endpoint of method HEAD: all it answers is in the headers.
+    pub fn head<Q: Query, R>(
+        &self,
+        endpoint: &Endpoint<Q, (), R>,
+        vars: &[&str],
+        query: &Q,
+    ) -> Result<AnswerHead, ClientError> {
+        self.stream(endpoint, vars, query, &()).map(|streaming| streaming.head)
+    }
+
+    /// Calls an endpoint with a body read from `source` while it is sent, chunk by chunk.
+    ///
+    /// Returns once the head of the answer is there, which may be before everything is sent; the rest is
+    /// sent from a thread of its own. A failing `source` cuts the request.
+    pub fn upload<Q: Query, R>(
+        &self,
+        endpoint: &Endpoint<Q, (), R>,
+        vars: &[&str],
+        query: &Q,
+        content_type: &str,
+        source: impl Read + Send + 'static,
+    ) -> Result<Streaming, ClientError> {
+        let context = self.context(&endpoint.operation);
+        let target = self.target(&endpoint.operation, vars, query)?;
+        let (head, body) =
+            raw::upload(&context, endpoint.operation.method, &target, content_type, Box::new(source))?;
+        check(Streaming { head, body: Box::new(body), context })
+    }
+
+    /// Calls an endpoint that takes over its connection.
+    pub fn hijack<Q: Query, B: Serialize + 'static, R>(
+        &self,
+        endpoint: &Endpoint<Q, B, R>,
+        vars: &[&str],
+        query: &Q,
+        body: &B,
+    ) -> Result<Upgraded, ClientError> {
+        let context = self.context(&endpoint.operation);
+        let target = self.target(&endpoint.operation, vars, query)?;
+        let json = encode(body).map_err(|cause| context.protocol(cause))?;
+        raw::upgrade(&context, endpoint.operation.method, &target, json)
+    }
+
+    fn context(&self, operation: &Operation) -> Context {
+        Context { operation: operation.id, host: self.host.clone() }
+    }
+
+    /// The path and query of a call, encoded.
+    fn target(
+        &self,
+        operation: &Operation,
+        vars: &[&str],
+        query: &impl Query,
+    ) -> Result<String, ClientError> {
+        let mut target = format!("/v{}", self.version);
+        let mut vars = vars.iter();
+        for segment in operation.path.split('/').skip(1) {
+            target.push('/');
+            let Some(name) = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) else {
+                target.push_str(segment);
+                continue;
+            };
+            let (variable, is_many) = name.strip_suffix("...").map_or((name, false), |name| (name, true));
+            match vars.next() {
+                None | Some(&"") => return Err(ClientError::Empty { operation: operation.id, variable }),
+                // Slashes stay: the pattern takes several segments.
+                Some(value) if is_many => target.push_str(&percent_encode(value).replace("%2F", "/")),
+                Some(value) => target.push_str(&percent_encode(value)),
+            }
+        }
+        let mut pairs = Pairs::new();
+        query.write(&mut pairs);
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            target.push(if index == 0 { '?' } else { '&' });
+            target.push_str(&format!("{}={}", percent_encode(name), percent_encode(value)));
+        }
+        Ok(target)
+    }
+}
+
+fn user_agent() -> &'static str {
+    concat!("dewar-client/", env!("CARGO_PKG_VERSION"), " (linux)")
+}
+
+/// The JSON of a body; `None` for `()` and for a value that says nothing.
+fn encode<B: Serialize + 'static>(body: &B) -> Result<Option<Vec<u8>>, serde_json::Error> {
+    let json = serde_json::to_vec(body)?;
+    Ok((json != b"null").then_some(json))
+}
+
+/// Passes on success (304 included: the object already is as asked), and turns the rest into errors.
+fn check(streaming: Streaming) -> Result<Streaming, ClientError> {
+    match streaming.head.status {
+        200..=299 | 304 => Ok(streaming),
+        status => Err(streaming.context.refused(status, streaming.body)),
+    }
+}
