@@ -1,8 +1,7 @@
 //! The vocabulary of the wire: every operation with its types, once, for client and server alike.
 //!
 //! An [`Endpoint`] ties an Engine API operation to its method, path, query, body and answer. The client
-//! calls through it, the route table serves through it, and the tests walk [`ENDPOINTS`] to see that
-//! nothing is missing. Types carry Docker's field names (`PascalCase`, with `ID`, `IP` and `URL` spelled
+//! calls through it and the route table serves through it. Types carry Docker's field names (`PascalCase`, with `ID`, `IP` and `URL` spelled
 //! as Docker spells them).
 //!
 //! Not here: how bytes travel (`http::connection`), who answers (`routes`).
@@ -187,10 +186,10 @@ pub struct ErrorResponse {
 ///
 /// `null` means unset at every depth: Go clients and docker-py send nulls where a field has no value, and
 /// Docker reads them so. The error says where the text stops making sense.
-pub fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, String> {
-    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|cause| cause.to_string())?;
+pub fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_slice(text)?;
     strip_nulls(&mut value);
-    serde_json::from_value(value).map_err(|cause| cause.to_string())
+    serde_json::from_value(value)
 }
 
 /// Recursion is bounded by serde_json's own limit on depth (128), under which `value` was parsed.
@@ -204,6 +203,3 @@ fn strip_nulls(value: &mut serde_json::Value) {
         _ => {}
     }
 }
-
-/// Every operation this build serves, in the API's order.
-pub static ENDPOINTS: &[&Operation] = &[];

@@ -202,7 +202,7 @@ impl Streaming {
     pub fn into_json<R: DeserializeOwned>(mut self) -> Result<R, ClientError> {
         let mut bytes = Vec::new();
         self.body.read_to_end(&mut bytes).map_err(|cause| self.context.io(cause))?;
-        serde_json::from_slice(&bytes).map_err(|cause| self.context.protocol(cause))
+        api::decode(&bytes).map_err(|cause| self.context.protocol(cause))
     }
 }
 
@@ -282,7 +282,7 @@ impl Client {
             let unit: Result<R, ValueError> = R::deserialize(().into_deserializer());
             return unit.map_err(|cause| context.protocol(cause));
         }
-        serde_json::from_slice(&bytes).map_err(|cause| context.protocol(cause))
+        api::decode(&bytes).map_err(|cause| context.protocol(cause))
     }
 
     /// Calls an endpoint and returns once the head of its answer is there.

@@ -18,7 +18,7 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, MapDeserializer};
 
 use super::api::query::{Pairs, Query};
-use super::api::{ApiVersion, Class, Endpoint, Failure, Operation};
+use super::api::{self, ApiVersion, Class, Endpoint, Failure, Operation};
 use super::connection::{Body, Peer};
 use super::message::Headers;
 
@@ -154,10 +154,7 @@ pub fn parse_json<B: DeserializeOwned>(content_type: Option<&str>, bytes: &[u8])
     if bytes.trim_ascii() == b"null" {
         return absent();
     }
-    let mut values = serde_json::Deserializer::from_slice(bytes);
-    let value = B::deserialize(&mut values).map_err(|error| invalid(format!("invalid JSON: {error}")))?;
-    values.end().map_err(|_| invalid("unexpected content after JSON".to_owned()))?;
-    Ok(value)
+    api::decode(bytes).map_err(|error| invalid(format!("invalid JSON: {error}")))
 }
 
 /// Splits and decodes a query string.
@@ -246,8 +243,8 @@ mod tests {
         for (content_type, body, part) in [
             (None, "{}", "unsupported Content-Type header (): must be 'application/json'"),
             (Some("text/plain"), "{}", "unsupported Content-Type header (text/plain)"),
-            (JSON, "{} {}", "unexpected content after JSON"),
-            (JSON, "{}x", "unexpected content after JSON"),
+            (JSON, "{} {}", "trailing characters"),
+            (JSON, "{}x", "trailing characters"),
             (JSON, "{\"Detach\":3}", "invalid JSON"),
             (JSON, "{", "invalid JSON"),
         ] {
