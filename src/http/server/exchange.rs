@@ -25,6 +25,9 @@ const SKIP: Duration = Duration::from_secs(2);
 /// Compat: docker-py (seen in 7.x) reads the head of an upgrade through a buffer and loses what came with
 /// it, so its first bytes must come in a later segment.
 const HEAD_ALONE: Duration = Duration::from_millis(5);
+/// An answer up to this size fits a socket's buffer (at least 160 KiB by default, half of it payload), so that
+/// writing it cannot be held up by a peer that does not read.
+const SURE_TO_FIT: usize = 64 * 1024;
 /// Without an upgrade no client expects frames, whatever they are.
 const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
 
@@ -144,6 +147,10 @@ fn exchange<S: Send + Sync + 'static>(
     let peer = Peer::new(socket.clone(), core.control.stopping.clone());
     let expects =
         head.minor == 1 && framing != Framing::Length(0) && head.headers.has_token("expect", "100-continue");
+    // A body that is still on its way may take its time, but not a place in the pool.
+    if !matches!(framing, Framing::Length(length) if length <= input.unused().len() as u64) {
+        pool::leave(core, place);
+    }
     let (body, claim) = Body::lend(input, framing, expects, core.limits.body_idle);
 
     let result = match core.table.find(&head.method, path) {
@@ -206,6 +213,9 @@ fn answer<S: Send + Sync + 'static>(
             let keep = asked.keep && !core.control.is_stopping() && claim.may_keep(core.limits.skip_bytes);
             head.write(&mut bytes, &core.common);
             write_body(&mut bytes, payload, asked.is_head, keep);
+            if bytes.len() > SURE_TO_FIT {
+                pool::leave(core, place);
+            }
             (&**socket).write_all(&bytes).ok()?;
             Some((keep, registration))
         }

@@ -524,6 +524,10 @@ fn followers_notice_that_their_peer_left_and_starve_nobody() {
         assert!(start.elapsed() < Duration::from_secs(5));
         thread::sleep(Duration::from_millis(5));
     }
+    while server.handle.connections() > 0 {
+        assert!(start.elapsed() < Duration::from_secs(5), "{} leaked", server.handle.connections());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn upgrade(server: &Fixture, extra: &str, body: &str) -> (String, BufReader<UnixStream>) {
@@ -629,6 +633,79 @@ fn slow_calls_run_side_by_side_and_beyond_the_cap_in_turn() {
     streams.iter_mut().for_each(|stream| assert_eq!(read_answer(stream, false).unwrap().status, 204));
     let time = start.elapsed();
     assert!(time > Duration::from_millis(290) && time < Duration::from_millis(900), "{time:?}");
+}
+
+#[test]
+fn slow_bodies_and_lazy_readers_hold_no_worker() {
+    let server = serve(Limits { workers: 1, ..limits() });
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = server.connect();
+            let head = "POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{";
+            stream.get_mut().write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let text = "a".repeat(4_000_000);
+    let lazy: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = server.connect();
+            let body = format!("{{\"Text\":\"{text}\"}}");
+            let head = format!(
+                "POST /echo HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.get_mut().write_all(head.as_bytes()).unwrap();
+            stream.get_mut().write_all(body.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(50));
+    let start = Instant::now();
+    assert_eq!(ask(&mut server.connect(), PING_REQUEST).status, 200);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    for mut stream in slow {
+        assert_eq!(ask(&mut stream, "\"Text\":\"\"}").status, 201);
+    }
+    for mut stream in lazy {
+        assert_eq!(read_answer(&mut stream, false).unwrap().body.len(), text.len() + 12);
+    }
+}
+
+/// Descriptors are the whole process's, so this runs in one of its own.
+#[test]
+fn running_out_of_descriptors_is_survived() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "http::server::tests::out_of_descriptors", "--ignored"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+#[ignore = "run by running_out_of_descriptors_is_survived"]
+fn out_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let server = serve(limits());
+    let mut idle = server.connect();
+    assert_eq!(ask(&mut idle, PING_REQUEST).status, 200);
+    let old = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(50), maximum: old.maximum }).unwrap();
+    let mut streams = Vec::new();
+    while let Ok(stream) = UnixStream::connect(&server.path) {
+        streams.push(stream);
+    }
+    assert!(streams.len() < 60);
+    thread::sleep(Duration::from_millis(200));
+    // One descriptor for a client again: the server makes its own room by closing idle connections.
+    drop(streams.pop());
+    let start = Instant::now();
+    assert_eq!(ask(&mut server.connect(), PING_REQUEST).status, 200);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    drop(streams);
+    for _ in 0..20 {
+        assert_eq!(ask(&mut server.connect(), PING_REQUEST).status, 200);
+    }
 }
 
 #[test]
