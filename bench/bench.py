@@ -1,0 +1,383 @@
+"""Times dewar against floors that do the same kernel work. Started by bench/run.sh."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--dewar", required=True)
+parser.add_argument("--work", required=True)
+parser.add_argument("--criu", default="")
+parser.add_argument("--rounds", type=int, default=40)
+parser.add_argument("parts", nargs="*")
+options = parser.parse_args()
+work = options.work
+rows = []
+DEVNULL = os.open("/dev/null", os.O_RDWR)
+
+
+def note(text):
+    print(f"bench: {text}", file=sys.stderr)
+
+
+def row(what, value, compared="", target=""):
+    rows.append((what, value, compared, target))
+    note(f"{what}: {value} {compared}")
+
+
+def wanted(part):
+    return not options.parts or part in options.parts
+
+
+def spawn(argv, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, env=os.environ):
+    """posix_spawn: subprocess.Popen's own cost would be in every figure."""
+    actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate((stdin, stdout, stderr))]
+    return os.posix_spawnp(argv[0], argv, env, file_actions=actions)
+
+
+def timed(argv, **more):
+    start = time.perf_counter()
+    _, status = os.waitpid(spawn(argv, **more), 0)
+    elapsed = time.perf_counter() - start
+    if status != 0:
+        raise SystemExit(f"bench: {' '.join(argv)} ended with status {os.waitstatus_to_exitcode(status)}")
+    return elapsed
+
+
+def interleaved(rounds, **candidates):
+    """Runs each candidate once per round; gives the median of each in milliseconds."""
+    for run in candidates.values():
+        run()
+    times = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, run in candidates.items():
+            times[name].append(run())
+    return {name: statistics.median(values) * 1000 for name, values in times.items()}
+
+
+class Http:
+    """Just enough HTTP/1.1 over the daemon's socket; connections are kept alive."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(path)
+        self.data = b""
+
+    def send(self, method, path, body=None):
+        text = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else "Content-Type: application/json\r\n"
+        self.sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: docker\r\n{kind}Content-Length: {len(text)}\r\n\r\n".encode() + text)
+
+    def more(self):
+        data = self.sock.recv(65536)
+        if not data:
+            raise EOFError("the daemon closed the connection")
+        self.data += data
+
+    def head(self):
+        while b"\r\n\r\n" not in self.data:
+            self.more()
+        head, self.data = self.data.split(b"\r\n\r\n", 1)
+        lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        return int(lines[0].split()[1]), headers
+
+    def line(self):
+        while b"\r\n" not in self.data:
+            self.more()
+        line, self.data = self.data.split(b"\r\n", 1)
+        return line
+
+    def take(self, count):
+        while len(self.data) < count:
+            self.more()
+        taken, self.data = self.data[:count], self.data[count:]
+        return taken
+
+    def body(self, status, headers):
+        if status in (204, 304):
+            return b""
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while size := int(self.line(), 16):
+                body += self.take(size)
+                self.line()
+            self.line()
+            return body
+        return self.take(int(headers.get("content-length", 0)))
+
+    def call(self, method, path, body=None):
+        self.send(method, path, body)
+        status, headers = self.head()
+        body = self.body(status, headers)
+        if status >= 400:
+            raise SystemExit(f"bench: {method} {path}: {status} {body.decode()}")
+        return json.loads(body) if body.strip()[:1] in (b"{", b"[") else body
+
+
+def pss_kib(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+
+
+class Daemon:
+    def __init__(self, name):
+        self.dir = f"{work}/{name}"
+        os.makedirs(self.dir, exist_ok=True)
+        self.socket = f"{self.dir}/s"
+        self.host = f"unix://{self.socket}"
+        self.env = {**os.environ, "DOCKER_HOST": self.host}
+        self.start()
+
+    def start(self):
+        """Gives the time to the first answer."""
+        argv = [options.dewar, "daemon", "-H", self.host, "--data-root", f"{self.dir}/data", "--exec-root", f"{self.dir}/run"]
+        if options.criu:
+            argv += ["--criu", options.criu]
+        log = os.open(f"{self.dir}/log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        start = time.perf_counter()
+        self.pid = spawn(argv, stdout=log, stderr=log)
+        os.close(log)
+        while True:
+            try:
+                Http(self.socket).call("GET", "/_ping")
+                return time.perf_counter() - start
+            except (FileNotFoundError, ConnectionRefusedError):
+                if os.waitpid(self.pid, os.WNOHANG)[0]:
+                    raise SystemExit("bench: the daemon ended: " + open(f"{self.dir}/log").read())
+                time.sleep(0.0002)
+
+    def stop(self):
+        os.kill(self.pid, 15)
+        os.waitpid(self.pid, 0)
+
+    def dewar(self, *args):
+        return timed([options.dewar, *args], env=self.env)
+
+    def remove_all(self):
+        http = Http(self.socket)
+        for container in http.call("GET", "/containers/json?all=1"):
+            http.call("DELETE", f"/containers/{container['Id']}?force=1")
+
+    def shims(self):
+        """Processes that hold this daemon's directory and are not it, without the containers' own."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                same = os.stat(f"/proc/{pid}/exe").st_ino == os.stat(options.dewar).st_ino
+                if same and int(pid) != self.pid:
+                    found.append(int(pid))
+            except OSError:
+                pass
+        return found
+
+
+def box(command, **host):
+    return {"Image": "busybox", "Cmd": command, "HostConfig": {"NetworkMode": "none", **host}}
+
+
+rootfs = f"{work}/rootfs"
+os.makedirs(rootfs)
+subprocess.run(["tar", "-C", rootfs, "-xf", f"{work}/busybox.tar"], check=True)
+busybox = f"{rootfs}/bin/busybox"
+daemon = Daemon("main")
+daemon.dewar("import", f"{work}/busybox.tar", "busybox")
+
+if wanted("run"):
+    # The floor: the same namespaces, the same overlay and /proc, then exec; made and removed by one busybox.
+    floor_script = f"""
+d={work}/floor; mkdir -p $d/upper $d/work $d/merged
+unshare --mount --propagation private --pid --ipc --uts --net --cgroup --fork {busybox} sh -c "
+    mount -t overlay overlay -o lowerdir={rootfs},upperdir=$d/upper,workdir=$d/work $d/merged
+    mount -t proc proc $d/merged/proc
+    exec chroot $d/merged /bin/true"
+rm -r $d
+"""
+    open(f"{work}/floor.sh", "w").write(floor_script)
+    http, waiter = Http(daemon.socket), Http(daemon.socket)
+
+    def raw_api():
+        start = time.perf_counter()
+        ident = http.call("POST", "/containers/create", box(["true"], AutoRemove=True))["Id"]
+        waiter.send("POST", f"/containers/{ident}/wait?condition=removed")
+        status, headers = waiter.head()
+        http.call("POST", f"/containers/{ident}/start")
+        waiter.body(status, headers)
+        return time.perf_counter() - start
+
+    candidates = {
+        "run": lambda: daemon.dewar("run", "--rm", "--network", "none", "busybox", "true"),
+        "api": raw_api,
+        "floor": lambda: timed([busybox, "sh", f"{work}/floor.sh"]),
+        "exec": lambda: timed([busybox, "true"]),
+    }
+    if shutil.which("runc") or os.path.exists("/usr/sbin/runc"):
+        runc = shutil.which("runc") or "/usr/sbin/runc"
+        bundle = f"{work}/bundle"
+        os.makedirs(bundle)
+        subprocess.run([runc, "spec", "-b", bundle], check=True)
+        config = json.load(open(f"{bundle}/config.json"))
+        config["process"].update(terminal=False, args=["true"])
+        config["root"] = {"path": rootfs, "readonly": True}
+        json.dump(config, open(f"{bundle}/config.json", "w"))
+        candidates["runc"] = lambda: timed([runc, "--root", f"{work}/runc", "run", "-b", bundle, "bench"])
+    ms = interleaved(options.rounds, **candidates)
+    row("`dewar run --rm --network none busybox true`, start to exit", f"{ms['run']:.1f} ms", f"{ms['run'] / ms['floor']:.2f} × the floor", "≤ 3 ×")
+    row("the same through the API (create, wait, start, removed)", f"{ms['api']:.1f} ms", f"{ms['api'] / ms['floor']:.2f} × the floor")
+    row("floor: `unshare`, overlay, /proc, chroot, exec, remove", f"{ms['floor']:.1f} ms", f"exec of busybox alone {ms['exec']:.1f} ms")
+    if "runc" in ms:
+        row("`runc run` of the same root, no overlay", f"{ms['runc']:.1f} ms", f"`dewar run` is {ms['run'] / ms['runc']:.2f} × it", "≤ 0.5 ×")
+
+if wanted("memory"):
+    time.sleep(1)
+    idle = pss_kib(daemon.pid)
+    row("daemon idle, PSS", f"{idle / 1024:.2f} MiB", "", "≤ 4 MiB")
+    http = Http(daemon.socket)
+    count = 50
+    for _ in range(count):
+        ident = http.call("POST", "/containers/create", box(["sleep", "1000"]))["Id"]
+        http.call("POST", f"/containers/{ident}/start")
+    time.sleep(1)
+    shims = daemon.shims()
+    total = sum(map(pss_kib, shims)) + pss_kib(daemon.pid) - idle
+    row(f"per running container of {count}, PSS: shim and the daemon's growth", f"{total / count / 1024:.2f} MiB", f"{len(shims)} shims", "≤ 0.4 MiB")
+    daemon.remove_all()
+
+if wanted("burst"):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        pids = [spawn([options.dewar, "run", "-d", "--network", "none", "busybox", "sleep", "1000"], env=daemon.env) for _ in range(100)]
+        failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in pids)
+        times.append(time.perf_counter() - start)
+        if failed:
+            note(f"{failed} of 100 failed: " + open(f"{daemon.dir}/log").read()[-2000:])
+        daemon.remove_all()
+    row("100 × `dewar run -d` at once, until all have returned", f"{statistics.median(times):.2f} s", "", "≤ 3 s")
+
+if wanted("ping"):
+    for connections, target in ((1, "≥ 30 k/s"), (8, "≥ 80 k/s")):
+        rates = [float(subprocess.check_output([f"{work}/load", daemon.socket, str(connections), "2"])) for _ in range(3)]
+        row(f"GET /_ping, keep-alive, {connections} connection{'s' * (connections > 1)}", f"{statistics.median(rates) / 1000:.1f} k/s", "", target)
+
+if wanted("checkpoint") and options.criu:
+    # Raw criu on the same kind of container: namespaces, overlay root, an external network namespace, a shell.
+    base = f"{work}/raw"
+    for name in ("upper", "work", "merged"):
+        os.makedirs(f"{base}/{name}")
+    merged = f"{base}/merged"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={rootfs},upperdir={base}/upper,workdir={base}/work,index=on,nfs_export=on", merged], check=True)
+    init = f"""
+cd {merged}
+mount -t proc proc proc
+mount -t tmpfs tmpfs dev
+for n in null:1:3 zero:1:5; do mknod dev/${{n%%:*}} c $(echo ${{n#*:}} | tr : ' '); done
+mkdir -p dev/pts dev/shm .old
+mount -t devpts -o newinstance devpts dev/pts
+mount -t tmpfs tmpfs dev/shm
+mkdir -p .old
+pivot_root . .old
+cd /
+exec < /dev/null > /dev/null 2>&1
+umount -l /.old
+rmdir /.old
+exec 3>&- 4>&- 10>&-
+exec /bin/busybox sh -c 'while :; do sleep 1000; done'
+"""
+    open(f"{base}/init.sh", "w").write(init)
+    net = spawn(["unshare", "--net", busybox, "sleep", "100000"])
+    time.sleep(0.2)
+    outer = spawn(["nsenter", f"--net=/proc/{net}/ns/net", "unshare", "--mount", "--propagation", "private", "--pid", "--ipc", "--uts", "--fork", "setsid", busybox, "sh", f"{base}/init.sh"])
+    time.sleep(0.5)
+
+    def children(pid):
+        return [int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+    victim = children(outer)[0]
+    netns = os.open(f"/proc/{net}/ns/net", os.O_RDONLY)
+    os.set_inheritable(netns, True)
+    inode = os.fstat(netns).st_ino
+    common = ["--manage-cgroups=ignore", "--network-lock", "skip", "-v2", "-W", base, "-D", f"{base}/images"]
+
+    def raw_dump():
+        shutil.rmtree(f"{base}/images", ignore_errors=True)
+        os.makedirs(f"{base}/images")
+        return timed([options.criu, "dump", "-t", str(victim), "-o", "dump.log", "--external", f"net[{inode}]:extRootNetNS", *common])
+
+    def raw_restore():
+        global victim
+        elapsed = timed([options.criu, "restore", "-d", "-o", "restore.log", "--root", merged, "--pidfile", f"{base}/pid-{time.time_ns()}",
+                         "--inherit-fd", f"fd[{netns}]:extRootNetNS", *common])
+        latest = max((name for name in os.listdir(base) if name.startswith("pid-")), key=lambda name: name)
+        victim = int(open(f"{base}/{latest}").read())
+        return elapsed
+
+    http = Http(daemon.socket)
+    config = box(["sh", "-c", "while :; do sleep 1000; done"])
+    ident = http.call("POST", "/containers/create?name=frozen", config)["Id"]
+    http.call("POST", f"/containers/{ident}/start")
+    times = {name: [] for name in ("dump", "restore", "raw dump", "raw restore")}
+    time.sleep(0.3)
+    for number in range(max(10, options.rounds // 3)):
+        times["raw dump"].append(raw_dump())
+        try:
+            os.waitpid(outer, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        times["dump"].append(daemon.dewar("checkpoint", "create", "frozen", f"cp{number}"))
+        times["raw restore"].append(raw_restore())
+        times["restore"].append(daemon.dewar("start", "--checkpoint", f"cp{number}", "frozen"))
+    ms = {name: statistics.median(values[2:]) * 1000 for name, values in times.items()}
+    row("`dewar checkpoint create` of a shell", f"{ms['dump']:.0f} ms", f"{ms['dump'] / ms['raw dump']:.2f} × raw `criu dump`, {ms['raw dump']:.0f} ms", "≤ 1.8 ×")
+    row("`dewar start --checkpoint`", f"{ms['restore']:.0f} ms", f"{ms['restore'] / ms['raw restore']:.2f} × raw `criu restore`, {ms['raw restore']:.0f} ms", "≤ 1.8 ×")
+    os.kill(victim, 9)
+    os.kill(net, 9)
+    daemon.remove_all()
+
+if wanted("start"):
+    def restarted(count):
+        times = []
+        for _ in range(count):
+            daemon.stop()
+            times.append(daemon.start())
+        return statistics.median(times) * 1000
+
+    row("daemon start to first answer, no containers", f"{restarted(9):.1f} ms", "", "≤ 20 ms")
+    note("making 1000 stopped containers")
+
+    def make(count):
+        http = Http(daemon.socket)
+        for _ in range(count):
+            ident = http.call("POST", "/containers/create", box(["true"]))["Id"]
+            http.call("POST", f"/containers/{ident}/start")
+            http.call("POST", f"/containers/{ident}/wait")
+
+    threads = [threading.Thread(target=make, args=(250,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    count = len(Http(daemon.socket).call("GET", "/containers/json?all=1"))
+    row(f"daemon start to first answer, {count} stopped containers", f"{restarted(5):.1f} ms", "", "≤ 250 ms")
+    row(f"daemon idle with {count} stopped containers, PSS", f"{pss_kib(daemon.pid) / 1024:.2f} MiB")
+    daemon.remove_all()
+
+daemon.stop()
+if wanted("size"):
+    row("binary, static and stripped", f"{os.path.getsize(options.dewar) / 1048576:.2f} MiB", "", "≤ 5 MiB")
+
+cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+version = "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1"
+print(f"`make bench` on {os.cpu_count()} × {cpu}, {memory} GiB, Linux {platform.release()}, cgroup {version}, load {os.getloadavg()[0]:.1f}; medians of {options.rounds} interleaved rounds:\n")
+print("| what | measured | compared | wanted |\n|---|---|---|---|")
+for cells in rows:
+    print("| " + " | ".join(cells) + " |")
