@@ -30,6 +30,16 @@ awk -v a="$have" -v b="$wanted" 'BEGIN { split(a, x, "."); split(b, y, "."); exi
 command -v cc >/dev/null || missing_cc=1
 [ "$what" = build ] && [ -z "${missing_cc:-}" ] && exit 0
 
+if [ "$what" = test ]; then
+    # rustup's minimal profile has neither.
+    for part in fmt:rustfmt clippy:clippy; do
+        cargo "${part%%:*}" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null || die "no cargo-${part%%:*}: install your distribution's ${part#*:}"
+        say "rustup component add ${part#*:}"
+        rustup component add "${part#*:}" >&2 || die "rustup component add ${part#*:} failed"
+    done
+fi
+
 # ---- packages -------------------------------------------------------------------------
 
 [ "$(id -u)" = 0 ] || die "not root: containers, and installing what is missing, need root"
