@@ -1,0 +1,132 @@
+//! Client mode: understand argv, do what the command says, print the outcome.
+//!
+//! ```text
+//! argv ──parse──▶ command + matches ──plan──▶ action ──▶ calls to the daemon ──▶ exit code
+//! ```
+//!
+//! Everything a command is lies in one table (`commands.rs`); help, manual pages and completions are read
+//! off it. The client knows the wire and the terminal, nothing of the engine.
+//!
+//! Not here: the daemon. `dewar daemon` is parsed here and run by `main`.
+
+mod checkpoint;
+mod command;
+mod commands;
+mod complete;
+mod container;
+mod context;
+pub mod daemon;
+mod error;
+mod format;
+mod help;
+mod image;
+mod inspect;
+mod man;
+mod parse;
+mod system;
+mod terminal;
+mod time;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use command::{Action, Command, Fate, Matches};
+use context::{Context, print};
+use error::Error;
+use parse::Parsed;
+
+/// What is left to do when the command line has been dealt with.
+#[derive(Debug)]
+pub enum Outcome {
+    /// End with this code.
+    Exit(u8),
+    /// Become the daemon.
+    Daemon(daemon::Options),
+}
+
+/// Runs the command line, without the program's own name.
+pub fn run(argv: impl IntoIterator<Item = OsString>) -> Outcome {
+    match attempt(argv) {
+        Ok(outcome) => outcome,
+        Err((error, code)) => {
+            report(&error);
+            Outcome::Exit(code)
+        }
+    }
+}
+
+fn attempt(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, (Error, u8)> {
+    let plainly = |error: Error| {
+        let code = error.code();
+        (error, code)
+    };
+    let (command, matches, globals) = match parse::parse(argv).map_err(plainly)? {
+        Parsed::Help(topic) => {
+            let text = help::help(&topic);
+            return print(&text).map(|()| Outcome::Exit(0)).map_err(plainly);
+        }
+        Parsed::Version => {
+            let text = format!("dewar version {}\n", env!("CARGO_PKG_VERSION"));
+            return print(&text).map(|()| Outcome::Exit(0)).map_err(plainly);
+        }
+        Parsed::Run { command, matches, globals, .. } => (command, matches, globals),
+    };
+    warn(&matches);
+    warn(&globals);
+    let mine = |error: Error| {
+        let error = match error {
+            Error::Usage { message, command: None } => Error::Usage { message, command: Some(command) },
+            other => other,
+        };
+        let code = code_of(command, &error);
+        (error, code)
+    };
+    match (command.plan)(&matches).map_err(mine)? {
+        Action::Daemon(options) => Ok(Outcome::Daemon(options)),
+        Action::Call(act) => {
+            let context = Context::new(&globals).map_err(mine)?;
+            act(&context).map(Outcome::Exit).map_err(mine)
+        }
+    }
+}
+
+/// Where a command's exit code belongs to a container, every failure of ours is 125 or its like.
+fn code_of(command: &Command, error: &Error) -> u8 {
+    match error {
+        Error::BrokenPipe => 0,
+        _ if command.usage_code == 125 => error::container_code(error),
+        _ => error.code(),
+    }
+}
+
+/// Flags that are accepted and do nothing say so.
+fn warn(matches: &Matches) {
+    for flag in matches.unhonoured() {
+        if let Fate::Ignored(reason) = flag.fate {
+            say(&format!("dewar: warning: --{} is ignored: {reason}", flag.long));
+        }
+    }
+}
+
+fn report(error: &Error) {
+    match error {
+        Error::BrokenPipe | Error::Reported => {}
+        Error::Usage { message, command } => {
+            say(&format!("dewar: {message}"));
+            match command {
+                Some(command) => say(&format!(
+                    "\n{}\nRun 'dewar {} --help' for more information",
+                    help::usage(command, command.name()),
+                    command.name()
+                )),
+                None => say("\nRun 'dewar --help' for more information"),
+            }
+        }
+        other => say(&format!("dewar: {other}")),
+    }
+}
+
+/// One line on stderr; nobody is left to tell when that fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

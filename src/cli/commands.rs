@@ -1,0 +1,142 @@
+//! Every command, in the order help shows them.
+
+use super::command::{Command, Flag, Noun};
+use super::{checkpoint, complete, container, daemon, image, inspect, system};
+
+pub static HOST: Flag =
+    Flag::value("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
+pub static CONTEXT: Flag = Flag::value("context", "NAME", "Name of the context to use")
+    .short('c')
+    .refused("name the daemon with --host");
+pub static DEBUG: Flag = Flag::switch("debug", "Say on stderr what is asked of the daemon").short('D');
+pub static LOG_LEVEL: Flag = Flag::value("log-level", "LEVEL", "Log at this level")
+    .short('l')
+    .ignored("the client keeps no log; --debug shows its requests");
+
+/// Flags that stand before the command.
+pub static GLOBALS: &[&Flag] = &[&CONTEXT, &DEBUG, &HOST, &LOG_LEVEL];
+
+/// The nouns, in the order help shows them.
+pub static NOUNS: &[Noun] = &[
+    Noun { name: "checkpoint", summary: "Freeze containers to disk and manage what was frozen" },
+    Noun { name: "container", summary: "Manage containers" },
+    Noun { name: "image", summary: "Manage images" },
+    Noun { name: "system", summary: "Look at the engine itself" },
+];
+
+/// Every command.
+pub static COMMANDS: &[&Command] = &[
+    &container::run::RUN,
+    &container::exec::EXEC,
+    &container::list::PS,
+    &image::IMAGES,
+    &container::attach::ATTACH,
+    &container::run::CREATE,
+    &system::EVENTS,
+    &image::HISTORY,
+    &image::IMPORT,
+    &system::INFO,
+    &inspect::INSPECT,
+    &inspect::CONTAINER_INSPECT_COMMAND,
+    &inspect::IMAGE_INSPECT_COMMAND,
+    &container::KILL,
+    &image::LOAD,
+    &container::logs::LOGS,
+    &container::PAUSE,
+    &system::PING,
+    &container::RENAME,
+    &container::RESTART,
+    &container::RM,
+    &image::RMI,
+    &image::SAVE,
+    &container::start::START,
+    &container::STOP,
+    &image::TAG,
+    &container::TOP,
+    &container::UNPAUSE,
+    &system::VERSION,
+    &container::WAIT,
+    &checkpoint::CREATE,
+    &checkpoint::LS,
+    &checkpoint::RM,
+    &daemon::DAEMON,
+    &complete::COMPLETION,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::command::Fate;
+    use crate::cli::parse::{Parsed, parse};
+    use std::collections::BTreeSet;
+
+    fn words(line: &str) -> Vec<std::ffi::OsString> {
+        line.split_whitespace().skip(1).map(|word| word.trim_matches('\'').into()).collect()
+    }
+
+    #[test]
+    fn names_are_unique_and_nouns_exist() {
+        let mut seen = BTreeSet::new();
+        for name in COMMANDS.iter().flat_map(|command| command.names) {
+            assert!(seen.insert(name), "{name} is there twice");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == ' '), "{name}");
+            if let Some((noun, _)) = name.split_once(' ') {
+                assert!(NOUNS.iter().any(|known| known.name == noun), "{name}: no such noun");
+            } else {
+                assert!(NOUNS.iter().all(|known| known.name != *name), "{name} is a noun too");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_short_and_well_formed() {
+        let check = |text: &str, whose: &str| {
+            assert!(!text.is_empty() && !text.ends_with('.'), "{whose}: {text:?}");
+            assert!(
+                text.starts_with(|c: char| !c.is_ascii_lowercase()) || text.contains('='),
+                "{whose}: {text:?}"
+            );
+        };
+        for command in COMMANDS {
+            check(command.summary, command.name());
+            assert!(command.summary.chars().count() <= 60, "{}", command.name());
+            assert!(!command.example.is_empty(), "{} has no example", command.name());
+            let mut seen = BTreeSet::new();
+            for flag in command.flags.iter().chain(GLOBALS) {
+                check(flag.help, flag.long);
+                assert!(flag.help.chars().count() <= 90, "--{}", flag.long);
+            }
+            for flag in command.flags {
+                assert!(seen.insert(flag.long.to_owned()), "{} --{}", command.name(), flag.long);
+                assert!(flag.long.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'));
+                if let Some(short) = flag.short {
+                    assert!(seen.insert(short.to_string()), "{} -{short}", command.name());
+                }
+            }
+        }
+    }
+
+    /// Reading a flag that is not declared panics in `Matches`; this catches the other direction.
+    #[test]
+    fn examples_work_and_every_declared_flag_is_read() {
+        for command in COMMANDS {
+            let parsed = parse(words(command.example));
+            let Ok(Parsed::Run { matches, command: found, .. }) = parsed else {
+                panic!("{}: {parsed:?}", command.example)
+            };
+            assert!(std::ptr::eq(found, *command), "{}", command.example);
+            if let Err(error) = (command.plan)(&matches) {
+                panic!("{}: {error}", command.example);
+            }
+            let read = matches.flags_read();
+            for flag in command.flags.iter().filter(|flag| flag.fate == Fate::Honoured) {
+                assert!(
+                    read.contains(&flag.long),
+                    "{} declares --{} and never reads it",
+                    command.name(),
+                    flag.long
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `dewar start`: start what was created or has stopped, or thaw a checkpoint.
+
+use crate::cli::command::{Action, Args, Command, Flag, Matches};
+use crate::cli::context::{Context, each, print};
+use crate::cli::error::Error;
+use crate::cli::terminal::{self, Wiring, converse};
+use crate::http::api::container::{
+    AttachQuery, CONTAINER_ATTACH, CONTAINER_INSPECT, CONTAINER_START, InspectQuery, StartQuery,
+};
+
+use super::attach::{self, Target};
+use super::{exit_code, wait};
+
+static ATTACH: Flag =
+    Flag::switch("attach", "Stay with the container: print its output, pass signals on").short('a');
+static CHECKPOINT: Flag =
+    Flag::value("checkpoint", "NAME", "Thaw this checkpoint instead of starting afresh");
+static CHECKPOINT_DIR: Flag =
+    Flag::value("checkpoint-dir", "PATH", "Directory of the host that holds the checkpoints");
+static DETACH_KEYS: Flag =
+    Flag::value("detach-keys", "KEYS", "Keys that detach from the container (ctrl-p,ctrl-q)");
+static INTERACTIVE: Flag = Flag::switch("interactive", "Send stdin to the container").short('i');
+
+pub static START: Command = Command {
+    names: &["start", "container start"],
+    summary: "Start stopped containers, or thaw a checkpoint",
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    about: "",
+    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE],
+    args: Args::at_least(1),
+    example: "dewar start --checkpoint cp1 web",
+    usage_code: 1,
+    plan: |matches| {
+        let request = request(matches)?;
+        Action::call(move |context| {
+            if request.attach || request.stdin {
+                return start_attached(context, &request);
+            }
+            each(&request.containers, |name| {
+                context.call(&CONTAINER_START, &[name], &request.query, &())?;
+                print(&format!("{name}\n"))
+            })
+        })
+    },
+};
+
+#[derive(Debug)]
+struct Request {
+    containers: Vec<String>,
+    query: StartQuery,
+    attach: bool,
+    stdin: bool,
+    keys: Vec<u8>,
+}
+
+fn request(matches: &Matches) -> Result<Request, Error> {
+    let request = Request {
+        containers: matches.args.clone(),
+        query: StartQuery {
+            checkpoint: matches.text(&CHECKPOINT),
+            checkpoint_dir: matches.text(&CHECKPOINT_DIR),
+            detach_keys: matches.text(&DETACH_KEYS),
+        },
+        attach: matches.is(&ATTACH),
+        stdin: matches.is(&INTERACTIVE),
+        keys: attach::keys(matches, &DETACH_KEYS)?,
+    };
+    if request.containers.len() > 1 {
+        if request.attach || request.stdin {
+            return Err(Error::usage("you cannot start and attach multiple containers at once"));
+        }
+        if !request.query.checkpoint.is_empty() {
+            return Err(Error::usage("you cannot restore multiple containers at once"));
+        }
+    }
+    Ok(request)
+}
+
+/// Attach and wait come before start, so that neither output nor exit is missed.
+fn start_attached(context: &Context, request: &Request) -> Result<u8, Error> {
+    let name = &request.containers[0];
+    let inspect = context.call(&CONTAINER_INSPECT, &[name], &InspectQuery::default(), &())?;
+    let tty = inspect.config.tty;
+    let stdin = request.stdin && inspect.config.open_stdin;
+    if tty && stdin && !terminal::is_typed() {
+        return Err(attach::not_a_terminal());
+    }
+    let query = AttachQuery {
+        stream: true,
+        logs: false,
+        stdin,
+        stdout: true,
+        stderr: true,
+        detach_keys: Some(request.query.detach_keys.clone()).filter(|keys| !keys.is_empty()),
+    };
+    let connection = context.hijack(&CONTAINER_ATTACH, &[name], &query, &())?;
+    let condition = if inspect.host_config.auto_remove { "removed" } else { "next-exit" };
+    let waiting = wait(context, name, condition)?;
+    attach::watch_signals(context, name, Target::Container, tty, !tty)?;
+    context.call(&CONTAINER_START, &[name], &request.query, &())?;
+    let conversation = converse(connection, Wiring { stdin, tty }, request.keys.clone())?;
+    if tty {
+        // The container may be over already; then its size does not matter.
+        let _ = attach::resize(context, name, Target::Container);
+    }
+    match conversation.finish()? {
+        true => Ok(attach::detached()),
+        false => waiting.code().map(exit_code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::parse::matches_of;
+
+    #[test]
+    fn a_checkpoint_is_named_in_the_query() {
+        let made = request(&matches_of("start --checkpoint cp1 --checkpoint-dir /c web")).unwrap();
+        assert_eq!((made.query.checkpoint.as_str(), made.query.checkpoint_dir.as_str()), ("cp1", "/c"));
+        assert!(!made.attach && !made.stdin);
+        let made = request(&matches_of("start -ai web")).unwrap();
+        assert!(made.attach && made.stdin);
+    }
+
+    #[test]
+    fn only_one_container_can_be_attached_or_thawed() {
+        for line in ["start -a a b", "start -i a b", "start --checkpoint c a b"] {
+            assert!(request(&matches_of(line)).is_err(), "{line}");
+        }
+        assert_eq!(request(&matches_of("start a b")).unwrap().containers, ["a", "b"]);
+    }
+}

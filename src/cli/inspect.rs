@@ -1,0 +1,196 @@
+//! `dewar inspect`: what the engine knows of a container or an image, as JSON or through a template.
+
+use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+
+use crate::http::api::container::{CONTAINER_INSPECT, InspectQuery};
+use crate::http::api::image::{IMAGE_INSPECT, PlatformQuery};
+
+use super::command::{Action, Args, Command, Flag, Matches};
+use super::context::{Context, print};
+use super::error::Error;
+use super::format::template::Template;
+
+static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
+static SIZE: Flag = Flag::switch("size", "Measure how much a container has written").short('s');
+static TYPE: Flag = Flag::value("type", "TYPE", "Look for a container or an image only");
+
+pub static INSPECT: Command = Command {
+    names: &["inspect"],
+    summary: "Show all the engine knows of containers and images",
+    usage: "[OPTIONS] NAME|ID [NAME|ID...]",
+    about: "",
+    flags: &[&FORMAT, &SIZE, &TYPE],
+    args: Args::at_least(1),
+    example: "dewar inspect -f '{{.State.Status}}' web",
+    usage_code: 1,
+    plan: |matches| {
+        let kind = match matches.get(&TYPE) {
+            None | Some("") => Kind::Any,
+            Some("container") => Kind::Container,
+            Some("image") => Kind::Image,
+            Some(other) => return Err(Error::value(&TYPE, other, "expected container or image")),
+        };
+        plan(matches, kind, matches.is(&SIZE))
+    },
+};
+
+pub static CONTAINER_INSPECT_COMMAND: Command = Command {
+    names: &["container inspect"],
+    summary: "Show all the engine knows of containers",
+    usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+    about: "",
+    flags: &[&FORMAT, &SIZE],
+    args: Args::at_least(1),
+    example: "dewar container inspect web",
+    usage_code: 1,
+    plan: |matches| plan(matches, Kind::Container, matches.is(&SIZE)),
+};
+
+pub static IMAGE_INSPECT_COMMAND: Command = Command {
+    names: &["image inspect"],
+    summary: "Show all the engine knows of images",
+    usage: "[OPTIONS] IMAGE [IMAGE...]",
+    about: "",
+    flags: &[&FORMAT],
+    args: Args::at_least(1),
+    example: "dewar image inspect alpine",
+    usage_code: 1,
+    plan: |matches| plan(matches, Kind::Image, false),
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Any,
+    Container,
+    Image,
+}
+
+/// How each object is printed.
+#[derive(Debug)]
+enum Shape {
+    /// One indented list of all.
+    List,
+    /// One line each.
+    Json,
+    Template(Template),
+}
+
+fn shape(format: Option<&str>) -> Result<Shape, Error> {
+    match format {
+        None | Some("") => Ok(Shape::List),
+        Some("json") => Ok(Shape::Json),
+        Some(text) => {
+            Template::parse(text).map(Shape::Template).map_err(|cause| Error::local("read --format", cause))
+        }
+    }
+}
+
+fn plan(matches: &Matches, kind: Kind, size: bool) -> Result<Action, Error> {
+    let shape = shape(matches.get(&FORMAT))?;
+    let names = matches.args.clone();
+    Action::call(move |context| {
+        let mut found = Vec::new();
+        let mut missing = Vec::new();
+        for name in &names {
+            match find(context, name, kind, size) {
+                Ok(object) => found.push(object),
+                Err(error @ Error::Daemon { .. }) => missing.push(error_text(name, kind, &error)),
+                Err(other) => return Err(other),
+            }
+        }
+        print(&show(&shape, &found)?)?;
+        for text in &missing {
+            super::say(&format!("dewar: {text}"));
+        }
+        Ok(u8::from(!missing.is_empty()))
+    })
+}
+
+/// Compat: scripts look for `No such object`.
+fn error_text(name: &str, kind: Kind, error: &Error) -> String {
+    match kind {
+        Kind::Any if error.is_not_found() => format!("Error: No such object: {name}"),
+        _ => error.to_string(),
+    }
+}
+
+/// An object, kept as the text it has on the wire so that its fields stay in order.
+#[derive(Debug)]
+struct Object {
+    pretty: String,
+    value: serde_json::Value,
+}
+
+impl Object {
+    fn new(object: &impl Serialize) -> Result<Object, Error> {
+        let failed = |cause| Error::local("print the object", cause);
+        let mut pretty = Vec::new();
+        let mut serializer =
+            serde_json::Serializer::with_formatter(&mut pretty, PrettyFormatter::with_indent(b"    "));
+        object.serialize(&mut serializer).map_err(failed)?;
+        let value = serde_json::to_value(object).map_err(failed)?;
+        Ok(Object { pretty: String::from_utf8_lossy(&pretty).into_owned(), value })
+    }
+}
+
+fn find(context: &Context, name: &str, kind: Kind, size: bool) -> Result<Object, Error> {
+    if kind != Kind::Image {
+        match context.call(&CONTAINER_INSPECT, &[name], &InspectQuery { size }, &()) {
+            Ok(container) => return Object::new(&container),
+            Err(error) if kind == Kind::Any && error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Object::new(&context.call(&IMAGE_INSPECT, &[name], &PlatformQuery::default(), &())?)
+}
+
+fn show(shape: &Shape, objects: &[Object]) -> Result<String, Error> {
+    match shape {
+        Shape::List if objects.is_empty() => Ok("[]\n".to_owned()),
+        Shape::List => {
+            let indent = |object: &Object| object.pretty.replace('\n', "\n    ");
+            let all: Vec<String> = objects.iter().map(indent).collect();
+            Ok(format!("[\n    {}\n]\n", all.join(",\n    ")))
+        }
+        Shape::Json => Ok(objects.iter().map(|object| format!("{}\n", object.value)).collect()),
+        Shape::Template(template) => {
+            let mut out = String::new();
+            for object in objects {
+                out +=
+                    &template.render(&object.value).map_err(|cause| Error::local("apply --format", cause))?;
+                out.push('\n');
+            }
+            Ok(out)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::api::container::ContainerInspect;
+
+    #[test]
+    fn objects_print_as_docker_prints_them() {
+        let container =
+            Object::new(&ContainerInspect { id: "abc".into(), ..ContainerInspect::default() }).unwrap();
+        let objects = [container];
+        let list = show(&Shape::List, &objects).unwrap();
+        assert!(list.starts_with("[\n    {\n        \"Id\": \"abc\",\n        \"Created\": \"\","), "{list}");
+        assert!(list.ends_with("\n    }\n]\n"));
+        let by = |format| show(&shape(Some(format)).unwrap(), &objects);
+        assert_eq!(by("{{.Id}} {{.State.Running}}").unwrap(), "abc false\n");
+        assert!(by("json").unwrap().ends_with("}\n"));
+        assert!(by("{{.Nope}}").unwrap_err().to_string().contains("no field \"Nope\""));
+        assert_eq!(show(&Shape::List, &[]).unwrap(), "[]\n");
+        assert!(shape(Some("{{")).is_err());
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_in_dockers_words() {
+        let error = Error::Daemon { status: 404, message: "No such image: x".into() };
+        assert_eq!(error_text("x", Kind::Any, &error), "Error: No such object: x");
+        assert_eq!(error_text("x", Kind::Image, &error), "Error response from daemon: No such image: x");
+    }
+}

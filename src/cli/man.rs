@@ -1,0 +1,208 @@
+//! The manual pages, written from the command table: `dewar.1`, one page per noun, `dewar-daemon.8`.
+//!
+//! The pages are committed under `man/`. A test compares them with the table; `DEWAR_BLESS=1 cargo test`
+//! writes them anew. A command is described once: with its noun, else in `dewar.1`.
+
+use super::command::Command;
+use super::commands::{COMMANDS, GLOBALS, NOUNS};
+use super::help;
+
+/// Every page: file name and text.
+pub fn pages() -> Vec<(String, String)> {
+    let mut pages = vec![("dewar.1".to_owned(), overview())];
+    for noun in NOUNS {
+        let commands: Vec<(&Command, &str)> = help::in_noun(noun.name).collect();
+        let title = format!("dewar-{}", noun.name);
+        let mut page = head(&title, 1, noun.summary);
+        page += &format!(".SH SYNOPSIS\n.B dewar {}\n.I COMMAND\n", noun.name);
+        page += &commands_section(&commands);
+        page += &see_also(&title);
+        pages.push((format!("{title}.1"), page));
+    }
+    let daemon = COMMANDS.iter().find(|command| command.name() == "daemon").expect("the table has a daemon");
+    let mut page = head("dewar-daemon", 8, daemon.summary);
+    page += &format!(".SH SYNOPSIS\n.B dewar daemon\n{}\n", escape(daemon.usage));
+    page += &format!(".SH DESCRIPTION\n{}\n.SH OPTIONS\n", escape(daemon.about));
+    page += &flags(daemon.flags);
+    page += &example(daemon);
+    page += &see_also("dewar-daemon");
+    pages.push(("dewar-daemon.8".to_owned(), page));
+    pages
+}
+
+fn overview() -> String {
+    let mut page = head("dewar", 1, "run containers, freeze them with their memory, thaw them");
+    page += ".SH SYNOPSIS\n.B dewar\n[OPTIONS]\n.I COMMAND\n";
+    page += ".SH DESCRIPTION\n";
+    page += &escape(
+        "dewar is a container engine in one program. As a client it turns a command line into calls of the \
+         Docker Engine API; dewar daemon serves that API. Options below stand before the command.\n",
+    );
+    page += ".SH OPTIONS\n";
+    page += &flags(GLOBALS);
+    page += ".SH COMMANDS\n";
+    for command in COMMANDS {
+        page += &format!(".TP\n.B dewar {}\n{}", escape(command.name()), escape(command.summary));
+        page += &match page_of(command) {
+            Some(page) => format!(";\nsee \\fB{}\\fR.\n", escape(&page)),
+            None => "\n".to_owned(),
+        };
+    }
+    let here: Vec<(&Command, &str)> = COMMANDS
+        .iter()
+        .filter(|command| page_of(command).is_none())
+        .map(|command| (*command, command.name()))
+        .collect();
+    page += &commands_section(&here);
+    page += ".SH EXIT STATUS\n";
+    let codes = [
+        ("0", "The command did what was asked, or whoever read its output has gone."),
+        ("1", "The daemon refused, or the command line is wrong."),
+        ("69", "No daemon answers at the address."),
+        ("76", "Client and daemon have no API version in common."),
+        ("77", "The daemon's socket may not be opened."),
+        (
+            "125, 126, 127",
+            "With run and exec: the engine failed; the command can't be executed; there is no \
+                           such command. Any other code is the container's own.",
+        ),
+    ];
+    for (code, meaning) in codes {
+        page += &format!(".TP\n.B {code}\n{}\n", escape(meaning));
+    }
+    page += ".SH ENVIRONMENT\n";
+    page += ".TP\n.B DEWAR_HOST, DOCKER_HOST\nThe daemon's address, in this order, where \\-\\-host is not given.\n";
+    page += ".SH FILES\n.TP\n.I /run/dewar.sock\nThe daemon's socket.\n";
+    page += &see_also("dewar");
+    page
+}
+
+/// The page that describes a command, other than `dewar.1`.
+fn page_of(command: &Command) -> Option<String> {
+    if command.name() == "daemon" {
+        return Some("dewar-daemon(8)".to_owned());
+    }
+    let name = command.names.iter().find_map(|name| name.split_once(' '));
+    name.map(|(noun, _)| format!("dewar-{noun}(1)"))
+}
+
+fn head(title: &str, section: u8, summary: &str) -> String {
+    format!(
+        ".\\\" Written from the command table; change that, then run DEWAR_BLESS=1 cargo test.\n\
+         .TH {} {section} \"\" \"dewar {}\" \"\"\n.SH NAME\n{} \\- {}\n",
+        title.to_uppercase(),
+        env!("CARGO_PKG_VERSION"),
+        escape(title),
+        escape(summary)
+    )
+}
+
+fn commands_section(commands: &[(&Command, &str)]) -> String {
+    let mut out = String::from(".SH USAGE\n");
+    for (command, name) in commands {
+        out += &format!(".SS dewar {}\n", escape(name));
+        for form in command.usage.lines() {
+            out += &format!(".B dewar {}\n{}\n.br\n", escape(name), escape(form));
+        }
+        out += &format!(".PP\n{}.\n", escape(command.summary));
+        for paragraph in command.about.lines().filter(|line| !line.is_empty()) {
+            out += &format!(".PP\n{}\n", escape(paragraph));
+        }
+        let others: Vec<String> = command
+            .names
+            .iter()
+            .filter(|other| *other != name)
+            .map(|other| format!("dewar {other}"))
+            .collect();
+        if !others.is_empty() {
+            out += &format!(".PP\nAlso: {}.\n", escape(&others.join(", ")));
+        }
+        out += &flags(command.flags);
+        out += &example(command);
+    }
+    out
+}
+
+fn flags(flags: &[&'static super::command::Flag]) -> String {
+    let mut out = String::new();
+    for flag in help::sorted(flags) {
+        let spelling = escape(&flag.spelling());
+        let value =
+            if flag.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escape(flag.value)) };
+        out += &format!(".TP\n\\fB{spelling}\\fR{value}\n{}.\n", escape(&help::text(flag)));
+    }
+    out
+}
+
+fn example(command: &Command) -> String {
+    match command.example {
+        "" => String::new(),
+        example => format!(".PP\nExample:\n.PP\n.RS\n.nf\n{}\n.fi\n.RE\n", escape(example)),
+    }
+}
+
+fn see_also(own: &str) -> String {
+    let mut pages = vec![("dewar".to_owned(), 1)];
+    pages.extend(NOUNS.iter().map(|noun| (format!("dewar-{}", noun.name), 1)));
+    pages.push(("dewar-daemon".to_owned(), 8));
+    let others: Vec<String> = pages
+        .iter()
+        .filter(|(name, _)| name != own)
+        .map(|(name, section)| format!(".BR {} ({section})", escape(name)))
+        .collect();
+    format!(".SH SEE ALSO\n{}\n", others.join(",\n"))
+}
+
+/// Text made safe for roff: no accidental requests, hyphens that can be searched for.
+fn escape(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    text.lines()
+        .map(|line| if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() })
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_pages_are_the_tables() {
+        let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+        let bless = std::env::var_os("DEWAR_BLESS").is_some();
+        let mut expected: Vec<String> = Vec::new();
+        for (name, text) in pages() {
+            let path = directory.join(&name);
+            if bless {
+                std::fs::create_dir_all(&directory).unwrap();
+                std::fs::write(&path, &text).unwrap();
+            }
+            let committed = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(committed == text, "man/{name} is not what the table says: run DEWAR_BLESS=1 cargo test");
+            expected.push(name);
+        }
+        // Pages of other hands (5 and 7) may stand beside ours.
+        let stray = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+        for name in stray.map(|name| name.into_string().unwrap()) {
+            let ours = name.starts_with("dewar") && (name.ends_with(".1") || name.ends_with(".8"));
+            assert!(!ours || expected.contains(&name), "man/{name} has no command any more");
+        }
+    }
+
+    #[test]
+    fn every_command_is_described_on_exactly_one_page() {
+        let pages = pages();
+        for command in COMMANDS.iter().filter(|command| command.name() != "daemon") {
+            let headings = command.names.iter().map(|name| format!("\n.SS dewar {}\n", escape(name)));
+            let count: usize = headings
+                .map(|heading| pages.iter().filter(|(_, text)| text.contains(&heading)).count())
+                .sum();
+            assert_eq!(count, 1, "{}", command.name());
+        }
+    }
+
+    #[test]
+    fn roff_is_not_fooled() {
+        assert_eq!(escape(".SH x\n'y \\n -d"), "\\&.SH x\n\\&'y \\en \\-d");
+    }
+}
