@@ -1,0 +1,289 @@
+//! Compression recognised by its first bytes, and digests taken while bytes pass.
+//!
+//! Decompression runs in this process, whatever the archive claims to be: no helper program is started.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use flate2::bufread::MultiGzDecoder;
+use ring::digest::{Context, SHA256};
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::error::{Error, Result};
+
+/// A frame may ask for this much memory: what `zstd --long` writes, and its decoder's own limit.
+const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+
+/// `sha256:` and 64 lower-case hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(String);
+
+impl Digest {
+    /// Reads `sha256:<hex>`; no other algorithm is in use for images.
+    pub fn parse(text: &str) -> Option<Digest> {
+        let hex = text.strip_prefix("sha256:")?;
+        is_full_hex(hex).then(|| Digest(text.to_owned()))
+    }
+
+    /// The digest whose hex digits these are.
+    pub fn from_hex(hex: &str) -> Option<Digest> {
+        is_full_hex(hex).then(|| Digest(format!("sha256:{hex}")))
+    }
+
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest::from_ring(ring::digest::digest(&SHA256, bytes))
+    }
+
+    /// The 64 hex digits.
+    pub fn hex(&self) -> &str {
+        &self.0["sha256:".len()..]
+    }
+
+    /// The first twelve hex digits, as people are shown.
+    pub fn short(&self) -> &str {
+        &self.hex()[..12]
+    }
+
+    /// All of it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn from_ring(digest: ring::digest::Digest) -> Digest {
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in digest.as_ref() {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        Digest(text)
+    }
+}
+
+fn is_full_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+    fn try_from(text: String) -> Result<Digest, String> {
+        Digest::parse(&text).ok_or_else(|| format!("{text:?} is no sha256 digest"))
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.0
+    }
+}
+
+/// Passes bytes on and digests them.
+pub struct Hashing<T> {
+    inner: T,
+    context: Context,
+    bytes: u64,
+}
+
+impl<T> Hashing<T> {
+    pub fn new(inner: T) -> Hashing<T> {
+        Hashing { inner, context: Context::new(&SHA256), bytes: 0 }
+    }
+
+    /// The digest and count of what has passed.
+    pub fn finish(self) -> (Digest, u64) {
+        (Digest::from_ring(self.context.finish()), self.bytes)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.context.update(&into[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.context.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// The uncompressed bytes of a plain, gzip or zstd stream. Damage is reported as `InvalidData`.
+pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    // Six bytes tell all formats apart; a reader may deliver them one by one.
+    let mut stream = stream;
+    let mut head = Vec::with_capacity(6);
+    (&mut stream).take(6).read_to_end(&mut head).map_err(|cause| Error::system("read archive", cause))?;
+    let unsupported = |name: &str| {
+        Err(Error::invalid(format!(
+            "archive is compressed with {name}, which is not supported: use gzip, zstd or none"
+        )))
+    };
+    let kind = head.clone();
+    let whole = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(stream));
+    match kind.as_slice() {
+        [0x1f, 0x8b, ..] => Ok(Box::new(Damage(MultiGzDecoder::new(whole)))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(Zstd::new(whole))),
+        // A skippable frame may come first.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Box::new(Zstd::new(whole))),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => unsupported("xz"),
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => unsupported("bzip2"),
+        _ => Ok(Box::new(whole)),
+    }
+}
+
+/// Errors of a decompressor are the stream's damage, unless reading it failed in a way of its own.
+struct Damage<R>(R);
+
+impl<R: Read> Read for Damage<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(into).map_err(|cause| match cause.kind() {
+            io::ErrorKind::InvalidInput => io::Error::new(io::ErrorKind::InvalidData, cause),
+            _ => cause,
+        })
+    }
+}
+
+/// One zstd frame after the other, skippable ones skipped.
+struct Zstd<R> {
+    source: R,
+    decoder: FrameDecoder,
+    in_frame: bool,
+}
+
+impl<R> Zstd<R> {
+    fn new(source: R) -> Zstd<R> {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+        Zstd { source, decoder, in_frame: false }
+    }
+}
+
+impl<R: BufRead> Read for Zstd<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let damaged =
+            |cause: FrameDecoderError| io::Error::new(io::ErrorKind::InvalidData, cause.to_string());
+        loop {
+            if self.in_frame {
+                while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                    self.decoder
+                        .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
+                        .map_err(damaged)?;
+                }
+                let count = self.decoder.read(into)?;
+                if count > 0 || into.is_empty() {
+                    return Ok(count);
+                }
+                self.in_frame = false;
+            }
+            if self.source.fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            match self.decoder.reset(&mut self.source) {
+                Ok(()) => self.in_frame = true,
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    let length = u64::from(length);
+                    let skipped = io::copy(&mut (&mut self.source).take(length), &mut io::sink())?;
+                    if skipped < length {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                Err(cause) => return Err(damaged(cause)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+        let mut child =
+            Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let feed = std::thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        feed.join().unwrap().unwrap();
+        output.stdout
+    }
+
+    fn all(stream: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        decompress(stream).unwrap().read_to_end(&mut out).map(|_| out)
+    }
+
+    #[test]
+    fn every_supported_format_is_recognised_and_read() {
+        let plain: Vec<u8> = (0..300_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        assert_eq!(all(&plain).unwrap(), plain);
+        assert_eq!(all(b"").unwrap(), b"");
+        assert_eq!(all(b"abc").unwrap(), b"abc");
+        for (program, args) in
+            [("gzip", &["-c"][..]), ("zstd", &["-qc"]), ("zstd", &["-qc", "--ultra", "-22"])]
+        {
+            let packed = through(program, args, &plain);
+            assert_eq!(all(&packed).unwrap(), plain, "{program}");
+            let twice = [packed.as_slice(), &packed].concat();
+            assert_eq!(all(&twice).unwrap(), [plain.as_slice(), &plain].concat(), "{program} twice");
+            let cut = all(&packed[..packed.len() / 2]).unwrap_err().kind();
+            assert!(
+                matches!(cut, io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData),
+                "{program}: {cut}"
+            );
+        }
+        let skippable =
+            [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3], through("zstd", &["-qc"], b"x").as_slice()]
+                .concat();
+        assert_eq!(all(&skippable).unwrap(), b"x");
+        for (program, name) in [("xz", "xz"), ("bzip2", "bzip2")] {
+            let probe =
+                Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            if probe.is_err() {
+                continue;
+            }
+            let failure = decompress(through(program, &["-c"], b"x").as_slice()).err().unwrap().to_string();
+            assert!(failure.contains(name), "{failure}");
+        }
+    }
+
+    #[test]
+    fn digests_are_read_and_taken() {
+        let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Digest::of(b"").as_str(), empty);
+        let mut hashing = Hashing::new(&b"abc"[..]);
+        io::copy(&mut hashing, &mut io::sink()).unwrap();
+        assert_eq!(hashing.finish(), (Digest::of(b"abc"), 3));
+        assert!(Digest::parse(&empty.to_uppercase()).is_none());
+        assert!(Digest::parse(&empty[..70]).is_none());
+        assert!(
+            Digest::parse("sha256:../../../../../../../../../../../../../../../../../../etc/passwd")
+                .is_none()
+        );
+    }
+}
