@@ -36,7 +36,7 @@ pub struct Pty {
 /// process could have put anything there.
 pub fn allocate(root: BorrowedFd<'_>, size: Option<ConsoleSize>) -> io::Result<Pty> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let master = rustix::fs::openat2(root, "dev/pts/ptmx", flags, Mode::empty(), resolve)?;
     if rustix::fs::fstatfs(&master)?.f_type.cast_unsigned() != DEVPTS_MAGIC {
         return Err(rustix::io::Errno::XDEV.into());

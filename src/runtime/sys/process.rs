@@ -17,6 +17,9 @@ use rustix::thread::UnshareFlags;
 
 use super::check;
 
+/// linux/sched.h; libc has it truncated to an int's type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// On which side of a [`clone`] we are.
 #[derive(Debug)]
 pub enum Side {
@@ -50,7 +53,7 @@ pub fn clone(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Side> {
         cgroup: 0,
     };
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: `args` is a live clone_args of the size passed, its one pointer is to a live int. Without
