@@ -31,6 +31,7 @@ pub static COMMANDS: &[&Command] = &[
     &container::list::PS,
     &image::IMAGES,
     &container::attach::ATTACH,
+    &container::copy::CP,
     &container::run::CREATE,
     &system::EVENTS,
     &image::HISTORY,

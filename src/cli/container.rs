@@ -5,6 +5,7 @@
 //! and ends with 1 if anything failed.
 
 pub mod attach;
+pub mod copy;
 pub mod exec;
 pub mod list;
 pub mod logs;
