@@ -14,7 +14,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
 
 use super::layout::Version;
-use super::{descendants, failed, keyed, put};
+use super::tree::descendants;
+use super::{failed, keyed, put};
 use crate::runtime::Error;
 
 /// Becomes readable when a process of the cgroup is out of memory; close-on-exec.
