@@ -43,7 +43,8 @@ pub enum Supervision {
 /// Capability sets as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sets {
-    bounding: u64,
+    /// To take out of the bounding set. Found out by the parent: the child's /proc is the container's.
+    dropped: u64,
     effective: u64,
     permitted: u64,
     inheritable: u64,
@@ -203,8 +204,8 @@ impl<'a> Program<'a> {
     }
 
     fn become_user(&self, identity: &Identity) -> io::Result<()> {
-        let Sets { bounding, effective, permitted, inheritable, ambient } = self.sets;
-        for number in (0..64).filter(|number| capabilities::known() & !bounding & (1 << number) != 0) {
+        let Sets { dropped, effective, permitted, inheritable, ambient } = self.sets;
+        for number in (0..64).filter(|number| dropped & (1 << number) != 0) {
             rustix::thread::remove_capability_from_bounding_set(bits(1 << number))?;
         }
         rustix::thread::set_keep_capabilities(true)?;
@@ -238,9 +239,16 @@ fn sets(rights: Rights<'_>) -> Result<Sets, Error> {
         .map_err(|errno| failed("read", "our own capabilities", errno.into()))?
         .permitted
         .bits();
-    let given = own & capabilities::known();
+    let known = capabilities::known();
+    let given = own & known;
     let Rights::Listed(listed) = rights else {
-        return Ok(Sets { bounding: given, effective: given, permitted: given, inheritable: 0, ambient: 0 });
+        return Ok(Sets {
+            dropped: known & !given,
+            effective: given,
+            permitted: given,
+            inheritable: 0,
+            ambient: 0,
+        });
     };
     let empty = Capabilities::default();
     let listed = listed.unwrap_or(&empty);
@@ -251,7 +259,7 @@ fn sets(rights: Rights<'_>) -> Result<Sets, Error> {
     };
     let permitted = set(&listed.permitted)?;
     Ok(Sets {
-        bounding: set(&listed.bounding)?,
+        dropped: known & !set(&listed.bounding)?,
         // The kernel refuses an effective set beyond the permitted one.
         effective: set(&listed.effective)? & permitted,
         permitted,
