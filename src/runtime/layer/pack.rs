@@ -102,6 +102,8 @@ impl<W: Write> Packer<'_, W> {
             (name, b"") => name.to_vec(),
             // The root is "./", the rest has no prefix: what every other builder writes.
             (b"." | b"", path) => path.to_vec(),
+            // Compat: `docker cp c:/` has names that begin with the slash.
+            (b"/", path) => [b"/", path].concat(),
             (name, path) => [name, b"/", path].concat(),
         }
     }
@@ -183,7 +185,9 @@ impl<W: Write> Packer<'_, W> {
                 self.append(&entry, &mut io::empty())
             }
             Kind::Directory => {
-                entry.path.push(b'/');
+                if !entry.path.ends_with(b"/") {
+                    entry.path.push(b'/');
+                }
                 self.append(&entry, &mut io::empty())?;
                 if opaque && self.trees == Trees::Upper {
                     let inside = self.shown_path(&join(path, WHITEOUT_OPAQUE));
