@@ -167,10 +167,13 @@ impl Flag {
     }
 }
 
+/// Talks to the daemon and gives the exit code.
+pub type Act = Box<dyn FnOnce(&Context) -> Result<u8, Error>>;
+
 /// What a command does once its command line is understood.
 pub enum Action {
     /// Talks to the daemon; the result is the exit code.
-    Call(Box<dyn FnOnce(&Context) -> Result<u8, Error>>),
+    Call(Act),
     /// `dewar daemon`: `main` runs it, because the client must not know the daemon.
     Daemon(daemon::Options),
 }

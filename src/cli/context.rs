@@ -35,11 +35,6 @@ impl Context {
         Ok(Context { client: Client::new(host), debug: globals.is(&commands::DEBUG) })
     }
 
-    /// The daemon's address.
-    pub fn host(&self) -> &Host {
-        self.client.host()
-    }
-
     /// Calls an endpoint and waits for the whole answer; `vars` fill the path's variables in order.
     pub fn call<Q: Query, B: Serialize + 'static, R: DeserializeOwned + 'static>(
         &self,

@@ -18,8 +18,8 @@ use super::error::Error;
 /// What argv asks for.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Run a command. `typed` is the name it was called by.
-    Run { command: &'static Command, matches: Matches, globals: Matches, typed: String },
+    /// Run a command.
+    Run { command: &'static Command, matches: Matches, globals: Matches },
     /// `--help`, on nothing, a noun or a command.
     Help(Topic),
     /// `--version`.
@@ -115,12 +115,12 @@ fn read_command(
         return Ok(Parsed::Help(Topic::Command(command, typed)));
     }
     check_count(command, &typed, matches.args.len()).map_err(|message| of(command, Error::usage(message)))?;
-    for flag in matches.unhonoured() {
+    for flag in matches.unhonoured().chain(globals.unhonoured()) {
         if let Fate::Refused(reason) = flag.fate {
             return Err(of(command, Error::usage(format!("--{} is not supported: {reason}", flag.long))));
         }
     }
-    Ok(Parsed::Run { command, matches, globals, typed })
+    Ok(Parsed::Run { command, matches, globals })
 }
 
 /// Reads flags and arguments into `matches`; true when help is asked for.
@@ -348,10 +348,10 @@ mod tests {
 
     #[test]
     fn globals_stand_before_the_command() {
-        let Ok(Parsed::Run { globals, typed, .. }) = parse(words("-D -H unix:///x container ls -a")) else {
+        let Ok(Parsed::Run { globals, command, .. }) = parse(words("-D -H unix:///x container ls -a")) else {
             panic!("did not parse")
         };
-        assert_eq!(typed, "container ls");
+        assert_eq!(command.name(), "ps");
         assert_eq!(globals.all(by_long(GLOBALS, "host").unwrap()), ["unix:///x"]);
     }
 
@@ -371,6 +371,7 @@ mod tests {
         assert_eq!(refused("ps a").0, "'dewar ps' accepts no arguments");
         assert_eq!(refused("checkpoint create a").0, "'dewar checkpoint create' requires 2 arguments");
         assert!(refused("run --name").0.starts_with("flag needs an argument"));
+        assert!(refused("--context x ps").0.starts_with("--context is not supported"));
     }
 
     #[test]

@@ -419,7 +419,7 @@ fn mode(matches: &Matches, flag: &'static Flag, known: &[&str]) -> Result<String
         true => mode.len() > known.len() && mode.starts_with(*known),
         false => mode == **known,
     };
-    if mode.is_empty() || known.iter().any(|known| fits(&known)) {
+    if mode.is_empty() || known.iter().any(fits) {
         return Ok(mode);
     }
     Err(Error::value(flag, &mode, &format!("expected one of {}", known.join(", "))))
