@@ -1,28 +1,778 @@
 //! The shim: one small process per container that holds its stdio, reaps it, and outlives the daemon.
 //!
-//! Here are its parts that stand alone: what is said on its socket ([`protocol`]), the streams of a process
-//! ([`stdio`]), the json-file log ([`log`]), detach keys ([`detach`]).
+//! It is the dewar binary executed again as `dewar-shim`, with the control socket as standard input. One
+//! thread, one poll loop, everything non-blocking; only starting, dumping and restoring block the loop, for
+//! as long as they take.
+//!
+//! ```text
+//!            launch / thaw              init ends                output ended, or 2 s
+//!  [Waiting] ─────────────> [Running] ───────────> [Draining] ───────────────────────> [Ended]
+//!      │ fails: undo all        ^ │ pause, resume, exec, dump …                            │
+//!      v                        └─┘                                                        v
+//!    exits                                                     dismissed, or no daemon: exits
+//! ```
+//!
+//! On entering Ended, in this order: the exit is recorded on disk; the daemon is told; clients are let go;
+//! what is left in the cgroup is killed, the root unmounted, the cgroup removed.
+//!
+//! Invariants: the overlay is mounted in the shim's private mount namespace, so the host sees nothing of it
+//! and it goes with the shim; the shim is outside of the container's cgroup (it would be frozen with it);
+//! nothing the container or a client does can make it wait. It never parses what a user typed: the daemon did.
+//!
+//! Processes of an exec are the shim's children; their orphans go to the container's init, or to the host's
+//! when the container shares its pid namespace, so pidfds suffice and SIGCHLD is not used.
+//!
+//! Not here: what is said on the socket ([`protocol`]), streams ([`stdio`]), dump and restore
+//! ([`checkpoint`]).
 
+pub mod checkpoint;
 pub mod detach;
 pub mod log;
 pub mod protocol;
 pub mod stdio;
 
-use std::os::fd::BorrowedFd;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use rustix::net::SocketAddrUnix;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::UnshareFlags;
+
+use super::cgroup::{Cgroup, OomNotifier};
+use super::spec::{NamespaceKind, Process, Spec};
+use super::sys::process::{self, unshare};
+use super::sys::{signal, terminal};
+use super::{Cause, Error, Exit, Launch, init, rootfs};
+use log::Log;
+use protocol::{Call, Client, CriuPlace, Event, Hello, Message, Outcome, Request};
+use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
 
 /// `argv[0]` of a shim.
 pub const NAME: &str = "dewar-shim";
 /// The socket in the run directory on which a later daemon finds the shim.
 pub const SOCKET: &str = "shim.sock";
-/// The [`Launch`](super::Launch) in the run directory.
+/// The [`Launch`] in the run directory.
 pub const LAUNCH: &str = "launch.json";
 /// The mount point of the root filesystem in the run directory.
 pub const ROOTFS: &str = "rootfs";
 
-/// The address of the shim whose run directory is `dir`, which is open for as long as the address is used.
+/// How long output is awaited after its process has ended: a grandchild may hold the pipe for ever.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the daemon may leave messages unread before its connection is given up.
+const SEND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A shim's main. Standard input is the control socket; arguments only serve to tell shims apart.
+pub fn main(_args: &[OsString]) -> ExitCode {
+    match Shim::prepare() {
+        Ok(mut shim) => shim.run(),
+        Err(error) => {
+            eprintln!("dewar-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The container, while it lives.
+struct Container {
+    launch: Launch,
+    cgroup: Cgroup,
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    oom: Option<OomNotifier>,
+    oom_killed: bool,
+    paused: bool,
+    /// A dump without leave_running took it.
+    checkpointed: bool,
+    /// Its first process has ended with this code.
+    ended: Option<(i32, Instant)>,
+    pid_namespace: bool,
+}
+
+/// A process started by exec.
+struct ExecProcess {
+    id: String,
+    pidfd: Option<OwnedFd>,
+    pid: i32,
+    stdio: Stdio,
+    ended: Option<(i32, Instant)>,
+}
+
+/// Everything the loop owns.
+struct Shim {
+    control: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
+    id: Option<String>,
+    container: Option<Container>,
+    stdio: Stdio,
+    execs: Vec<ExecProcess>,
+    exit: Option<Exit>,
+    done: bool,
+}
+
+/// What a descriptor in the poll set is.
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    Control,
+    Listener,
+    Init,
+    Oom,
+    Exec(usize),
+    Stdio(Port),
+    ExecStdio(usize, Port),
+}
+
+/// Descriptors to wait for, and what each is.
+#[derive(Default)]
+struct PollSet<'a> {
+    fds: Vec<PollFd<'a>>,
+    tokens: Vec<Token>,
+}
+
+impl<'a> PollSet<'a> {
+    fn add(&mut self, fd: BorrowedFd<'a>, flags: PollFlags, token: Token) {
+        self.fds.push(PollFd::from_borrowed_fd(fd, flags));
+        self.tokens.push(token);
+    }
+}
+
+fn failed(op: &str, object: impl AsRef<Path>, cause: impl Into<Cause>) -> Error {
+    Error { op: op.to_owned(), object: object.as_ref().display().to_string(), cause: cause.into() }
+}
+
+fn refused(op: &str, object: &str, reason: &str) -> Error {
+    Error { op: op.to_owned(), object: object.to_owned(), cause: Cause::Refused(reason.to_owned()) }
+}
+
+impl Shim {
+    /// Takes the control socket and leaves the daemon's session and mount namespace.
+    fn prepare() -> Result<Shim, Error> {
+        let inherited = io::stdin();
+        let kind = rustix::net::sockopt::socket_type(&inherited);
+        if kind != Ok(SocketType::SEQPACKET) {
+            return Err(refused("start", "shim", "standard input is no control socket"));
+        }
+        let control = inherited.as_fd().try_clone_to_owned();
+        let control = control.map_err(|error| failed("keep", "the control socket", error))?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        let null = null.map_err(|errno| failed("open", "/dev/null", errno))?;
+        rustix::stdio::dup2_stdin(&null).map_err(|errno| failed("open", "/dev/null", errno))?;
+        // Fails only for a process group's leader, which a shim started from a shell would be.
+        let _ = rustix::process::setsid();
+        let _ = rustix::process::chdir("/");
+        unshare(UnshareFlags::NEWNS).map_err(|error| failed("leave", "the mount namespace", error))?;
+        // Slave, not private: what the host unmounts must not be held here.
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave).map_err(|errno| failed("detach mounts of", "/", errno))?;
+        Ok(Shim {
+            control: Some(control),
+            listener: None,
+            id: None,
+            container: None,
+            stdio: Stdio::new(false, false, None),
+            execs: Vec::new(),
+            exit: None,
+            done: false,
+        })
+    }
+
+    fn run(&mut self) -> ExitCode {
+        self.greet();
+        let mut buffer = [0_u8; CHUNK_BYTES];
+        while !self.done {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    eprintln!("dewar-shim: wait for events: {error}");
+                    return ExitCode::FAILURE;
+                }
+            };
+            for (token, flags) in ready {
+                self.handle(token, flags, &mut buffer);
+            }
+            self.settle(&mut buffer);
+        }
+        ExitCode::SUCCESS
+    }
+
+    fn wait(&self) -> io::Result<Vec<(Token, PollFlags)>> {
+        let now = Instant::now();
+        let mut set = PollSet::default();
+        for (fd, token) in [(&self.control, Token::Control), (&self.listener, Token::Listener)] {
+            if let Some(fd) = fd {
+                set.add(fd.as_fd(), PollFlags::IN, token);
+            }
+        }
+        if let Some(container) = &self.container {
+            if let Some(pidfd) = &container.pidfd {
+                set.add(pidfd.as_fd(), PollFlags::IN, Token::Init);
+            }
+            if let Some(oom) = &container.oom {
+                set.add(oom.as_fd(), PollFlags::IN, Token::Oom);
+            }
+        }
+        self.stdio.register(now, |fd, flags, port| set.add(fd, flags, Token::Stdio(port)));
+        for (at, exec) in self.execs.iter().enumerate() {
+            if let Some(pidfd) = &exec.pidfd {
+                set.add(pidfd.as_fd(), PollFlags::IN, Token::Exec(at));
+            }
+            exec.stdio.register(now, |fd, flags, port| set.add(fd, flags, Token::ExecStdio(at, port)));
+        }
+        let drains = self.container.iter().filter_map(|container| container.ended);
+        let drains = drains.chain(self.execs.iter().filter_map(|exec| exec.ended));
+        let deadline = drains
+            .map(|(_, ended)| ended + DRAIN)
+            .filter(|_| self.exit.is_none())
+            .chain(self.stdio.deadline())
+            .chain(self.execs.iter().filter_map(|exec| exec.stdio.deadline()))
+            .min();
+        let timeout = deadline.map(|at| {
+            let left = at.saturating_duration_since(now) + Duration::from_millis(1);
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match rustix::event::poll(&mut set.fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = set.tokens.into_iter().zip(set.fds.iter().map(PollFd::revents));
+        Ok(ready.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    fn handle(&mut self, token: Token, flags: PollFlags, buffer: &mut [u8; CHUNK_BYTES]) {
+        match token {
+            Token::Control => self.serve(),
+            Token::Listener => self.accept(),
+            Token::Init => self.reap_init(),
+            Token::Oom => self.oom_signalled(),
+            Token::Exec(at) => {
+                let exec = &mut self.execs[at];
+                if exec.ended.is_none() && exec.pidfd.take().is_some() {
+                    exec.ended = Some((reap(exec.pid), Instant::now()));
+                }
+            }
+            Token::Stdio(port) => {
+                if self.stdio.ready(port, flags, buffer) == stdio::Outcome::Detached {
+                    self.say(&Message::Event(Event::Detached { exec: None }));
+                }
+            }
+            Token::ExecStdio(at, port) => {
+                if self.execs[at].stdio.ready(port, flags, buffer) == stdio::Outcome::Detached {
+                    let exec = Some(self.execs[at].id.clone());
+                    self.say(&Message::Event(Event::Detached { exec }));
+                }
+            }
+        }
+    }
+
+    /// Follows up on what has ended. Execs first: their exits are told before the container's.
+    fn settle(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        let now = Instant::now();
+        let init_ended = self.container.as_ref().is_some_and(|container| container.ended.is_some());
+        let mut at = 0;
+        while at < self.execs.len() {
+            let exec = &mut self.execs[at];
+            if let Some((code, since)) = exec.ended {
+                exec.stdio.drain_ended_process(buffer);
+                if exec.stdio.output_ended() || now >= since + DRAIN {
+                    let mut exec = self.execs.remove(at);
+                    exec.stdio.end_output();
+                    self.say(&Message::Event(Event::ExecExited { exec: exec.id, code }));
+                    exec.stdio.close_clients();
+                    continue;
+                }
+            }
+            at += 1;
+        }
+        if init_ended && self.exit.is_none() {
+            self.stdio.drain_ended_process(buffer);
+            let container = self.container.as_ref().expect("it has ended, so it was there");
+            let (_, since) = container.ended.expect("checked above");
+            if self.stdio.output_ended() || now >= since + DRAIN {
+                self.end();
+            }
+        }
+        if self.control.is_none() && (self.exit.is_some() || self.container.is_none()) {
+            self.done = true;
+        }
+    }
+
+    fn greet(&mut self) {
+        let hello = Hello {
+            version: protocol::VERSION,
+            id: self.id.clone(),
+            pid: self.container.as_ref().map(|container| container.pid),
+            paused: self.container.as_ref().is_some_and(|container| container.paused),
+            execs: self.execs.iter().map(|exec| exec.id.clone()).collect(),
+            exit: self.exit.clone(),
+        };
+        self.say(&Message::Hello(hello));
+    }
+
+    /// Tells the daemon. One that does not read for long is treated as gone: another will come.
+    fn say(&mut self, message: &Message) {
+        let Some(control) = &self.control else { return };
+        let started = Instant::now();
+        loop {
+            match protocol::send(control, message, &[], SendFlags::DONTWAIT) {
+                Ok(()) => return,
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && started.elapsed() < SEND_PATIENCE =>
+                {
+                    let mut fds = [PollFd::new(control, PollFlags::OUT)];
+                    let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                    let _ = rustix::event::poll(&mut fds, Some(&wait));
+                }
+                Err(_) => {
+                    self.control = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        if let Ok(connection) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC) {
+            self.control = Some(connection);
+            self.greet();
+        }
+    }
+
+    fn serve(&mut self) {
+        let Some(control) = &self.control else { return };
+        match protocol::receive::<Request>(control, RecvFlags::DONTWAIT) {
+            Ok(Some((request, fds))) => {
+                let Request { id, call } = request;
+                let launches = matches!(call, Call::Launch { .. } | Call::Thaw { .. });
+                let outcome = match self.call(call, fds) {
+                    Ok(pid) => Outcome::Done { pid },
+                    Err(error) => Outcome::Failed(error.into()),
+                };
+                let fatal = launches && matches!(outcome, Outcome::Failed(_));
+                self.say(&Message::Answer { id, outcome });
+                self.done |= fatal;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(None) => self.control = None,
+            Err(error) => {
+                eprintln!("dewar-shim: the daemon's message: {error}");
+                self.control = None;
+            }
+        }
+    }
+
+    fn call(&mut self, call: Call, mut fds: Vec<OwnedFd>) -> Result<Option<i32>, Error> {
+        match call {
+            Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(Some),
+            Call::Thaw { run_dir, dir, criu, clients } => {
+                self.launch(&run_dir, Some((dir, criu)), clients, fds).map(Some)
+            }
+            Call::Attach { exec, client } => {
+                let stream =
+                    fds.pop().ok_or_else(|| refused("attach", "client", "no stream came with it"))?;
+                if self.exit.is_some() {
+                    return Err(refused("attach to", "container", "it has ended"));
+                }
+                self.stdio_of(exec.as_deref())?.attach(client, stream);
+                Ok(None)
+            }
+            Call::Exec { exec, privileged, client } => self.exec(exec, privileged, client, fds).map(Some),
+            Call::Resize { exec, height, width } => {
+                let stdio = self.stdio_of(exec.as_deref())?;
+                let console =
+                    stdio.console().ok_or_else(|| refused("resize", "terminal", "there is none"))?;
+                terminal::set_size(console, terminal::Size { rows: height, columns: width })
+                    .map_err(|error| failed("resize", "terminal", error))?;
+                Ok(None)
+            }
+            Call::Signal { exec, signal, all } => self.signal(exec.as_deref(), signal, all).map(|()| None),
+            Call::CloseStdin { exec } => {
+                self.stdio_of(exec.as_deref())?.close_stdin();
+                Ok(None)
+            }
+            Call::Pause {} => {
+                let container = self.running()?;
+                container.cgroup.freeze()?;
+                container.paused = true;
+                Ok(None)
+            }
+            Call::Resume {} => {
+                let container = self.running()?;
+                container.cgroup.thaw()?;
+                container.paused = false;
+                Ok(None)
+            }
+            Call::Dump { dir, leave_running, criu } => self.dump(&dir, leave_running, &criu).map(|()| None),
+            Call::Dismiss {} => {
+                if self.container.is_some() && self.exit.is_none() {
+                    return Err(refused("dismiss", "shim", "its container still runs"));
+                }
+                self.done = true;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The container, unless it has ended.
+    fn running(&mut self) -> Result<&mut Container, Error> {
+        match &mut self.container {
+            Some(container) if container.ended.is_none() => Ok(container),
+            _ => Err(refused("find", "container", "it is not running")),
+        }
+    }
+
+    fn stdio_of(&mut self, exec: Option<&str>) -> Result<&mut Stdio, Error> {
+        let Some(id) = exec else { return Ok(&mut self.stdio) };
+        let found = self.execs.iter_mut().find(|exec| exec.id == id);
+        found.map(|exec| &mut exec.stdio).ok_or_else(|| refused("find", "exec", "it is not running"))
+    }
+
+    fn launch(
+        &mut self,
+        run_dir: &Path,
+        thaw: Option<(PathBuf, CriuPlace)>,
+        clients: Vec<Client>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<i32, Error> {
+        if self.container.is_some() {
+            return Err(refused("launch", "container", "this shim already has one"));
+        }
+        if clients.len() != fds.len() {
+            return Err(refused("attach", "clients", "not every client came with a stream"));
+        }
+        let path = run_dir.join(LAUNCH);
+        let text = std::fs::read(&path).map_err(|error| failed("read", &path, error))?;
+        let launch: Launch = serde_json::from_slice(&text)
+            .map_err(|error| failed("read", &path, Cause::Refused(error.to_string())))?;
+        drop(text);
+        self.id = Some(launch.id.clone());
+        let log = match &launch.stdio.log {
+            None => None,
+            Some(config) => {
+                Some(Log::open(config.clone()).map_err(|error| failed("open log", &config.path, error))?)
+            }
+        };
+        self.stdio = Stdio::new(launch.stdio.terminal, launch.stdio.stdin_once, log);
+        for (client, stream) in clients.into_iter().zip(fds) {
+            self.stdio.attach(client, stream);
+        }
+        self.listener = Some(listen(run_dir)?);
+        // The last life's record must not be taken for this one's.
+        match std::fs::remove_file(&launch.exit_file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &launch.exit_file, error));
+            }
+            _ => {}
+        }
+        let root = run_dir.join(ROOTFS);
+        rootfs::mount(&launch.overlay, &root)?;
+        let container = match &thaw {
+            None => start(launch, &root, &mut self.stdio),
+            Some((dir, criu)) => checkpoint::thaw(launch, &root, dir, criu, &mut self.stdio),
+        };
+        match container {
+            Ok(container) => {
+                let pid = container.pid;
+                self.container = Some(container);
+                Ok(pid)
+            }
+            Err(error) => {
+                // Goes with the mount namespace too, but not before the daemon may want the layers back.
+                unmount(&root);
+                let _ = std::fs::remove_file(run_dir.join(SOCKET));
+                self.stdio.close_clients();
+                Err(error)
+            }
+        }
+    }
+
+    fn exec(
+        &mut self,
+        id: String,
+        privileged: bool,
+        client: Option<Client>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<i32, Error> {
+        let mut fds = fds.into_iter();
+        let text = fds.next().ok_or_else(|| refused("start", "exec", "no process came with it"))?;
+        let stream = fds.next();
+        let mut text = std::fs::File::from(text);
+        io::Seek::rewind(&mut text).map_err(|error| failed("read", "the process", error))?;
+        let process: Process = serde_json::from_reader(io::BufReader::new(text))
+            .map_err(|error| refused("read", "the process", &error.to_string()))?;
+        if self.execs.iter().any(|exec| exec.id == id) {
+            return Err(refused("start", "exec", "one of that id is running"));
+        }
+        let container = self.running()?;
+        if container.paused {
+            return Err(refused("start", "exec", "the container is paused"));
+        }
+        let pid = container.pid;
+        let target = init::Target { pid, cgroup: &container.cgroup, spec: &container.launch.spec };
+        let wants_input = client.as_ref().is_some_and(|client| client.stdin);
+        let mut stdio = Stdio::new(process.terminal, true, None);
+        let (streams, ends) = plumb(process.terminal, wants_input)?;
+        let started = init::join(&target, &process, privileged, streams)?;
+        connect(&mut stdio, ends, started.console)?;
+        if let (Some(client), Some(stream)) = (client, stream) {
+            stdio.attach(client, stream);
+        }
+        let pid = started.pid;
+        self.execs.push(ExecProcess { id, pidfd: Some(started.pidfd), pid, stdio, ended: None });
+        Ok(pid)
+    }
+
+    fn signal(&mut self, exec: Option<&str>, number: i32, all: bool) -> Result<(), Error> {
+        let sent = |result: io::Result<()>, object: &str| match result {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(failed("signal", object, error)),
+            // It ended meanwhile: its exit is on the way.
+            _ => Ok(()),
+        };
+        if let Some(id) = exec {
+            let exec = self.execs.iter().find(|exec| exec.id == id);
+            let pidfd = exec.and_then(|exec| exec.pidfd.as_ref());
+            let pidfd = pidfd.ok_or_else(|| refused("signal", "exec", "it is not running"))?;
+            return sent(signal::send(pidfd.as_fd(), number), "exec");
+        }
+        let container = self.running()?;
+        if all {
+            for pid in container.cgroup.pids()? {
+                sent(signal::kill(pid, number), "process")?;
+            }
+        } else if let Some(pidfd) = &container.pidfd {
+            sent(signal::send(pidfd.as_fd(), number), "container")?;
+        }
+        if number == libc::SIGKILL && container.paused {
+            // A frozen process takes no signal, not even this one.
+            container.cgroup.thaw()?;
+            container.paused = false;
+        }
+        Ok(())
+    }
+
+    fn dump(&mut self, dir: &Path, leave_running: bool, criu: &CriuPlace) -> Result<(), Error> {
+        let Some(container) = self.container.as_mut().filter(|container| container.ended.is_none()) else {
+            return Err(refused("freeze", "container", "it is not running"));
+        };
+        checkpoint::dump(container, &self.stdio, dir, leave_running, criu)?;
+        container.checkpointed = !leave_running;
+        Ok(())
+    }
+
+    fn reap_init(&mut self) {
+        let Some(container) = &mut self.container else { return };
+        if container.pidfd.take().is_none() {
+            return;
+        }
+        container.ended = Some((reap(container.pid), Instant::now()));
+        if !container.pid_namespace {
+            // Without a pid namespace of its own nothing else ends with it.
+            let _ = container.cgroup.kill_all();
+        }
+    }
+
+    fn oom_signalled(&mut self) {
+        let Some(container) = &mut self.container else { return };
+        if container.oom.as_mut().is_some_and(OomNotifier::struck) {
+            container.oom_killed = true;
+            self.say(&Message::Event(Event::Oom {}));
+        }
+    }
+
+    /// Records the exit, tells it, cleans up.
+    fn end(&mut self) {
+        self.stdio.end_output();
+        // The notification may come later than the death it explains.
+        self.oom_signalled();
+        let Some(container) = &mut self.container else { return };
+        let Some((code, _)) = container.ended else { return };
+        let exit = Exit {
+            code,
+            oom_killed: container.oom_killed,
+            finished_at: stdio::timestamp(),
+            checkpointed: container.checkpointed,
+        };
+        if let Err(error) = record(&exit, &container.launch.exit_file, container.launch.durable) {
+            // The daemon still learns it from us; only a daemon that is not there would not.
+            eprintln!("dewar-shim: {error}");
+        }
+        self.exit = Some(exit.clone());
+        let clean = self.clean_up();
+        self.say(&Message::Event(Event::Exited(exit)));
+        if let Err(error) = clean {
+            eprintln!("dewar-shim: {error}");
+        }
+        self.stdio.close_clients();
+    }
+
+    fn clean_up(&mut self) -> Result<(), Error> {
+        let Some(container) = &mut self.container else { return Ok(()) };
+        container.oom = None;
+        unmount(&container.launch.run_dir.join(ROOTFS));
+        checkpoint::unstage(&container.launch.run_dir);
+        if container.paused {
+            let _ = container.cgroup.thaw();
+        }
+        container.cgroup.kill_all()?;
+        container.cgroup.remove()
+    }
+}
+
+impl Container {
+    /// Takes over what was started.
+    fn new(launch: Launch, cgroup: Cgroup, pid: i32, pidfd: OwnedFd) -> Container {
+        let oom = cgroup.oom_notifier().ok();
+        let pid_namespace = has_namespace(&launch.spec, NamespaceKind::Pid);
+        Container {
+            launch,
+            cgroup,
+            pid,
+            pidfd: Some(pidfd),
+            oom,
+            oom_killed: false,
+            paused: false,
+            checkpointed: false,
+            ended: None,
+            pid_namespace,
+        }
+    }
+}
+
+fn has_namespace(spec: &Spec, kind: NamespaceKind) -> bool {
+    spec.linux.namespaces.iter().any(|namespace| namespace.kind == kind)
+}
+
+/// Starts the container's command.
+fn start(launch: Launch, root: &Path, stdio: &mut Stdio) -> Result<Container, Error> {
+    let created = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
+    let cgroup = created.cgroup;
+    let mut begin = || -> Result<init::Started, Error> {
+        let (streams, ends) = plumb(launch.stdio.terminal, launch.stdio.open_stdin)?;
+        let mut started = init::start(&launch, root, &cgroup, streams)?;
+        connect(stdio, ends, started.console.take())?;
+        Ok(started)
+    };
+    match begin() {
+        Ok(started) => Ok(Container::new(launch, cgroup, started.pid, started.pidfd)),
+        Err(error) => {
+            let _ = cgroup.kill_all();
+            let _ = cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+/// The process's streams and our ends of them; a terminal's come when the process has made it.
+fn plumb(terminal: bool, open_stdin: bool) -> Result<(init::Streams, Option<Ends>), Error> {
+    if terminal {
+        return Ok((init::Streams::Terminal, None));
+    }
+    let pipes = plumb_pipes(open_stdin)?;
+    let streams = init::Streams::Pipes { stdin: pipes.stdin, stdout: pipes.stdout, stderr: pipes.stderr };
+    Ok((streams, Some(pipes.ends)))
+}
+
+/// Pipes for a process: its ends, and ours.
+struct Pipes {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    ends: Ends,
+}
+
+fn plumb_pipes(open_stdin: bool) -> Result<Pipes, Error> {
+    let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("make", "a pipe", errno));
+    let ours = |end: OwnedFd| -> Result<OwnedFd, Error> {
+        rustix::io::ioctl_fionbio(&end, true).map_err(|errno| failed("make", "a pipe", errno))?;
+        Ok(end)
+    };
+    let (stdin, our_stdin) = match open_stdin {
+        true => {
+            let (read, write) = pipe()?;
+            (Some(read), Some(ours(write)?))
+        }
+        false => (None, None),
+    };
+    let (our_stdout, stdout) = pipe()?;
+    let (our_stderr, stderr) = pipe()?;
+    let ends = Ends::Pipes { stdin: our_stdin, stdout: ours(our_stdout)?, stderr: ours(our_stderr)? };
+    Ok(Pipes { stdin, stdout, stderr, ends })
+}
+
+fn connect(stdio: &mut Stdio, ends: Option<Ends>, console: Option<OwnedFd>) -> Result<(), Error> {
+    let ends = match (ends, console) {
+        (Some(ends), _) => ends,
+        (None, Some(master)) => {
+            rustix::io::ioctl_fionbio(&master, true).map_err(|errno| failed("use", "the terminal", errno))?;
+            Ends::Console(master)
+        }
+        (None, None) => return Err(refused("use", "the terminal", "the process made none")),
+    };
+    stdio.connect(ends);
+    Ok(())
+}
+
+/// Reaps a child whose pidfd says it has ended.
+fn reap(pid: i32) -> i32 {
+    match process::wait(pid) {
+        Ok(ended) => ended.code,
+        // Nobody else reaps: this is a kernel that lost our child.
+        Err(_) => 255,
+    }
+}
+
+/// Writes the exit where a later daemon finds it: whole, or not at all.
+fn record(exit: &Exit, path: &Path, durable: bool) -> Result<(), Error> {
+    let write = || -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        let mut file = std::fs::File::create(&new)?;
+        io::Write::write_all(&mut file, &serde_json::to_vec(exit)?)?;
+        if durable {
+            file.sync_all()?;
+        }
+        std::fs::rename(&new, path)?;
+        if durable && let Some(dir) = path.parent() {
+            std::fs::File::open(dir)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().map_err(|error| failed("record the exit in", path, error))
+}
+
+/// Binds the socket in `run_dir`. The directory is addressed by descriptor: a socket's path is short.
+fn listen(run_dir: &Path) -> Result<OwnedFd, Error> {
+    let bind = || -> rustix::io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(run_dir, dir, Mode::empty())?;
+        rustix::net::bind(&socket, &socket_address(dir.as_fd())?)?;
+        rustix::net::listen(&socket, 4)?;
+        Ok(socket)
+    };
+    bind().map_err(|errno| failed("listen on", run_dir.join(SOCKET), errno))
+}
+
+/// The address of the shim whose run directory is `dir`.
 pub fn socket_address(dir: BorrowedFd<'_>) -> rustix::io::Result<SocketAddrUnix> {
     use std::os::fd::AsRawFd;
     SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
 }
+
+/// Unmounts if something is mounted; lazily if something still holds it.
+fn unmount(at: &Path) {
+    if rustix::mount::unmount(at, UnmountFlags::empty()) == Err(rustix::io::Errno::BUSY) {
+        let _ = rustix::mount::unmount(at, UnmountFlags::DETACH);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 
 pub mod bpf;
 pub mod fd;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod process;

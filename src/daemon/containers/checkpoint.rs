@@ -1,0 +1,226 @@
+//! Checkpoints of a container: written whole or not at all, listed, restored, deleted.
+//!
+//! ```text
+//! <name>.partial/   made new; the shim and CRIU write into it        (a crash leaves this: swept)
+//!      │ checkpoint.json written last
+//!      ▼ rename
+//! <name>/           images/ rootfs.tar shm.tar dump.log descriptors.json checkpoint.json
+//! ```
+//!
+//! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
+//! the old layer is deleted only when the restored processes run.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::container::Container;
+use super::create::now;
+use super::lifecycle;
+use super::state::Action;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::names::CheckpointId;
+use crate::daemon::state_dir::{self, Durability};
+use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
+use crate::runtime::{Dump, Thaw, layer};
+
+/// `checkpoint.json`: what must hold for the images to be thawed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    pub name: String,
+    pub container_id: String,
+    pub container_name: String,
+    /// The image below the saved layer; another one would not fit.
+    pub image_id: String,
+    /// UTC, RFC 3339 with nanoseconds.
+    pub created: String,
+    pub kernel: String,
+    pub architecture: String,
+    /// The dewar that wrote it.
+    pub engine: String,
+}
+
+const MANIFEST: &str = "checkpoint.json";
+
+/// Where a container's checkpoints are: its own directory, or one the caller names.
+fn directory(container: &Container, custom: &str) -> Result<PathBuf> {
+    if custom.is_empty() {
+        Ok(container.dir.join("checkpoints"))
+    } else if custom.starts_with('/') {
+        Ok(PathBuf::from(custom))
+    } else {
+        Err(Error::invalid(format!("checkpoint directory {custom:?}: not an absolute path")))
+    }
+}
+
+/// Freezes a running container to disk.
+///
+/// # Errors
+/// Conflict when it does not run or the name is taken; System with CRIU's reason when it cannot be frozen:
+/// the container then runs on and nothing is left on disk.
+pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &CheckpointCreate) -> Result<()> {
+    let id = CheckpointId::parse(&request.checkpoint_id)?;
+    let parent = directory(container, &request.checkpoint_dir)?;
+    let attempt = || format!("Cannot checkpoint container {}", container.name());
+    let _action = container.begin();
+    let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
+    let record = container.record();
+    if record.host_config.auto_remove && request.exit && request.checkpoint_dir.is_empty() {
+        return Err(Error::conflict(format!(
+            "{}: it was started with --rm and would take the checkpoint with it: use --leave-running or --checkpoint-dir",
+            attempt()
+        )));
+    }
+    let target = parent.join(id.as_str());
+    if target.symlink_metadata().is_ok() {
+        return Err(Error::conflict(format!(
+            "checkpoint with name {id} already exists for container {}",
+            container.name()
+        )));
+    }
+    state_dir::make_dir(&parent, 0o700)?;
+    let partial = parent.join(format!("{id}.partial"));
+    // Left by a daemon that died in the middle; the action lock says that nobody is writing it now.
+    state_dir::remove_tree(&partial)?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&partial)
+        .map_err(|cause| Error::system(format!("{}: create directory {partial:?}", attempt()), cause))?;
+    let dump = Dump { dir: partial.clone(), leave_running: !request.exit };
+    let write = || -> Result<()> {
+        sandbox.dump(dump)?;
+        let uname = rustix::system::uname();
+        let manifest = Manifest {
+            name: id.to_string(),
+            container_id: container.id.clone(),
+            container_name: record.name.clone(),
+            image_id: record.image_id.clone(),
+            created: now(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            architecture: uname.machine().to_string_lossy().into_owned(),
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
+        fs::rename(&partial, &target)
+            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+    };
+    if let Err(error) = write() {
+        // The first failure is the one to tell; the next attempt or start sweeps what stays.
+        let _ = state_dir::remove_tree(&partial);
+        return Err(error.during(attempt()));
+    }
+    let mut attributes = record.event_attributes();
+    attributes.insert("checkpoint".to_owned(), id.to_string());
+    engine.events.publish("container", "checkpoint", &container.id, attributes);
+    if request.exit {
+        // Compat: after `checkpoint create`, `docker ps` must not show it running any more.
+        container
+            .wait_until(Some(std::time::Duration::from_secs(10)), |inner| !inner.record.state.is_alive());
+    }
+    Ok(())
+}
+
+/// The checkpoints there are, by name; half-made ones and strangers are passed over.
+pub fn list(container: &Container, custom: &str) -> Result<Vec<CheckpointSummary>> {
+    let dir = directory(container, custom)?;
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(Error::system(format!("list checkpoints in {dir:?}"), cause)),
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| CheckpointId::parse(name).is_ok() && dir.join(name).join(MANIFEST).is_file())
+        .collect();
+    names.sort();
+    Ok(names.into_iter().map(|name| CheckpointSummary { name }).collect())
+}
+
+/// The directory of a whole checkpoint, and what it says of itself.
+fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathBuf, Manifest)> {
+    let dir = directory(container, custom)?.join(id.as_str());
+    if !dir.join(MANIFEST).is_file() {
+        return Err(Error::not_found(format!(
+            "checkpoint {id} does not exist for container {}",
+            container.name()
+        )));
+    }
+    let manifest = state_dir::load(&dir.join(MANIFEST))?;
+    Ok((dir, manifest))
+}
+
+/// Deletes one.
+pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
+    let id = CheckpointId::parse(id)?;
+    let _action = container.begin();
+    let (dir, _) = find(container, &id, custom)?;
+    // Renamed first: a removal cut short must not leave something that looks whole.
+    let doomed = dir.with_file_name(format!("{id}.partial"));
+    state_dir::remove_tree(&doomed)?;
+    fs::rename(&dir, &doomed).map_err(|cause| Error::system(format!("remove checkpoint {id}"), cause))?;
+    state_dir::remove_tree(&doomed)
+}
+
+/// Thaws a stopped container where it was: memory, writable layer and /dev/shm.
+///
+/// # Errors
+/// NotFound for an unknown checkpoint; Conflict when the container runs or the image is another; System
+/// with CRIU's reason. The container and its layer are then as they were.
+pub fn restore(engine: &Arc<Engine>, container: &Arc<Container>, id: &str, custom: &str) -> Result<()> {
+    let id = CheckpointId::parse(id)?;
+    let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
+    let _action = container.begin();
+    container.lock().check(Action::Restore)?;
+    let (dir, manifest) = find(container, &id, custom)?;
+    let record = container.record();
+    if manifest.image_id != record.image_id {
+        return Err(Error::conflict(format!(
+            "{}: it was taken over image {}, the container has {}",
+            attempt(),
+            manifest.image_id,
+            record.image_id
+        )));
+    }
+    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+    if manifest.architecture != machine {
+        return Err(Error::conflict(format!(
+            "{}: it was taken on {}, this is {machine}",
+            attempt(),
+            manifest.architecture
+        )));
+    }
+    let fresh = record.layer.wrapping_add(1);
+    let fresh_dir = container.layer_dir(fresh);
+    let bring_back = || -> Result<()> {
+        state_dir::remove_tree(&fresh_dir)?;
+        let upper = fresh_dir.join("upper");
+        state_dir::make_dir(&upper, 0o755)?;
+        state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
+        unpack(&dir.join("rootfs.tar"), &upper)?;
+        lifecycle::start_locked(engine, container, Action::Restore, Some((Thaw { dir: dir.clone() }, fresh)))
+    };
+    match bring_back() {
+        Ok(()) => {
+            // It runs on the new layer; the old one is only space.
+            if let Err(error) = state_dir::remove_tree(&container.layer_dir(record.layer)) {
+                log::warn!("{error}");
+            }
+            Ok(())
+        }
+        Err(error) => {
+            let _ = state_dir::remove_tree(&fresh_dir);
+            Err(error.during(attempt()))
+        }
+    }
+}
+
+fn unpack(tar: &Path, upper: &Path) -> Result<()> {
+    let file = fs::File::open(tar).map_err(|cause| Error::system(format!("open {tar:?}"), cause))?;
+    layer::unpack(std::io::BufReader::new(file), upper, layer::Limits::default())?;
+    Ok(())
+}

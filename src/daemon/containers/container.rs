@@ -1,0 +1,294 @@
+//! One container: what is on disk about it, and what lives only as long as the daemon.
+//!
+//! Locks, in the order they are taken: `action` (one state-changing request at a time; held across the
+//! kernel's work), then `inner` (short, never across a system call that can block). Readers take `inner`
+//! only. An exit takes `inner` alone and so never waits for a request.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::exec::ExecState;
+use super::state::{self, Action, Denied, State};
+use crate::daemon::error::{Error, Result};
+use crate::daemon::state_dir::{self, Durability};
+use crate::http::api::container::{ContainerConfig, HostConfig, MountPoint};
+use crate::runtime::{Attachment, Sandbox};
+
+/// `container.json`: everything that outlives the daemon.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Record {
+    /// 64 hex digits.
+    pub id: String,
+    /// Without the leading `/`.
+    pub name: String,
+    /// UTC, RFC 3339 with nanoseconds.
+    pub created: String,
+    /// The image's id, `sha256:…`.
+    pub image_id: String,
+    /// The first word of the command, and the others.
+    pub path: String,
+    pub args: Vec<String>,
+    /// Merged with the image's.
+    pub config: ContainerConfig,
+    /// As given, defaults filled in.
+    pub host_config: HostConfig,
+    pub mounts: Vec<MountPoint>,
+    pub state: State,
+    /// The container's process as the host sees it; 0 when there is none.
+    pub pid: i32,
+    pub exit_code: i32,
+    /// Why the last start failed.
+    pub error: String,
+    pub oom_killed: bool,
+    /// RFC 3339; empty for never.
+    pub started_at: String,
+    pub finished_at: String,
+    pub restart_count: i64,
+    /// Stopped or killed by a request: `unless-stopped` leaves it alone.
+    pub manually_stopped: bool,
+    /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
+    pub layer: u32,
+}
+
+/// A container in the daemon's memory.
+#[derive(Debug)]
+pub struct Container {
+    pub id: String,
+    /// `containers/<id>` under the data root.
+    pub dir: PathBuf,
+    /// Held by the one request that is changing the state.
+    pub action: Mutex<()>,
+    inner: Mutex<Inner>,
+    changed: Condvar,
+}
+
+/// What [`Container::lock`] guards.
+#[derive(Debug, Default)]
+pub struct Inner {
+    pub record: Record,
+    /// The living form, while there is one.
+    pub sandbox: Option<Arc<Sandbox>>,
+    /// Between the request to start and its outcome: an exit waits until it is known.
+    pub is_starting: bool,
+    /// Attached before there was a process.
+    pub pending: Vec<Attachment>,
+    pub execs: BTreeMap<String, ExecState>,
+    waiters: Vec<(WaitFor, Sender<Outcome>)>,
+    /// When the current run began, for the restart policy's back-off.
+    pub run_began: Option<std::time::Instant>,
+    /// The restart policy's current pause in milliseconds.
+    pub backoff_ms: u64,
+}
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitFor {
+    NextExit,
+    Removed,
+}
+
+/// What a waiter is told.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub exit_code: i32,
+    pub error: Option<String>,
+}
+
+impl Container {
+    pub fn new(dir: PathBuf, record: Record) -> Container {
+        Container {
+            id: record.id.clone(),
+            dir,
+            action: Mutex::new(()),
+            inner: Mutex::new(Inner { record, ..Inner::default() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The container's state, for a moment.
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A handler that panicked while holding it changed fields one by one, each valid by itself.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the right to change the state; blocks while another request has it.
+    pub fn begin(&self) -> MutexGuard<'_, ()> {
+        self.action.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the state changed to whoever waits for it.
+    pub fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done` holds, at most `timeout`; returns whether it does.
+    pub fn wait_until(&self, timeout: Option<std::time::Duration>, done: impl Fn(&Inner) -> bool) -> bool {
+        let inner = self.lock();
+        match timeout {
+            None => {
+                let _inner = self
+                    .changed
+                    .wait_while(inner, |inner| !done(inner))
+                    .unwrap_or_else(PoisonError::into_inner);
+                true
+            }
+            Some(timeout) => {
+                let (_inner, outcome) = self
+                    .changed
+                    .wait_timeout_while(inner, timeout, |inner| !done(inner))
+                    .unwrap_or_else(PoisonError::into_inner);
+                !outcome.timed_out()
+            }
+        }
+    }
+
+    /// A copy of what is on disk about it.
+    pub fn record(&self) -> Record {
+        self.lock().record.clone()
+    }
+
+    /// The name in messages: the container's own, never the id alone.
+    pub fn name(&self) -> String {
+        self.lock().record.name.clone()
+    }
+
+    /// The writable layer's directory.
+    pub fn layer_dir(&self, layer: u32) -> PathBuf {
+        self.dir.join(format!("rw-{layer}"))
+    }
+
+    /// Where the shim writes what the container says.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("{}-json.log", self.id))
+    }
+
+    /// Where the shim records the exit.
+    pub fn exit_path(&self) -> PathBuf {
+        self.dir.join("exit.json")
+    }
+
+    /// Writes the record; the caller holds the lock, so that the last change is the last written.
+    pub fn save(&self, inner: &Inner) -> Result<()> {
+        state_dir::save(&self.dir.join("container.json"), &inner.record, inner.record.durability())
+    }
+}
+
+impl Record {
+    /// `--rm` containers do not outlive their run: nothing about them needs to survive a power cut.
+    pub fn durability(&self) -> Durability {
+        if self.host_config.auto_remove { Durability::Renamed } else { Durability::Synced }
+    }
+
+    /// The attributes of every event about it.
+    pub fn event_attributes(&self) -> BTreeMap<String, String> {
+        let mut attributes = self.config.labels.clone();
+        attributes.insert("image".to_owned(), self.config.image.clone());
+        attributes.insert("name".to_owned(), self.name.clone());
+        attributes
+    }
+}
+
+impl Inner {
+    /// Whether `action` may be taken now; the refusal carries Docker's class and text.
+    pub fn check(&self, action: Action) -> Result<State> {
+        state::next(self.record.state, action).map_err(|denied| self.refusal(action, denied))
+    }
+
+    fn refusal(&self, action: Action, denied: Denied) -> Error {
+        let (id, name) = (&self.record.id, &self.record.name);
+        // Compat: Docker's texts; scripts and SDK tests look for parts of them.
+        let reason = match (action, denied) {
+            (_, Denied::AlreadyRunning) => {
+                return Error::not_modified(format!("container {name:?} is already running"));
+            }
+            (_, Denied::AlreadyStopped) => {
+                return Error::not_modified(format!("container {name:?} is not running"));
+            }
+            (Action::Start | Action::Restore, Denied::IsPaused) => {
+                "cannot start a paused container, try unpause instead".to_owned()
+            }
+            (Action::Start | Action::Restore, Denied::IsRemoving) => {
+                "container is marked for removal and cannot be started".to_owned()
+            }
+            (Action::Restore, Denied::IsRunning) => {
+                format!("cannot restore container {name:?}: it is running: stop it first")
+            }
+            (Action::Remove, Denied::IsRunning) => format!(
+                "cannot remove container \"/{name}\": container is running: stop the container before removing or force remove"
+            ),
+            (Action::Remove, Denied::IsPaused) => {
+                format!("cannot remove container \"/{name}\": container is paused and must be unpaused first")
+            }
+            (Action::Remove, Denied::IsRemoving) => {
+                format!("removal of container {name} is already in progress")
+            }
+            (Action::Kill, Denied::NotRunning) => {
+                format!("cannot kill container: {name}: container {id} is not running")
+            }
+            (Action::Exec, Denied::IsPaused) => {
+                format!("container {name} is paused, unpause the container before exec")
+            }
+            (Action::Attach, Denied::IsPaused) => {
+                format!("container {name} is paused, unpause the container before attach")
+            }
+            (Action::Checkpoint, Denied::IsPaused) => {
+                format!("cannot checkpoint container {name}: it is paused: unpause it first")
+            }
+            (Action::Checkpoint, Denied::NotRunning) => {
+                format!("cannot checkpoint container {name}: container {id} is not running")
+            }
+            (_, Denied::NotRunning) => format!("container {id} is not running"),
+            (_, Denied::IsRunning) => format!("container {id} is running"),
+            (_, Denied::IsPaused) => format!("container {id} is paused"),
+            (_, Denied::AlreadyPaused) => format!("container {name} is already paused"),
+            (_, Denied::NotPaused) => format!("container {name} is not paused"),
+            (_, Denied::IsRestarting) => {
+                format!("container {id} is restarting, wait until the container is running")
+            }
+            (_, Denied::IsRemoving) => format!("container {id} is marked for removal"),
+            (_, Denied::IsDead) => format!("container {id} is dead: remove it"),
+        };
+        Error::conflict(reason)
+    }
+
+    /// Registers a waiter; dropping the receiver is forgotten at the next outcome.
+    pub fn wait_for(&mut self, what: WaitFor) -> Receiver<Outcome> {
+        let (sender, receiver) = channel();
+        self.waiters.push((what, sender));
+        receiver
+    }
+
+    /// Tells the waiters of an exit.
+    pub fn release_exit(&mut self, outcome: &Outcome) {
+        self.release(outcome, |what| what == WaitFor::NextExit);
+    }
+
+    /// Tells everyone: the container is gone, or could not be removed.
+    pub fn release_all(&mut self, outcome: &Outcome) {
+        self.release(outcome, |_| true);
+    }
+
+    fn release(&mut self, outcome: &Outcome, which: impl Fn(WaitFor) -> bool) {
+        self.waiters.retain(|(what, sender)| {
+            if which(*what) {
+                // A waiter that has gone away needs no answer.
+                let _ = sender.send(outcome.clone());
+                false
+            } else {
+                true
+            }
+        });
+    }
+}
+
+/// A connected pair: one end for the client's pump, the other for the shim.
+pub fn stream_pair() -> Result<(std::os::unix::net::UnixStream, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()
+        .map_err(|cause| Error::system("create a socket pair for an attached client", cause))?;
+    Ok((ours, theirs.into()))
+}

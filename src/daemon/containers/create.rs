@@ -1,0 +1,515 @@
+//! `POST /containers/create`: a request is checked, merged with its image and written down.
+
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use super::container::{Container, Record};
+use super::{files, spec, state::State};
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::{names, state_dir};
+use crate::http::api::container::{
+    ContainerConfig, ContainerCreate, ContainerCreated, HostConfig, MountPoint, MountRequest,
+};
+use crate::http::api::image::ImageConfig;
+
+/// Docker's default size of /dev/shm.
+const DEFAULT_SHM_BYTES: i64 = 64 * 1024 * 1024;
+
+/// Said once per container: nothing is hidden from whoever expects a network.
+const NO_BRIDGE: &str = "The default bridge network is not available in this version of dewar: the container has \
+only a loopback interface. Use --network host for the host's network, or --network none to say so.";
+
+/// Creates a container. Nothing is left behind when it is refused.
+///
+/// # Errors
+/// InvalidParameter, NotFound (the image: clients pull on it), Conflict (the name).
+pub fn create(engine: &Arc<Engine>, name: &str, request: ContainerCreate) -> Result<ContainerCreated> {
+    let ContainerCreate { config, host_config, networking_config } = request;
+    if config.image.is_empty() {
+        return Err(Error::invalid("invalid config: no image specified"));
+    }
+    let image = engine.images.resolve(&config.image)?;
+    let id = names::new_id()?;
+    let mut warnings = Vec::new();
+    let mut record = Record {
+        id: id.clone(),
+        created: now(),
+        image_id: image.id.to_string(),
+        config: merge(config, &image.config.config),
+        host_config,
+        ..Record::default()
+    };
+    fill_defaults(&mut record, engine)?;
+    (record.path, record.args) = command(&record.config)?;
+    check_host_config(&record.host_config)?;
+    check_network(engine, &mut record, &networking_config, &mut warnings)?;
+    record.mounts = mount_points(&record)?;
+    spec::validate(&record)?;
+
+    record.name = if name.is_empty() {
+        engine.containers.reserve_generated(&id)?
+    } else {
+        let name = names::container_name(name)?;
+        engine.containers.reserve(name, &id)?;
+        name.to_owned()
+    };
+    let dir = engine.state_dir.container(&id);
+    let container = Arc::new(Container::new(dir, record));
+    if let Err(error) = write(&container) {
+        engine.containers.release(&container.name());
+        // The first failure is the one to tell; what cannot be removed now is swept at the next start.
+        let _ = state_dir::remove_tree(&container.dir);
+        return Err(error);
+    }
+    engine.containers.insert(Arc::clone(&container));
+    engine.events.publish("container", "create", &id, container.record().event_attributes());
+    Ok(ContainerCreated { id, warnings })
+}
+
+fn write(container: &Container) -> Result<()> {
+    state_dir::make_dir(&container.dir, 0o710)?;
+    let layer = container.layer_dir(0);
+    // The upper directory is the container's root directory: its mode is what processes see.
+    state_dir::make_dir(&layer.join("upper"), 0o755)?;
+    state_dir::make_dir(&layer.join("work"), 0o700)?;
+    let inner = container.lock();
+    files::write(&container.dir, &inner.record)?;
+    container.save(&inner)
+}
+
+/// The current time as Docker writes it.
+pub fn now() -> String {
+    format!("{:.9}", jiff::Timestamp::now())
+}
+
+/// The caller's configuration over the image's. Source: Docker's merge rules.
+fn merge(mut config: ContainerConfig, image: &ImageConfig) -> ContainerConfig {
+    if config.user.is_empty() {
+        config.user.clone_from(&image.user);
+    }
+    if config.working_dir.is_empty() {
+        config.working_dir.clone_from(&image.working_dir);
+    }
+    let given = std::mem::replace(&mut config.env, image.env.clone());
+    spec::merge_env(&mut config.env, &given);
+    let is_entrypoint_given = config.entrypoint.is_some();
+    match config.entrypoint.as_deref() {
+        None => config.entrypoint = image.entrypoint.clone(),
+        // `--entrypoint ""` asks for none.
+        Some([word]) if word.is_empty() => config.entrypoint = None,
+        Some(_) => {}
+    }
+    if config.cmd.as_ref().is_none_or(Vec::is_empty) && !is_entrypoint_given {
+        config.cmd = image.cmd.clone();
+    }
+    for (key, value) in &image.labels {
+        config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for port in image.exposed_ports.keys() {
+        config.exposed_ports.entry(port.clone()).or_default();
+    }
+    if config.stop_signal.as_ref().is_none_or(String::is_empty) {
+        config.stop_signal = image.stop_signal.clone().filter(|signal| !signal.is_empty());
+    }
+    config
+}
+
+fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
+    let host = &mut record.host_config;
+    let or = |field: &mut String, default: &str| {
+        if field.is_empty() {
+            *field = default.to_owned();
+        }
+    };
+    or(&mut host.restart_policy.name, "no");
+    or(&mut host.network_mode, "default");
+    or(&mut host.ipc_mode, "private");
+    or(&mut host.runtime, "dewar");
+    or(&mut host.log_config.kind, "json-file");
+    // Compat: Docker gives v1 hosts the host's cgroup namespace; a private one is what CRIU can restore and
+    // what v2 hosts get, so dewar's default is private everywhere.
+    or(&mut host.cgroupns_mode, "private");
+    if host.shm_size == 0 {
+        host.shm_size = DEFAULT_SHM_BYTES;
+    }
+    let limits = &mut host.resources;
+    if limits.memory > 0 && limits.memory_swap == 0 {
+        limits.memory_swap = limits.memory.saturating_mul(2);
+    }
+    limits.memory_swappiness = limits.memory_swappiness.filter(|value| *value != -1);
+    limits.pids_limit = limits.pids_limit.filter(|limit| *limit > 0);
+    limits.oom_kill_disable.get_or_insert(false);
+    for mode in [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode] {
+        if let Some(reference) = mode.strip_prefix("container:") {
+            *mode = format!("container:{}", engine.containers.get(reference)?.id);
+        }
+    }
+    if record.config.hostname.is_empty() {
+        record.config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        } else {
+            record.id[..12].to_owned()
+        };
+    }
+    if record.config.hostname.len() > 64 {
+        return Err(Error::invalid(format!(
+            "invalid hostname {:?}: longer than 64 bytes",
+            record.config.hostname
+        )));
+    }
+    record.state = State::Created;
+    Ok(())
+}
+
+/// Entry point and command, joined: the program and its arguments.
+fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
+    let mut words = config.entrypoint.iter().chain(&config.cmd).flatten().cloned();
+    match words.next() {
+        Some(path) if !path.is_empty() => Ok((path, words.collect())),
+        _ => Err(Error::invalid("no command specified")),
+    }
+}
+
+fn check_host_config(host: &HostConfig) -> Result<()> {
+    let policy = &host.restart_policy;
+    if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
+        return Err(Error::invalid(format!(
+            "invalid restart policy: unknown policy '{}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+            policy.name
+        )));
+    }
+    if policy.maximum_retry_count < 0 {
+        return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
+    }
+    if policy.maximum_retry_count > 0 && policy.name != "on-failure" {
+        return Err(Error::invalid(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+        ));
+    }
+    if host.auto_remove && policy.name != "no" {
+        return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
+    }
+    match host.log_config.kind.as_str() {
+        "json-file" | "none" => {}
+        other => {
+            return Err(Error::invalid(format!(
+                "logger: no log driver named '{other}' is registered: this version has json-file and none"
+            )));
+        }
+    }
+    log_file(host)?;
+    if !matches!(host.runtime.as_str(), "dewar" | "runc" | "io.containerd.runc.v2") {
+        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
+    }
+    if host.shm_size < 0 {
+        return Err(Error::invalid("SHM size can not be less than 0"));
+    }
+    if !(-1000..=1000).contains(&host.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            host.oom_score_adj
+        )));
+    }
+    match host.ipc_mode.as_str() {
+        "private" | "shareable" | "host" | "none" => {}
+        mode if mode.starts_with("container:") => {}
+        mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
+    }
+    match host.pid_mode.as_str() {
+        "" | "host" => {}
+        mode if mode.starts_with("container:") => {}
+        mode => return Err(Error::invalid(format!("invalid PID mode: {mode}"))),
+    }
+    if !matches!(host.uts_mode.as_str(), "" | "host") {
+        return Err(Error::invalid(format!("invalid UTS mode: {}", host.uts_mode)));
+    }
+    if !matches!(host.cgroupns_mode.as_str(), "private" | "host") {
+        return Err(Error::invalid(format!("invalid CgroupNS mode: {}", host.cgroupns_mode)));
+    }
+    if !matches!(host.userns_mode.as_str(), "" | "host") {
+        return Err(Error::invalid(format!("invalid USER mode: {}", host.userns_mode)));
+    }
+    if host.resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
+        return Err(Error::invalid("could not select device driver: this version of dewar has none"));
+    }
+    for key in host.sysctls.keys() {
+        let is_ipc = key.starts_with("kernel.msg")
+            || key.starts_with("kernel.sem")
+            || key.starts_with("kernel.shm")
+            || key.starts_with("fs.mqueue.");
+        let is_net = key.starts_with("net.");
+        if key.contains("..") || key.contains('/') || !(is_ipc || is_net) {
+            return Err(Error::invalid(format!("sysctl \"{key}\" is not in a separate kernel namespace")));
+        }
+        if is_net && host.network_mode == "host" {
+            return Err(Error::invalid(format!("sysctl \"{key}\" not allowed in host network namespace")));
+        }
+        if is_ipc && host.ipc_mode == "host" {
+            return Err(Error::invalid(format!("sysctl \"{key}\" not allowed in host ipc namespace")));
+        }
+    }
+    Ok(())
+}
+
+/// The log file's limits from the driver's options; `None` for the driver `none`.
+pub fn log_file(host: &HostConfig) -> Result<Option<(Option<u64>, u32)>> {
+    if host.log_config.kind == "none" {
+        return Ok(None);
+    }
+    let (mut max_size, mut max_files) = (None, 1);
+    for (key, value) in &host.log_config.config {
+        let invalid = || Error::invalid(format!("invalid value for log-opt {key}: {value:?}"));
+        match key.as_str() {
+            "max-size" => max_size = parse_size(value).ok_or_else(invalid)?,
+            "max-file" => max_files = value.parse().ok().filter(|count| *count >= 1).ok_or_else(invalid)?,
+            // Accepted for the labels' sake, written by no driver yet: details are read from the record.
+            "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
+            _ => return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver"))),
+        }
+    }
+    Ok(Some((max_size, max_files)))
+}
+
+/// `10m`; `-1` is unlimited. The outer `None` is a syntax error.
+fn parse_size(text: &str) -> Option<Option<u64>> {
+    if text == "-1" {
+        return Some(None);
+    }
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor: u64 = match &lower[digits.len()..] {
+        "" | "b" => 1,
+        "k" | "kb" => 1 << 10,
+        "m" | "mb" => 1 << 20,
+        "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|size| *size > 0).map(Some)
+}
+
+fn check_network(
+    engine: &Engine,
+    record: &mut Record,
+    networking: &crate::http::api::container::NetworkingConfig,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
+    let host = &mut record.host_config;
+    match host.network_mode.as_str() {
+        "none" | "host" => {}
+        "default" | "bridge" => {
+            host.network_mode = "bridge".to_owned();
+            warnings.push(NO_BRIDGE.to_owned());
+            if !host.port_bindings.is_empty() || host.publish_all_ports {
+                return Err(Error::not_implemented(
+                    "publish ports: this version of dewar has no bridge network: use --network host",
+                ));
+            }
+        }
+        mode if mode.starts_with("container:") => {
+            let id = &mode["container:".len()..];
+            if id == record.id {
+                return Err(Error::invalid("cannot join own network namespace"));
+            }
+            engine.containers.get(id)?;
+        }
+        mode => return Err(Error::not_found(format!("network {mode} not found"))),
+    }
+    let known = ["default", "bridge", "none", "host"];
+    if let Some(network) = networking.endpoints_config.keys().find(|name| !known.contains(&name.as_str())) {
+        return Err(Error::not_found(format!("network {network} not found")));
+    }
+    Ok(())
+}
+
+/// Binds, `--mount` and `-v` as one list, each destination once.
+fn mount_points(record: &Record) -> Result<Vec<MountPoint>> {
+    let host = &record.host_config;
+    let mut points: Vec<MountPoint> = Vec::new();
+    for bind in host.binds.iter().flatten() {
+        points.push(parse_bind(bind)?);
+    }
+    for request in &host.mounts {
+        points.push(mount_request(request)?);
+    }
+    if host.volumes_from.as_ref().is_some_and(|from| !from.is_empty()) {
+        return Err(Error::not_implemented("--volumes-from: this version of dewar has no volumes"));
+    }
+    for (at, point) in points.iter().enumerate() {
+        let taken = points[..at].iter().any(|other| other.destination == point.destination)
+            || host.tmpfs.contains_key(&point.destination);
+        if taken {
+            return Err(Error::invalid(format!("Duplicate mount point: {}", point.destination)));
+        }
+    }
+    for destination in host.tmpfs.keys() {
+        destination_path(destination)?;
+    }
+    Ok(points)
+}
+
+/// An absolute path below the root, `.` and `..` resolved by their letters.
+fn destination_path(text: &str) -> Result<String> {
+    let invalid =
+        |why: &str| Error::invalid(format!("invalid mount config: invalid mount path: '{text}' {why}"));
+    if !text.starts_with('/') {
+        return Err(invalid("mount path must be absolute"));
+    }
+    let mut clean = std::path::PathBuf::from("/");
+    for part in Path::new(text).components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean == Path::new("/") {
+        return Err(Error::invalid("invalid volume specification: destination can't be '/'"));
+    }
+    Ok(clean.to_string_lossy().into_owned())
+}
+
+/// `source:destination[:mode]`.
+fn parse_bind(bind: &str) -> Result<MountPoint> {
+    let invalid = |why: &str| Error::invalid(format!("invalid volume specification: '{bind}'{why}"));
+    let parts: Vec<&str> = bind.split(':').collect();
+    let (source, destination, mode) = match parts[..] {
+        [source, destination] => (source, destination, ""),
+        [source, destination, mode] => (source, destination, mode),
+        _ => return Err(invalid("")),
+    };
+    if !source.starts_with('/') {
+        if names::is_name(source) {
+            return Err(Error::not_implemented(format!(
+                "use volume {source:?}: this version of dewar has no named volumes: bind a host directory"
+            )));
+        }
+        return Err(invalid(": source must be an absolute path or a volume name"));
+    }
+    let mut point = MountPoint {
+        kind: "bind".to_owned(),
+        source: source.to_owned(),
+        destination: destination_path(destination)?,
+        mode: mode.to_owned(),
+        rw: true,
+        propagation: "rprivate".to_owned(),
+        ..MountPoint::default()
+    };
+    for word in mode.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "ro" => point.rw = false,
+            "rw" => {}
+            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
+                point.propagation = word.to_owned();
+            }
+            // Labels of SELinux, and hints for other platforms: nothing to do here.
+            "z" | "Z" | "nocopy" | "consistent" | "cached" | "delegated" => {}
+            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+        }
+    }
+    Ok(point)
+}
+
+fn mount_request(request: &MountRequest) -> Result<MountPoint> {
+    let destination = destination_path(&request.target)?;
+    let mut point = MountPoint {
+        kind: request.kind.clone(),
+        source: request.source.clone(),
+        destination,
+        rw: !request.read_only,
+        ..MountPoint::default()
+    };
+    match request.kind.as_str() {
+        "bind" => {
+            if !request.source.starts_with('/') {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
+                    request.source
+                )));
+            }
+            let options = request.bind_options.clone().unwrap_or_default();
+            point.propagation =
+                if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            if !Path::new(&request.source).exists() {
+                if !options.create_mountpoint {
+                    return Err(Error::invalid(format!(
+                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                        request.source
+                    )));
+                }
+                state_dir::make_dir(Path::new(&request.source), 0o755)?;
+            }
+        }
+        "tmpfs" => {
+            let options = request.tmpfs_options.clone().unwrap_or_default();
+            let mut words: Vec<String> = Vec::new();
+            if options.size_bytes > 0 {
+                words.push(format!("size={}", options.size_bytes));
+            }
+            if options.mode != 0 {
+                words.push(format!("mode={:o}", options.mode));
+            }
+            words.extend(options.options.iter().map(|option| option.join("=")));
+            if request.read_only {
+                words.push("ro".to_owned());
+            }
+            point.mode = words.join(",");
+        }
+        "volume" => {
+            return Err(Error::not_implemented("mount a volume: this version of dewar has no named volumes"));
+        }
+        other => {
+            return Err(Error::invalid(format!("invalid mount config: mount type unknown: \"{other}\"")));
+        }
+    }
+    Ok(point)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_parse_and_refuse_what_docker_refuses() {
+        let bind = parse_bind("/a:/b/../c:ro,z").unwrap();
+        assert_eq!((bind.source.as_str(), bind.destination.as_str(), bind.rw), ("/a", "/c", false));
+        for bad in ["/a", "/a:b", "/a:/", "/a:/b:nonsense", "a/b:/c", "/a:/b:ro:x"] {
+            assert!(parse_bind(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_entrypoint_given_drops_the_images_command() {
+        let image = ImageConfig {
+            entrypoint: Some(vec!["/e".to_owned()]),
+            cmd: Some(vec!["c".to_owned()]),
+            ..ImageConfig::default()
+        };
+        let run = |entrypoint: Option<Vec<&str>>, cmd: Option<Vec<&str>>| {
+            let words =
+                |list: Option<Vec<&str>>| list.map(|list| list.into_iter().map(str::to_owned).collect());
+            let config = ContainerConfig {
+                entrypoint: words(entrypoint),
+                cmd: words(cmd),
+                ..ContainerConfig::default()
+            };
+            command(&merge(config, &image)).map(|(path, args)| format!("{path} {}", args.join(" ")))
+        };
+        assert_eq!(run(None, None).unwrap(), "/e c");
+        assert_eq!(run(None, Some(vec!["d"])).unwrap(), "/e d");
+        assert_eq!(run(Some(vec!["/x"]), None).unwrap(), "/x ");
+        assert_eq!(run(Some(vec![""]), Some(vec!["d"])).unwrap(), "d ");
+        assert_eq!(run(Some(vec![""]), None).unwrap_err().message, "no command specified");
+    }
+
+    #[test]
+    fn log_sizes_have_units() {
+        assert_eq!(parse_size("10m"), Some(Some(10 << 20)));
+        assert_eq!(parse_size("-1"), Some(None));
+        for bad in ["", "x", "10q", "0", "99999999999999999999g"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+    }
+}

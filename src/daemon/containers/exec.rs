@@ -1,0 +1,231 @@
+//! Further processes in a running container: created, then started once, then remembered for a while.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::attach::{Attached, detach_keys};
+use super::container::{Container, stream_pair};
+use super::spec;
+use super::state::Action;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::names;
+use crate::http::api::exec::{ExecCreate, ExecInspect, ExecStart, ProcessConfig};
+use crate::runtime::{Attachment, Cause, Exec};
+
+/// How long the outcome of a finished exec can be asked for. Source: Docker sweeps every five minutes.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// How long a resize waits for a process that is being started.
+const RESIZE_WAIT: Duration = Duration::from_secs(10);
+
+/// One exec.
+#[derive(Debug)]
+pub struct ExecState {
+    pub request: ExecCreate,
+    pub phase: Phase,
+    pub pid: i32,
+}
+
+/// Where an exec stands.
+#[derive(Debug)]
+pub enum Phase {
+    Created,
+    Running,
+    Ended { code: i32, at: Instant },
+}
+
+impl ExecState {
+    /// The container's end is the end of every process in it.
+    pub fn end_with_container(&mut self) {
+        if matches!(self.phase, Phase::Running) {
+            // Source: killed by the kernel with the pid namespace.
+            self.phase = Phase::Ended { code: 137, at: Instant::now() };
+        }
+    }
+
+    fn is_forgettable(&self) -> bool {
+        matches!(self.phase, Phase::Ended { at, .. } if at.elapsed() > REMEMBERED)
+    }
+}
+
+fn attributes(container: &Container, exec_id: &str) -> std::collections::BTreeMap<String, String> {
+    let mut attributes = container.record().event_attributes();
+    attributes.insert("execID".to_owned(), exec_id.to_owned());
+    attributes
+}
+
+/// Writes down what is to be run; nothing runs yet.
+pub fn create(engine: &Engine, container: &Arc<Container>, request: ExecCreate) -> Result<String> {
+    if request.cmd.is_empty() {
+        return Err(Error::invalid("No exec command specified"));
+    }
+    if request.attach_stdin && request.tty {
+        detach_keys(Some(&request.detach_keys))?;
+    }
+    let id = names::new_id()?;
+    let action = format!("exec_create: {}", request.cmd.join(" "));
+    let mut inner = container.lock();
+    inner.check(Action::Exec)?;
+    spec::exec_process(&inner.record, &request)?;
+    let mut forgotten = Vec::new();
+    inner.execs.retain(|exec_id, exec| {
+        let keep = !exec.is_forgettable();
+        if !keep {
+            forgotten.push(exec_id.clone());
+        }
+        keep
+    });
+    inner.execs.insert(id.clone(), ExecState { request, phase: Phase::Created, pid: 0 });
+    drop(inner);
+    forgotten.iter().for_each(|exec_id| engine.containers.forget_exec(exec_id));
+    engine.containers.insert_exec(&id, &container.id);
+    engine.events.publish("container", &action, &container.id, attributes(container, &id));
+    Ok(id)
+}
+
+/// The container an exec belongs to.
+pub fn container_of(engine: &Engine, exec_id: &str) -> Result<Arc<Container>> {
+    engine
+        .containers
+        .of_exec(exec_id)
+        .ok_or_else(|| Error::not_found(format!("No such exec instance: {exec_id}")))
+}
+
+/// An exec that may be started, and the client's end of its streams.
+pub struct Ready {
+    container: Arc<Container>,
+    exec: Exec,
+    /// `None` for a detached one.
+    pub attached: Option<Attached>,
+}
+
+/// Claims an exec for its one start. What can be refused is refused here, before the connection is taken
+/// over; [`Ready::run`] starts it.
+pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Ready> {
+    let container = container_of(engine, exec_id)?;
+    let mut inner = container.lock();
+    inner.check(Action::Exec)?;
+    let record = inner.record.clone();
+    let exec = inner
+        .execs
+        .get_mut(exec_id)
+        .ok_or_else(|| Error::not_found(format!("No such exec instance: {exec_id}")))?;
+    match exec.phase {
+        Phase::Created => {}
+        Phase::Running => return Err(Error::conflict(format!("exec {exec_id} is already running"))),
+        Phase::Ended { .. } => return Err(Error::conflict(format!("exec {exec_id} has already run"))),
+    }
+    if start.console_size.is_some() {
+        exec.request.console_size = start.console_size;
+    }
+    let request = exec.request.clone();
+    let process = spec::exec_process(&record, &request)?;
+    let (attached, attachment) = if start.detach {
+        (None, None)
+    } else {
+        let (stream, theirs) = stream_pair()?;
+        let attachment = Attachment {
+            stream: theirs,
+            stdin: request.attach_stdin,
+            stdout: request.attach_stdout,
+            stderr: request.attach_stderr,
+            detach_keys: if request.tty { detach_keys(Some(&request.detach_keys))? } else { Vec::new() },
+        };
+        (Some(Attached { stream, is_terminal: request.tty }), Some(attachment))
+    };
+    exec.phase = Phase::Running;
+    drop(inner);
+    let exec = Exec { id: exec_id.to_owned(), process, privileged: request.privileged, attachment };
+    Ok(Ready { container, exec, attached })
+}
+
+impl Ready {
+    /// Starts the process. On failure the exec has ended with 126 or 127, and the error's text is what the
+    /// client is shown in the stream.
+    pub fn run(self, engine: &Engine) -> Result<()> {
+        let Ready { container, exec, .. } = self;
+        let (id, command) = (exec.id.clone(), exec.process.args.join(" "));
+        let sandbox = super::lifecycle::sandbox(&container, Action::Exec)?;
+        match sandbox.exec(exec) {
+            Ok(pid) => {
+                let mut inner = container.lock();
+                if let Some(exec) = inner.execs.get_mut(&id) {
+                    exec.pid = pid;
+                }
+                drop(inner);
+                container.notify();
+                engine.events.publish(
+                    "container",
+                    &format!("exec_start: {command}"),
+                    &container.id,
+                    attributes(&container, &id),
+                );
+                Ok(())
+            }
+            Err(error) => {
+                let code = match &error.cause {
+                    Cause::Command(command) => i32::from(command.exit_code),
+                    _ => 126,
+                };
+                ended(engine, &container, &id, code);
+                Err(Error::invalid(format!("OCI runtime exec failed: {error}")))
+            }
+        }
+    }
+}
+
+/// An exec's process ended.
+pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
+    {
+        let mut inner = container.lock();
+        let Some(exec) = inner.execs.get_mut(exec_id) else { return };
+        exec.phase = Phase::Ended { code, at: Instant::now() };
+    }
+    container.notify();
+    let mut attributes = attributes(container, exec_id);
+    attributes.insert("exitCode".to_owned(), code.to_string());
+    engine.events.publish("container", "exec_die", &container.id, attributes);
+}
+
+/// How an exec fares.
+pub fn inspect(engine: &Engine, exec_id: &str) -> Result<ExecInspect> {
+    let container = container_of(engine, exec_id)?;
+    let inner = container.lock();
+    let exec = inner
+        .execs
+        .get(exec_id)
+        .ok_or_else(|| Error::not_found(format!("No such exec instance: {exec_id}")))?;
+    let mut command = exec.request.cmd.iter().cloned();
+    Ok(ExecInspect {
+        id: exec_id.to_owned(),
+        running: matches!(exec.phase, Phase::Running),
+        exit_code: match exec.phase {
+            Phase::Ended { code, .. } => Some(code),
+            _ => None,
+        },
+        process_config: ProcessConfig {
+            tty: exec.request.tty,
+            entrypoint: command.next().unwrap_or_default(),
+            arguments: command.collect(),
+            privileged: exec.request.privileged,
+            user: exec.request.user.clone(),
+        },
+        open_stdin: exec.request.attach_stdin,
+        open_stderr: exec.request.attach_stderr,
+        open_stdout: exec.request.attach_stdout,
+        can_remove: false,
+        container_id: container.id.clone(),
+        detach_keys: exec.request.detach_keys.clone(),
+        pid: exec.pid,
+    })
+}
+
+/// Sets the size of an exec's terminal, waiting for its process where it is being started.
+pub fn resize(engine: &Engine, exec_id: &str, height: u16, width: u16) -> Result<()> {
+    let container = container_of(engine, exec_id)?;
+    container.wait_until(Some(RESIZE_WAIT), |inner| {
+        inner.execs.get(exec_id).is_none_or(|exec| exec.pid != 0 || matches!(exec.phase, Phase::Ended { .. }))
+    });
+    let sandbox = super::lifecycle::sandbox(&container, Action::Exec)?;
+    Ok(sandbox.resize(Some(exec_id), height, width)?)
+}

@@ -1,0 +1,116 @@
+//! `inspect`: everything known about one container.
+
+use std::collections::BTreeMap;
+
+use super::container::{Container, Record};
+use super::exec::Phase;
+use super::list::network_name;
+use super::state::State;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::Result;
+use crate::http::api::container::{
+    ContainerInspect, ContainerState, EndpointSettings, GraphDriver, NetworkSettings,
+};
+
+/// How Docker writes "never".
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Describes a container.
+pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Result<ContainerInspect> {
+    let (record, execs) = {
+        let inner = container.lock();
+        let running: Vec<String> = inner
+            .execs
+            .iter()
+            .filter(|(_, exec)| matches!(exec.phase, Phase::Running))
+            .map(|(id, _)| id.clone())
+            .collect();
+        (inner.record.clone(), (!running.is_empty()).then_some(running))
+    };
+    let overlay = super::rootfs::overlay(engine, container, &record)?;
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let lower: Vec<String> = overlay.lower.iter().map(|dir| text(dir)).collect();
+    let size = with_size.then(|| size_rw(container, &record));
+    Ok(ContainerInspect {
+        id: record.id.clone(),
+        created: record.created.clone(),
+        path: record.path.clone(),
+        args: record.args.clone(),
+        state: state(&record),
+        image: record.image_id.clone(),
+        resolv_conf_path: text(&container.dir.join("resolv.conf")),
+        hostname_path: text(&container.dir.join("hostname")),
+        hosts_path: text(&container.dir.join("hosts")),
+        log_path: if record.host_config.log_config.kind == "none" {
+            String::new()
+        } else {
+            text(&container.log_path())
+        },
+        name: format!("/{}", record.name),
+        restart_count: record.restart_count,
+        driver: "overlay2".to_owned(),
+        platform: "linux".to_owned(),
+        exec_ids: execs,
+        graph_driver: GraphDriver {
+            name: "overlay2".to_owned(),
+            data: BTreeMap::from([
+                ("LowerDir".to_owned(), lower.join(":")),
+                ("UpperDir".to_owned(), text(&overlay.upper)),
+                ("WorkDir".to_owned(), text(&overlay.work)),
+            ]),
+        },
+        size_rw: size,
+        size_root_fs: size,
+        mounts: record.mounts.clone(),
+        network_settings: NetworkSettings {
+            sandbox_key: text(&engine.state_dir.netns(&record.id)),
+            ports: record.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect(),
+            networks: networks(&record),
+            ..NetworkSettings::default()
+        },
+        config: record.config,
+        host_config: record.host_config,
+        ..ContainerInspect::default()
+    })
+}
+
+fn state(record: &Record) -> ContainerState {
+    let time = |text: &String| if text.is_empty() { NEVER.to_owned() } else { text.clone() };
+    ContainerState {
+        status: record.state.name().to_owned(),
+        running: record.state.is_alive() || record.state == State::Restarting,
+        paused: record.state == State::Paused,
+        restarting: record.state == State::Restarting,
+        oom_killed: record.oom_killed,
+        dead: record.state == State::Dead,
+        pid: record.pid,
+        exit_code: record.exit_code,
+        error: record.error.clone(),
+        started_at: time(&record.started_at),
+        finished_at: time(&record.finished_at),
+    }
+}
+
+/// The one network a container is in; none when it shares another's.
+pub fn networks(record: &Record) -> BTreeMap<String, EndpointSettings> {
+    match network_name(record) {
+        "container" => BTreeMap::new(),
+        name => BTreeMap::from([(name.to_owned(), EndpointSettings::default())]),
+    }
+}
+
+/// Bytes in the writable layer. Files that vanish meanwhile are not counted.
+pub fn size_rw(container: &Container, record: &Record) -> i64 {
+    fn bytes(dir: &std::path::Path) -> i64 {
+        let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+        entries
+            .flatten()
+            .map(|entry| match entry.metadata() {
+                Ok(meta) if meta.is_dir() => bytes(&entry.path()),
+                Ok(meta) if meta.is_file() => i64::try_from(meta.len()).unwrap_or(i64::MAX),
+                _ => 0,
+            })
+            .fold(0, i64::saturating_add)
+    }
+    bytes(&container.layer_dir(record.layer).join("upper"))
+}

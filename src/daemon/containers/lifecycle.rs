@@ -1,0 +1,647 @@
+//! What changes a container's state: start, stop, kill, pause, remove, and the exit that nobody asked for.
+//!
+//! A request holds the container's `action` lock while the kernel works, so two of them never interleave;
+//! stop and kill do not take it, because they must be able to end a request that hangs. The end of a
+//! process arrives on a thread of its own ([`exited`]) and takes only the short lock.
+//!
+//! Order at an exit, which clients depend on: output delivered and exit on disk (the shim did that) →
+//! state and record → waiters → event `die` → kernel objects gone → restart or removal → waiters for the
+//! removal, after the name is free.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::container::{Container, Outcome, Record};
+use super::create::{log_file, now};
+use super::spec::Surroundings;
+use super::state::{Action, State};
+use super::{files, rootfs, spec};
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::state_dir;
+use crate::http::api::Class;
+use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, Stdio, Thaw, netns};
+
+/// Docker's default grace between the stop signal and the kill.
+const STOP_GRACE_SECS: i64 = 10;
+/// How long the kernel gets to end a killed process before the daemon gives up waiting.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+/// Source: Docker's restart back-off: 100 ms doubling to a minute, forgotten after a run of 10 s.
+const BACKOFF_FIRST_MS: u64 = 100;
+const BACKOFF_MOST_MS: u64 = 60_000;
+const BACKOFF_FORGET: Duration = Duration::from_secs(10);
+
+/// Starts a container that does not run.
+///
+/// # Errors
+/// NotModified when it runs; InvalidParameter (Docker's 400) when its command cannot be executed.
+pub fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let action = container.begin();
+    let result = start_locked(engine, container, Action::Start, None);
+    drop(action);
+    if result.is_err() {
+        remove_if_never_to_run(engine, container);
+    }
+    result
+}
+
+/// A container that was to remove itself and could not even start is removed, and its waiters told.
+fn remove_if_never_to_run(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let is_due = {
+        let inner = container.lock();
+        inner.record.host_config.auto_remove
+            && !inner.record.state.is_alive()
+            && !inner.record.error.is_empty()
+    };
+    if is_due && let Err(error) = remove(engine, container, false) {
+        log::warn!("remove container {:?} after its start failed: {error}", container.name());
+    }
+}
+
+/// The start itself; the caller holds the action lock. `thaw` brings a checkpoint and the writable layer
+/// that belongs to it.
+pub fn start_locked(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    action: Action,
+    thaw: Option<(Thaw, u32)>,
+) -> Result<()> {
+    let (mut record, pending) = {
+        let mut inner = container.lock();
+        inner.check(action)?;
+        inner.is_starting = true;
+        (inner.record.clone(), std::mem::take(&mut inner.pending))
+    };
+    let thawed = thaw.is_some();
+    let thaw = thaw.map(|(thaw, layer)| {
+        record.layer = layer;
+        thaw
+    });
+    let result = launch(engine, container, &record, thaw, pending);
+    let mut inner = container.lock();
+    inner.is_starting = false;
+    let outcome = match result {
+        Ok(sandbox) => {
+            let live = &mut inner.record;
+            live.layer = record.layer;
+            live.state = State::Running;
+            live.pid = sandbox.pid();
+            live.exit_code = 0;
+            live.error.clear();
+            live.oom_killed = false;
+            live.manually_stopped = false;
+            live.started_at = now();
+            inner.sandbox = Some(sandbox);
+            inner.run_began = Some(Instant::now());
+            // The container runs; that its record could not be written is worth a line, not its death. The
+            // next daemon finds it through its run directory.
+            if let Err(error) = container.save(&inner) {
+                log::error!("record the start of container {:?}: {error}", inner.record.name);
+            }
+            Ok(())
+        }
+        Err((exit_code, error)) => {
+            let live = &mut inner.record;
+            live.exit_code = exit_code;
+            live.error.clone_from(&error.message);
+            if let Err(error) = container.save(&inner) {
+                log::error!("record the failed start of container {:?}: {error}", inner.record.name);
+            }
+            Err(error)
+        }
+    };
+    let attributes = inner.record.event_attributes();
+    drop(inner);
+    container.notify();
+    if outcome.is_ok() {
+        if thawed {
+            engine.events.publish("container", "restore", &container.id, attributes.clone());
+        }
+        engine.events.publish("container", "start", &container.id, attributes);
+    }
+    outcome
+}
+
+/// Brings the container to life. The error comes with the exit code Docker records for it.
+fn launch(
+    engine: &Engine,
+    container: &Container,
+    record: &Record,
+    thaw: Option<Thaw>,
+    pending: Vec<Attachment>,
+) -> Result<Arc<Sandbox>, (i32, Error)> {
+    let prepared = prepare(engine, container, record).map_err(|error| (128, error))?;
+    let (launch, netns) = prepared;
+    let launched = match thaw {
+        None => engine.runtime.launch(launch, pending),
+        Some(thaw) => engine.runtime.thaw(launch, thaw, pending),
+    };
+    launched.map_err(|error| {
+        if let Some(path) = netns
+            && let Err(cleanup) = netns::remove(&path)
+        {
+            log::warn!("{cleanup}");
+        }
+        classify(container, error)
+    })
+}
+
+/// Docker's classes and texts for a start that failed: clients derive 125, 126 and 127 from the text.
+fn classify(container: &Container, error: runtime::Error) -> (i32, Error) {
+    match error.cause {
+        Cause::Command(command) => (
+            i32::from(command.exit_code),
+            Error::invalid(format!("failed to start container \"{}\": {command}", container.id)),
+        ),
+        _ => (128, Error::system(format!("failed to start container \"{}\"", container.id), error)),
+    }
+}
+
+/// Everything the runtime needs, and the network namespace made for it.
+fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(Launch, Option<PathBuf>)> {
+    let host = &record.host_config;
+    files::write(&container.dir, record)?;
+    for point in &record.mounts {
+        // Compat: Docker creates the host's side of a `-v` bind that is missing.
+        if point.kind == "bind" && std::fs::symlink_metadata(&point.source).is_err() {
+            state_dir::make_dir(std::path::Path::new(&point.source), 0o755)?;
+        }
+    }
+    let run_dir = engine.state_dir.run_dir(&container.id);
+    let mut joined = std::collections::BTreeMap::new();
+    let mut join = |mode: &str, kind: &'static str| -> Result<()> {
+        if let Some(id) = mode.strip_prefix("container:") {
+            joined.insert(kind, running_pid(engine, id)?);
+        }
+        Ok(())
+    };
+    join(&host.pid_mode, "pid")?;
+    join(&host.ipc_mode, "ipc")?;
+    join(&host.network_mode, "net")?;
+    let (namespace, made) = match (host.network_mode.as_str(), joined.get("net")) {
+        ("host", _) => (None, None),
+        (_, Some(pid)) => (Some(PathBuf::from(format!("/proc/{pid}/ns/net"))), None),
+        _ => {
+            let path = engine.state_dir.netns(&container.id);
+            netns::create(&path)?;
+            (Some(path.clone()), Some(path))
+        }
+    };
+    let around = Surroundings {
+        dir: container.dir.clone(),
+        rootfs: run_dir.join("rootfs"),
+        netns: namespace,
+        cgroup_parent: engine.config.cgroup_parent(),
+        joined,
+    };
+    let build = || -> Result<Launch> {
+        Ok(Launch {
+            id: container.id.clone(),
+            run_dir,
+            spec: spec::build(record, &around)?,
+            overlay: rootfs::overlay(engine, container, record)?,
+            stdio: Stdio {
+                terminal: record.config.tty,
+                open_stdin: record.config.open_stdin,
+                stdin_once: record.config.stdin_once,
+                log: log_file(host)?.map(|(max_size_bytes, max_files)| LogFile {
+                    path: container.log_path(),
+                    max_size_bytes,
+                    max_files,
+                }),
+            },
+            exit_file: container.exit_path(),
+            durable: !host.auto_remove,
+            reaper: host.init == Some(true),
+        })
+    };
+    match build() {
+        Ok(launch) => Ok((launch, made)),
+        Err(error) => {
+            if let Some(path) = made
+                && let Err(cleanup) = netns::remove(&path)
+            {
+                log::warn!("{cleanup}");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The process of a container whose namespace another one joins.
+fn running_pid(engine: &Engine, id: &str) -> Result<i32> {
+    let other = engine.containers.get(id)?;
+    let inner = other.lock();
+    if inner.record.state.is_alive() {
+        Ok(inner.record.pid)
+    } else {
+        Err(Error::conflict(format!(
+            "cannot join namespace of a non running container: container {id} is not running"
+        )))
+    }
+}
+
+/// The living form, or why there is none.
+pub fn sandbox(container: &Container, action: Action) -> Result<Arc<Sandbox>> {
+    let inner = container.lock();
+    inner.check(action)?;
+    inner
+        .sandbox
+        .clone()
+        .ok_or_else(|| Error::conflict(format!("container {} is not running", inner.record.id)))
+}
+
+/// The signal named by Docker's rules: with or without `SIG`, any case, or a number.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    runtime::signal::number(text).ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))
+}
+
+/// Asks the container to stop, and kills it when it has not within the grace.
+///
+/// Returns when the exit is recorded, so that what follows never sees it running.
+///
+/// # Errors
+/// NotModified when it does not run; System when it outlives the kill.
+pub fn stop(container: &Arc<Container>, signal: &str, timeout_secs: Option<i64>) -> Result<()> {
+    let (signal, grace) = {
+        let mut inner = container.lock();
+        inner.check(Action::Stop)?;
+        let given =
+            if signal.is_empty() { inner.record.config.stop_signal.clone() } else { Some(signal.to_owned()) };
+        let number = parse_signal(given.as_deref().unwrap_or("TERM"))?;
+        inner.record.manually_stopped = true;
+        if inner.record.state == State::Restarting {
+            inner.record.state = State::Exited;
+            let saved = container.save(&inner);
+            drop(inner);
+            container.notify();
+            return saved;
+        }
+        (number, timeout_secs.or(inner.record.config.stop_timeout).unwrap_or(STOP_GRACE_SECS))
+    };
+    let Some(sandbox) = container.lock().sandbox.clone() else { return Ok(()) };
+    let is_paused = container.lock().record.state == State::Paused;
+    if is_paused {
+        // A frozen process cannot obey: it is thawed first, as Docker does on v1.
+        thaw_for_signal(container, &sandbox);
+    }
+    let has_ended = |inner: &super::container::Inner| !inner.record.state.is_alive();
+    if sandbox.signal(signal, None).is_ok() {
+        let grace = u64::try_from(grace).ok().map(Duration::from_secs);
+        if container.wait_until(grace, has_ended) {
+            return Ok(());
+        }
+    }
+    kill_and_wait(container, &sandbox)
+}
+
+fn thaw_for_signal(container: &Container, sandbox: &Sandbox) {
+    match sandbox.resume() {
+        Ok(()) => {
+            let mut inner = container.lock();
+            if inner.record.state == State::Paused {
+                inner.record.state = State::Running;
+            }
+        }
+        // The signal is tried all the same; its own failure is the one that counts.
+        Err(error) => log::warn!("thaw container {:?} to signal it: {error}", container.name()),
+    }
+}
+
+fn kill_and_wait(container: &Container, sandbox: &Sandbox) -> Result<()> {
+    let killed = sandbox.signal(9, None);
+    if container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive()) {
+        return Ok(());
+    }
+    let cause = killed.err().map_or_else(|| "it outlived SIGKILL".to_owned(), |error| error.to_string());
+    Err(Error::system(format!("cannot stop container: {}", container.name()), cause))
+}
+
+/// Sends one signal.
+///
+/// # Errors
+/// Conflict when it does not run; InvalidParameter for an unknown signal.
+pub fn kill(engine: &Engine, container: &Arc<Container>, signal: &str) -> Result<()> {
+    let number = parse_signal(if signal.is_empty() { "KILL" } else { signal })?;
+    let sandbox = {
+        let mut inner = container.lock();
+        inner.check(Action::Kill)?;
+        let stop_signal = inner.record.config.stop_signal.clone();
+        let stop_signal = stop_signal.and_then(|name| parse_signal(&name).ok()).unwrap_or(15);
+        if number == 9 || number == stop_signal {
+            inner.record.manually_stopped = true;
+        }
+        inner.sandbox.clone()
+    };
+    let Some(sandbox) = sandbox else {
+        return Err(Error::conflict(format!("container {} is not running", container.id)));
+    };
+    let is_paused = container.lock().record.state == State::Paused;
+    sandbox
+        .signal(number, None)
+        .map_err(|error| Error::system(format!("cannot kill container: {}", container.name()), error))?;
+    if is_paused {
+        thaw_for_signal(container, &sandbox);
+    }
+    let mut attributes = container.record().event_attributes();
+    attributes.insert("signal".to_owned(), number.to_string());
+    engine.events.publish("container", "kill", &container.id, attributes);
+    if number == 9 {
+        // Compat: `kill; rm` must not meet a container that still runs.
+        container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive());
+    }
+    Ok(())
+}
+
+/// Freezes every process of the container.
+pub fn pause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
+    let _action = container.begin();
+    let sandbox = sandbox(container, Action::Pause)?;
+    sandbox.pause()?;
+    settle(engine, container, State::Running, State::Paused, "pause")
+}
+
+/// Lets them go on.
+pub fn unpause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
+    let _action = container.begin();
+    let sandbox = sandbox(container, Action::Unpause)?;
+    sandbox.resume()?;
+    settle(engine, container, State::Paused, State::Running, "unpause")
+}
+
+/// Records a change of state, unless the container ended meanwhile.
+fn settle(engine: &Engine, container: &Container, from: State, to: State, event: &str) -> Result<()> {
+    let mut inner = container.lock();
+    if inner.record.state == from {
+        inner.record.state = to;
+        container.save(&inner)?;
+    }
+    let attributes = inner.record.event_attributes();
+    drop(inner);
+    container.notify();
+    engine.events.publish("container", event, &container.id, attributes);
+    Ok(())
+}
+
+/// Stops and starts.
+pub fn restart(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    signal: &str,
+    timeout_secs: Option<i64>,
+) -> Result<()> {
+    let auto_remove = {
+        let mut inner = container.lock();
+        // The exit in between must not remove the container.
+        std::mem::replace(&mut inner.record.host_config.auto_remove, false)
+    };
+    let result = match stop(container, signal, timeout_secs) {
+        Err(error) if error.class != Class::NotModified => Err(error),
+        _ => match start(engine, container) {
+            Err(error) if error.class != Class::NotModified => Err(error),
+            _ => Ok(()),
+        },
+    };
+    container.lock().record.host_config.auto_remove = auto_remove;
+    result.map_err(|error| error.during(format!("Cannot restart container {}", container.name())))?;
+    engine.events.publish("container", "restart", &container.id, container.record().event_attributes());
+    Ok(())
+}
+
+/// Gives a container another name.
+pub fn rename(engine: &Engine, container: &Arc<Container>, name: &str) -> Result<()> {
+    if name.is_empty() {
+        return Err(Error::invalid("Neither old nor new names may be empty"));
+    }
+    let name = crate::daemon::names::container_name(name)?;
+    let old = container.name();
+    if old == name {
+        return Err(Error::invalid("Renaming a container with the same name as its current name"));
+    }
+    engine.containers.reserve(name, &container.id)?;
+    let mut inner = container.lock();
+    inner.record.name = name.to_owned();
+    if let Err(error) = container.save(&inner) {
+        inner.record.name = old;
+        drop(inner);
+        engine.containers.release(name);
+        return Err(error);
+    }
+    let mut attributes = inner.record.event_attributes();
+    drop(inner);
+    engine.containers.release(&old);
+    attributes.insert("oldName".to_owned(), format!("/{old}"));
+    engine.events.publish("container", "rename", &container.id, attributes);
+    Ok(())
+}
+
+/// Removes a container with everything it wrote.
+///
+/// # Errors
+/// Conflict when it runs and `force` is not given, or when its removal is under way.
+pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> Result<()> {
+    if force {
+        let sandbox = {
+            let mut inner = container.lock();
+            if inner.record.state.is_alive() {
+                inner.record.manually_stopped = true;
+                inner.sandbox.clone()
+            } else {
+                None
+            }
+        };
+        if let Some(sandbox) = sandbox {
+            if container.lock().record.state == State::Paused {
+                thaw_for_signal(container, &sandbox);
+            }
+            kill_and_wait(container, &sandbox).map_err(|error| {
+                error.during(format!("cannot remove container \"/{}\"", container.name()))
+            })?;
+            let mut attributes = container.record().event_attributes();
+            attributes.insert("signal".to_owned(), "9".to_owned());
+            engine.events.publish("container", "kill", &container.id, attributes);
+        }
+    }
+    {
+        let mut inner = container.lock();
+        inner.check(Action::Remove)?;
+        inner.record.state = State::Removing;
+        // A daemon that dies here finishes the removal at its next start.
+        container.save(&inner)?;
+    }
+    container.notify();
+    let _action = container.begin();
+    finish_removal(engine, container)
+}
+
+/// Deletes the files and forgets the container; the state is `removing` already.
+pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    release_kernel_objects(engine, container);
+    let record = container.record();
+    let result = state_dir::remove_tree(&container.dir);
+    let outcome = Outcome {
+        exit_code: record.exit_code,
+        error: result.as_ref().err().map(|error| error.message.clone()),
+    };
+    match result {
+        Ok(()) => {
+            engine.containers.forget(&container.id);
+            engine.events.publish("container", "destroy", &container.id, record.event_attributes());
+            container.lock().release_all(&outcome);
+            Ok(())
+        }
+        Err(error) => {
+            let mut inner = container.lock();
+            inner.record.state = State::Dead;
+            inner.record.error.clone_from(&error.message);
+            if let Err(error) = container.save(&inner) {
+                log::warn!("record the failed removal of container {:?}: {error}", inner.record.name);
+            }
+            inner.release_all(&outcome);
+            Err(error.during(format!("cannot remove container \"/{}\"", record.name)))
+        }
+    }
+}
+
+/// Lets the shim go and removes the network namespace. Failures are told, never returned: the container's
+/// end is a fact, and the next start of the daemon sweeps what is left.
+fn release_kernel_objects(engine: &Engine, container: &Container) {
+    let sandbox = container.lock().sandbox.take();
+    if let Some(sandbox) = sandbox
+        && let Err(error) = sandbox.dismiss()
+    {
+        log::warn!("clean up after container {:?}: {error}", container.name());
+    }
+    let path = engine.state_dir.netns(&container.id);
+    if path.exists()
+        && let Err(error) = netns::remove(&path)
+    {
+        log::warn!("{error}");
+    }
+}
+
+/// A container's first process ended. Runs on a thread of its own; see the header for the order.
+pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
+    // The exit can be faster than the answer to the start.
+    container.wait_until(None, |inner| !inner.is_starting);
+    let (record, run_time) = {
+        let mut inner = container.lock();
+        if !inner.record.state.is_alive() {
+            return;
+        }
+        let run_time = inner.run_began.map(|began| began.elapsed()).unwrap_or_default();
+        let record = &mut inner.record;
+        record.state = State::Exited;
+        record.pid = 0;
+        record.exit_code = exit.code;
+        record.oom_killed |= exit.oom_killed;
+        record.finished_at.clone_from(&exit.finished_at);
+        if exit.checkpointed {
+            record.manually_stopped = true;
+        }
+        if should_restart(engine, &inner.record) {
+            inner.record.state = State::Restarting;
+        }
+        inner.execs.values_mut().for_each(|exec| exec.end_with_container());
+        if let Err(error) = container.save(&inner) {
+            log::error!("record the exit of container {:?}: {error}", inner.record.name);
+        }
+        inner.release_exit(&Outcome { exit_code: exit.code, error: None });
+        (inner.record.clone(), run_time)
+    };
+    container.notify();
+    let mut attributes = record.event_attributes();
+    attributes.insert("exitCode".to_owned(), exit.code.to_string());
+    attributes.insert("execDuration".to_owned(), run_time.as_secs().to_string());
+    engine.events.publish("container", "die", &container.id, attributes);
+    // The sandbox is let go under the action lock, so that a start that follows finds its place free.
+    let action = container.begin();
+    if !container.lock().record.state.is_alive() {
+        release_kernel_objects(engine, container);
+    }
+    drop(action);
+    if record.manually_stopped && !exit.checkpointed {
+        engine.events.publish("container", "stop", &container.id, record.event_attributes());
+    }
+    if record.host_config.auto_remove {
+        if let Err(error) = remove(engine, container, false)
+            && error.class != Class::Conflict
+        {
+            log::error!("{error}");
+        }
+    } else if record.state == State::Restarting {
+        restart_by_policy(engine, container, run_time);
+    }
+}
+
+/// Whether the restart policy wants it back.
+fn should_restart(engine: &Engine, record: &Record) -> bool {
+    if engine.is_stopping.load(Ordering::SeqCst) || record.manually_stopped {
+        return false;
+    }
+    let policy = &record.host_config.restart_policy;
+    match policy.name.as_str() {
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            record.exit_code != 0
+                && (policy.maximum_retry_count == 0 || record.restart_count < policy.maximum_retry_count)
+        }
+        _ => false,
+    }
+}
+
+/// Waits out the back-off and starts again, until it runs or somebody changes the state.
+fn restart_by_policy(engine: &Arc<Engine>, container: &Arc<Container>, run_time: Duration) {
+    let mut run_time = run_time;
+    loop {
+        let pause = {
+            let mut inner = container.lock();
+            let doubled = inner.backoff_ms.saturating_mul(2).min(BACKOFF_MOST_MS);
+            inner.backoff_ms =
+                if run_time >= BACKOFF_FORGET || doubled == 0 { BACKOFF_FIRST_MS } else { doubled };
+            Duration::from_millis(inner.backoff_ms)
+        };
+        let is_called_off =
+            container.wait_until(Some(pause), |inner| inner.record.state != State::Restarting);
+        if is_called_off || engine.is_stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let action = container.begin();
+        {
+            let mut inner = container.lock();
+            if inner.record.state != State::Restarting {
+                return;
+            }
+            inner.record.restart_count += 1;
+        }
+        let result = start_locked(engine, container, Action::Start, None);
+        drop(action);
+        match result {
+            Ok(()) => return,
+            Err(error) => {
+                log::warn!("restart container {:?}: {error}", container.name());
+                let mut inner = container.lock();
+                let policy = &inner.record.host_config.restart_policy;
+                let is_over = policy.maximum_retry_count > 0
+                    && inner.record.restart_count >= policy.maximum_retry_count;
+                if is_over && inner.record.state == State::Restarting {
+                    inner.record.state = State::Exited;
+                    if let Err(error) = container.save(&inner) {
+                        log::error!("record the end of container {:?}: {error}", inner.record.name);
+                    }
+                    return;
+                }
+                run_time = Duration::ZERO;
+            }
+        }
+    }
+}
+
+/// The shim vanished: what it was running is unknown or dead; it is counted as killed.
+pub fn lost(engine: &Arc<Engine>, container: &Arc<Container>) {
+    log::error!("container {:?}: its shim is gone without a word", container.name());
+    let exit = super::recover::recorded_exit(container).unwrap_or_else(super::recover::unknown_exit);
+    exited(engine, container, &exit);
+}

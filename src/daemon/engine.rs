@@ -1,0 +1,77 @@
+//! The engine: the stores behind the API, the one type handlers see.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
+
+use super::config::Config;
+use super::containers::Containers;
+use super::error::{Error, Result};
+use super::events::Bus;
+use super::images;
+use super::state_dir::StateDir;
+use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
+
+/// Everything the daemon owns.
+pub struct Engine {
+    pub config: Config,
+    pub state_dir: StateDir,
+    pub images: images::Store,
+    pub containers: Containers,
+    pub events: Bus,
+    pub runtime: Runtime,
+    /// Set when the daemon is going down: restart policies rest.
+    pub is_stopping: AtomicBool,
+    /// A stable name of this installation, made at the first start.
+    pub id: String,
+    criu: OnceLock<std::result::Result<CriuInfo, String>>,
+}
+
+impl Engine {
+    /// Locks the roots and opens the stores; restores nothing yet.
+    pub fn open(config: Config) -> Result<(Arc<Engine>, Receiver<SandboxEvent>)> {
+        let state_dir = StateDir::open(&config.data_root, &config.exec_root)?;
+        let images = images::Store::open(&config.data_root.join("images"))?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let runtime = Runtime::new(
+            RuntimeConfig {
+                exe: None,
+                criu: config.criu.clone(),
+                criu_cache_dir: state_dir.exec_root.join("criu"),
+            },
+            sender,
+        )?;
+        let id = installation_id(&state_dir)?;
+        let engine = Engine {
+            config,
+            state_dir,
+            images,
+            containers: Containers::default(),
+            events: Bus::default(),
+            runtime,
+            is_stopping: AtomicBool::new(false),
+            id,
+            criu: OnceLock::new(),
+        };
+        Ok((Arc::new(engine), receiver))
+    }
+
+    /// The CRIU that freezes containers; asked once, because that costs a tenth of a second.
+    pub fn criu(&self) -> &std::result::Result<CriuInfo, String> {
+        self.criu.get_or_init(|| self.runtime.probe_criu().map_err(|error| error.to_string()))
+    }
+}
+
+/// The id in `info`, kept in `engine-id` under the data root.
+fn installation_id(state_dir: &StateDir) -> Result<String> {
+    let path = state_dir.data_root.join("engine-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) => Ok(id.trim().to_owned()),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            let id = super::names::new_id()?[..32].to_owned();
+            super::state_dir::replace(&path, id.as_bytes(), 0o644, super::state_dir::Durability::Synced)?;
+            Ok(id)
+        }
+        Err(cause) => Err(Error::system(format!("read {path:?}"), cause)),
+    }
+}

@@ -1,0 +1,163 @@
+//! What the daemon says of itself and of the host: version, info.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::containers::State;
+use super::engine::Engine;
+use crate::http::api::system::{
+    Component, Platform, RegistryConfig, RuntimeInfo, Swarm, SystemInfo, SystemVersion,
+};
+use crate::http::api::{API_VERSION, MIN_API_VERSION};
+use crate::runtime::cgroup;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The architecture in Go's words, which clients compare.
+fn go_arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// Answers `GET /version`.
+pub fn version() -> SystemVersion {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let details = [
+        ("ApiVersion", API_VERSION.to_string()),
+        ("Arch", go_arch().to_owned()),
+        ("Experimental", "true".to_owned()),
+        ("KernelVersion", kernel.clone()),
+        ("MinAPIVersion", MIN_API_VERSION.to_string()),
+        ("Os", "linux".to_owned()),
+    ];
+    SystemVersion {
+        platform: Platform { name: "dewar".to_owned() },
+        components: vec![Component {
+            name: "Engine".to_owned(),
+            version: VERSION.to_owned(),
+            details: details.map(|(key, value)| (key.to_owned(), value)).into(),
+        }],
+        version: VERSION.to_owned(),
+        api_version: API_VERSION.to_string(),
+        min_api_version: MIN_API_VERSION.to_string(),
+        os: "linux".to_owned(),
+        arch: go_arch().to_owned(),
+        kernel_version: kernel,
+        // The stock CLI hides `checkpoint` from a daemon that does not call itself experimental.
+        experimental: true,
+        ..SystemVersion::default()
+    }
+}
+
+/// Answers `GET /info`.
+pub fn info(engine: &Arc<Engine>) -> SystemInfo {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let containers = engine.containers.all();
+    for container in &containers {
+        *counts.entry(container.lock().record.state.name()).or_default() += 1;
+    }
+    let count = |states: &[State]| states.iter().filter_map(|state| counts.get(state.name())).sum::<u64>();
+    let uname = rustix::system::uname();
+    let (criu, mut warnings) = match engine.criu() {
+        Ok(found) => (format!("{} {}", found.path.display(), found.version), found.faults.clone()),
+        Err(error) => (String::new(), vec![format!("checkpoints are not available: {error}")]),
+    };
+    let cgroups = cgroup::features().unwrap_or_else(|error| {
+        warnings.push(error.to_string());
+        cgroup::Features::default()
+    });
+    SystemInfo {
+        id: engine.id.clone(),
+        containers: containers.len() as u64,
+        containers_running: count(&[State::Running, State::Restarting]),
+        containers_paused: count(&[State::Paused]),
+        containers_stopped: count(&[State::Created, State::Exited, State::Dead, State::Removing]),
+        images: engine.images.images().len() as u64,
+        driver: "overlay2".to_owned(),
+        driver_status: vec![["Backing Filesystem".to_owned(), filesystem(&engine.config.data_root)]],
+        plugins: crate::http::api::system::Plugins {
+            volume: vec!["local".to_owned()],
+            network: vec!["host".to_owned(), "null".to_owned()],
+            log: vec!["json-file".to_owned(), "none".to_owned()],
+            ..Default::default()
+        },
+        memory_limit: cgroups.memory_limit,
+        swap_limit: cgroups.swap_limit,
+        cpu_cfs_period: cgroups.cpu_cfs_period,
+        cpu_cfs_quota: cgroups.cpu_cfs_quota,
+        cpu_shares: cgroups.cpu_shares,
+        cpu_set: cgroups.cpuset,
+        pids_limit: cgroups.pids_limit,
+        ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
+        debug: engine.config.debug,
+        n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
+        oom_kill_disable: cgroups.oom_kill_disable,
+        n_goroutines: std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as u64),
+        system_time: super::containers::create::now(),
+        logging_driver: "json-file".to_owned(),
+        cgroup_driver: "cgroupfs".to_owned(),
+        cgroup_version: cgroups.version.to_string(),
+        n_events_listener: engine.events.subscribers() as u64,
+        kernel_version: uname.release().to_string_lossy().into_owned(),
+        operating_system: os_release("PRETTY_NAME"),
+        os_version: os_release("VERSION_ID"),
+        os_type: "linux".to_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        index_server_address: "https://index.docker.io/v1/".to_owned(),
+        registry_config: RegistryConfig::default(),
+        ncpu: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+        mem_total: memory_total_bytes(),
+        docker_root_dir: engine.config.data_root.to_string_lossy().into_owned(),
+        name: uname.nodename().to_string_lossy().into_owned(),
+        experimental_build: true,
+        server_version: VERSION.to_owned(),
+        runtimes: BTreeMap::from([("dewar".to_owned(), RuntimeInfo { path: "built in".to_owned() })]),
+        default_runtime: "dewar".to_owned(),
+        swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
+        live_restore_enabled: engine.config.live_restore,
+        init_binary: "docker-init".to_owned(),
+        security_options: vec!["name=seccomp,profile=builtin".to_owned(), "name=cgroupns".to_owned()],
+        criu,
+        warnings,
+        ..SystemInfo::default()
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// A field of os-release(5); empty where the host has no such file.
+fn os_release(field: &str) -> String {
+    read("/etc/os-release")
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix('='))
+        .map(|value| value.trim_matches('"').to_owned())
+        .unwrap_or_default()
+}
+
+/// Source: proc_meminfo(5), in KiB.
+fn memory_total_bytes() -> u64 {
+    read("/proc/meminfo")
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        })
+        .map_or(0, |kib| kib * 1024)
+}
+
+/// The name of the file system below a path. Source: statfs(2), magic numbers of linux/magic.h.
+fn filesystem(path: &std::path::Path) -> String {
+    match rustix::fs::statfs(path).map(|stat| stat.f_type) {
+        Ok(0xef53) => "extfs".to_owned(),
+        Ok(0x5846_5342) => "xfs".to_owned(),
+        Ok(0x9123_683e) => "btrfs".to_owned(),
+        Ok(0x0102_1994) => "tmpfs".to_owned(),
+        Ok(0x794c_7630) => "overlayfs".to_owned(),
+        Ok(other) => format!("{other:#x}"),
+        Err(_) => String::new(),
+    }
+}

@@ -1,0 +1,279 @@
+//! The daemon's directories and how state is written to them.
+//!
+//! ```text
+//! data-root (/var/lib/dewar)              exec-root (/run/dewar)
+//!   lock         flock: one daemon          containers/<id>/   the shim's socket, mount point
+//!   format       "1"                        netns/<id>         a named network namespace
+//!   containers/<id>/                        criu/              CRIU's feature cache
+//!     container.json   config and state
+//!     exit.json        written by the shim
+//!     <id>-json.log    written by the shim
+//!     hostname hosts resolv.conf
+//!     rw-<n>/{upper,work}
+//!     checkpoints/<name>/
+//!   images/      the image store
+//!   init/        the layer under every container's own
+//! ```
+//!
+//! Every state file carries a format version and is replaced whole: written beside its name, synced when
+//! it must survive a power cut, renamed. A reader sees the old or the new, never half.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::error::{Error, Result};
+
+/// The layout's version; raised when an older daemon could not read what a newer wrote.
+pub const FORMAT: u32 = 1;
+
+/// The two roots, locked.
+#[derive(Debug)]
+pub struct StateDir {
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    /// Held for its flock: released by the kernel however the daemon ends.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Creates what is missing and takes the lock; refuses a root that another daemon holds.
+    pub fn open(data_root: &Path, exec_root: &Path) -> Result<StateDir> {
+        for root in [data_root, exec_root] {
+            if !root.is_absolute() {
+                return Err(Error::invalid(format!(
+                    "use {root:?} as a root directory: not an absolute path"
+                )));
+            }
+            make_dir(root, 0o711)?;
+        }
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(data_root.join("lock"))
+            .map_err(|cause| Error::system(format!("open {:?}", data_root.join("lock")), cause))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(Error::conflict(format!(
+                    "use data root {data_root:?}: another dewar daemon is running on it"
+                )));
+            }
+            Err(cause) => return Err(Error::system(format!("lock {:?}", data_root.join("lock")), cause)),
+        }
+        let state_dir =
+            StateDir { data_root: data_root.to_owned(), exec_root: exec_root.to_owned(), _lock: lock };
+        state_dir.check_format()?;
+        for (dir, mode) in [
+            (state_dir.data_root.join("containers"), 0o711),
+            (state_dir.data_root.join("tmp"), 0o700),
+            (state_dir.exec_root.join("containers"), 0o711),
+            (state_dir.exec_root.join("netns"), 0o711),
+            (state_dir.exec_root.join("criu"), 0o700),
+        ] {
+            make_dir(&dir, mode)?;
+        }
+        state_dir.make_init_layer()?;
+        Ok(state_dir)
+    }
+
+    fn check_format(&self) -> Result<()> {
+        let path = self.data_root.join("format");
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().parse() == Ok(FORMAT) => Ok(()),
+            Ok(text) => Err(Error::system(
+                format!("use data root {:?}", self.data_root),
+                format!("written in format {:?}, this dewar knows {FORMAT}", text.trim()),
+            )),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => {
+                replace(&path, format!("{FORMAT}\n").as_bytes(), 0o644, Durability::Synced)
+            }
+            Err(cause) => Err(Error::system(format!("read {path:?}"), cause)),
+        }
+    }
+
+    /// `containers/<id>` under the data root.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.data_root.join("containers").join(id)
+    }
+
+    /// `containers/<id>` under the exec root.
+    pub fn run_dir(&self, id: &str) -> PathBuf {
+        self.exec_root.join("containers").join(id)
+    }
+
+    /// The container's network namespace.
+    pub fn netns(&self, id: &str) -> PathBuf {
+        self.exec_root.join("netns").join(id)
+    }
+
+    /// The layer between the image's and the container's own.
+    pub fn init_layer(&self) -> PathBuf {
+        self.data_root.join("init")
+    }
+
+    /// One layer shared by all containers holds the mount points every container needs and the marker
+    /// `/.dockerenv`, so that starting one writes nothing into its own layer.
+    fn make_init_layer(&self) -> Result<()> {
+        let root = self.init_layer();
+        for (dir, mode) in [
+            ("", 0o755),
+            ("dev", 0o755),
+            ("dev/pts", 0o755),
+            ("dev/shm", 0o755),
+            ("etc", 0o755),
+            ("proc", 0o555),
+            ("sys", 0o555),
+        ] {
+            make_dir(&root.join(dir), mode)?;
+        }
+        for file in ["dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf", ".dockerenv"] {
+            let path = root.join(file);
+            File::options()
+                .create(true)
+                .append(true)
+                .mode(0o644)
+                .open(&path)
+                .map_err(|cause| Error::system(format!("create {path:?}"), cause))?;
+        }
+        match std::os::unix::fs::symlink("/proc/mounts", root.join("etc/mtab")) {
+            Ok(()) => Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(cause) => Err(Error::system(format!("create {:?}", root.join("etc/mtab")), cause)),
+        }
+    }
+}
+
+/// Whether a write must survive a power cut, or only the daemon's death.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    Synced,
+    /// For what a restart throws away anyway (`--rm` containers).
+    Renamed,
+}
+
+/// Creates a directory and its parents; an existing one is fine. The umask does not apply.
+pub fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    let attempt = |cause: std::io::Error| Error::system(format!("create directory {path:?}"), cause);
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(attempt)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(attempt)
+}
+
+/// Replaces a file whole.
+pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> Result<()> {
+    let attempt = |cause: std::io::Error| Error::system(format!("write {path:?}"), cause);
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        if durability == Durability::Synced {
+            file.sync_data()?;
+        }
+        fs::rename(&new, path)?;
+        if durability == Durability::Synced
+            && let Some(parent) = path.parent()
+        {
+            File::open(parent)?.sync_data()?;
+        }
+        Ok(())
+    };
+    write().map_err(|cause| {
+        // A full disk must not leave the half-written copy behind; its own failure adds nothing.
+        let _ = fs::remove_file(&new);
+        attempt(cause)
+    })
+}
+
+/// A state file's envelope.
+#[derive(Serialize, serde::Deserialize)]
+struct Versioned<T> {
+    format: u32,
+    #[serde(flatten)]
+    value: T,
+}
+
+/// Writes `value` as JSON with the format version.
+pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
+    let text = serde_json::to_vec(&Versioned { format: FORMAT, value })
+        .map_err(|cause| Error::system(format!("encode {path:?}"), cause))?;
+    replace(path, &text, 0o600, durability)
+}
+
+/// Reads what [`save`] wrote; a newer format is refused.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).map_err(|cause| Error::system(format!("read {path:?}"), cause))?;
+    let file: Versioned<T> =
+        serde_json::from_slice(&text).map_err(|cause| Error::system(format!("read {path:?}"), cause))?;
+    if file.format > FORMAT {
+        return Err(Error::system(
+            format!("read {path:?}"),
+            format!("written in format {}, this dewar knows {FORMAT}", file.format),
+        ));
+    }
+    Ok(file.value)
+}
+
+/// Removes a directory tree; one that is not there is fine.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(Error::system(format!("remove {path:?}"), cause)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("dewar-state-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_second_daemon_on_the_same_root_is_refused() {
+        let dir = scratch("lock");
+        let first = StateDir::open(&dir.join("data"), &dir.join("run")).unwrap();
+        let second = StateDir::open(&dir.join("data"), &dir.join("run2")).unwrap_err();
+        assert!(second.message.contains("another dewar daemon"), "{second}");
+        drop(first);
+        StateDir::open(&dir.join("data"), &dir.join("run")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = scratch("format");
+        drop(StateDir::open(&dir.join("data"), &dir.join("run")).unwrap());
+        fs::write(dir.join("data/format"), "2\n").unwrap();
+        assert!(StateDir::open(&dir.join("data"), &dir.join("run")).is_err());
+        let file = dir.join("x.json");
+        fs::write(&file, r#"{"format":2,"a":1}"#).unwrap();
+        assert!(load::<std::collections::BTreeMap<String, u32>>(&file).is_err());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn state_round_trips_with_its_version() {
+        let dir = scratch("round");
+        let value = std::collections::BTreeMap::from([("a".to_owned(), 1u32)]);
+        save(&dir.join("x"), &value, Durability::Synced).unwrap();
+        assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), r#"{"format":1,"a":1}"#);
+        assert_eq!(load::<std::collections::BTreeMap<String, u32>>(&dir.join("x")).unwrap(), value);
+        assert!(!dir.join("x.new").exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

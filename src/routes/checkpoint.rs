@@ -1,0 +1,28 @@
+//! Checkpoints.
+
+use std::sync::Arc;
+
+use crate::daemon::containers::checkpoint;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::Result;
+use crate::http::api::checkpoint::{
+    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST, CheckpointCreate, CheckpointQuery,
+};
+use crate::http::reply::Reply;
+use crate::http::request::Call;
+
+pub fn create(engine: &Arc<Engine>, call: Call<(), CheckpointCreate>) -> Result<Reply> {
+    checkpoint::create(engine, &engine.containers.get(call.param("name"))?, &call.body)?;
+    Ok(CHECKPOINT_CREATE.reply(&()))
+}
+
+pub fn list(engine: &Arc<Engine>, call: Call<CheckpointQuery>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    Ok(CHECKPOINT_LIST.reply(&checkpoint::list(&container, &call.query.dir)?))
+}
+
+pub fn delete(engine: &Arc<Engine>, call: Call<CheckpointQuery>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    checkpoint::delete(&container, call.param("checkpoint"), &call.query.dir)?;
+    Ok(CHECKPOINT_DELETE.reply(&()))
+}

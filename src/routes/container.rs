@@ -1,0 +1,269 @@
+//! Containers.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use super::pump::pump;
+use crate::daemon::containers::logs::{self, Source};
+use crate::daemon::containers::{
+    Container, Outcome, WaitFor, archive, attach, checkpoint, create, inspect, lifecycle, list, rootfs, top,
+};
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::http::api::ApiVersion;
+use crate::http::api::container::*;
+use crate::http::hijack::Hijacked;
+use crate::http::reply::Reply;
+use crate::http::request::Call;
+use crate::http::stdcopy;
+
+const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+const RAW: &str = "application/vnd.docker.raw-stream";
+/// How often a waiting handler asks whether its client is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Compat: versions before 1.42 know only one name for both framings.
+pub fn stream_type(is_terminal: bool, version: ApiVersion) -> &'static str {
+    let is_told_apart = version >= ApiVersion { major: 1, minor: 42 };
+    if is_terminal || !is_told_apart { RAW } else { MULTIPLEXED }
+}
+
+/// Height and width in characters.
+pub fn size(query: &ResizeQuery) -> Result<(u16, u16)> {
+    let side = |name: &str, value: Option<u32>| {
+        value
+            .and_then(|value| u16::try_from(value).ok())
+            .ok_or_else(|| Error::invalid(format!("invalid resize {name}: {value:?}")))
+    };
+    Ok((side("height \"h\"", query.height)?, side("width \"w\"", query.width)?))
+}
+
+fn get<Q, B>(engine: &Arc<Engine>, call: &Call<Q, B>) -> Result<Arc<Container>> {
+    engine.containers.get(call.param("name"))
+}
+
+pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
+    Ok(CONTAINER_LIST.reply(&list::list(engine, &call.query)?))
+}
+
+pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery, ContainerCreate>) -> Result<Reply> {
+    Ok(CONTAINER_CREATE.reply(&create::create(engine, &call.query.name, call.body)?))
+}
+
+pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    Ok(CONTAINER_INSPECT.reply(&inspect::inspect(engine, &container, call.query.size)?))
+}
+
+pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    Ok(CONTAINER_TOP.reply(&top::top(&container, &call.query.ps_args, &engine.config.cgroup_parent())?))
+}
+
+pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    if call.query.checkpoint.is_empty() {
+        lifecycle::start(engine, &container)?;
+    } else {
+        checkpoint::restore(engine, &container, &call.query.checkpoint, &call.query.checkpoint_dir)?;
+    }
+    Ok(CONTAINER_START.reply(&()))
+}
+
+pub fn stop(engine: &Arc<Engine>, call: Call<StopQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    lifecycle::stop(&container, &call.query.signal, call.query.timeout_secs)?;
+    Ok(CONTAINER_STOP.reply(&()))
+}
+
+pub fn restart(engine: &Arc<Engine>, call: Call<StopQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    lifecycle::restart(engine, &container, &call.query.signal, call.query.timeout_secs)?;
+    Ok(CONTAINER_RESTART.reply(&()))
+}
+
+pub fn kill(engine: &Arc<Engine>, call: Call<KillQuery>) -> Result<Reply> {
+    lifecycle::kill(engine, &get(engine, &call)?, &call.query.signal)?;
+    Ok(CONTAINER_KILL.reply(&()))
+}
+
+pub fn rename(engine: &Arc<Engine>, call: Call<RenameQuery>) -> Result<Reply> {
+    lifecycle::rename(engine, &get(engine, &call)?, &call.query.name)?;
+    Ok(CONTAINER_RENAME.reply(&()))
+}
+
+pub fn pause(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    lifecycle::pause(engine, &get(engine, &call)?)?;
+    Ok(CONTAINER_PAUSE.reply(&()))
+}
+
+pub fn unpause(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    lifecycle::unpause(engine, &get(engine, &call)?)?;
+    Ok(CONTAINER_UNPAUSE.reply(&()))
+}
+
+pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
+    if call.query.link {
+        return Err(Error::invalid("remove a legacy link: this version of dewar has none"));
+    }
+    lifecycle::remove(engine, &get(engine, &call)?, call.query.force)?;
+    Ok(CONTAINER_DELETE.reply(&()))
+}
+
+pub fn resize(engine: &Arc<Engine>, call: Call<ResizeQuery>) -> Result<Reply> {
+    let (height, width) = size(&call.query)?;
+    let container = get(engine, &call)?;
+    let sandbox = lifecycle::sandbox(&container, crate::daemon::containers::Action::Kill)?;
+    sandbox.resize(None, height, width)?;
+    Ok(CONTAINER_RESIZE.reply(&()))
+}
+
+/// The head is flushed at once: clients start the container only when they have seen it.
+pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let receiver = {
+        let mut inner = container.lock();
+        match call.query.condition.as_str() {
+            "" | "not-running" if !inner.record.state.is_alive() && !inner.is_starting => {
+                let outcome = Outcome { exit_code: inner.record.exit_code, error: None };
+                return Ok(CONTAINER_WAIT.reply(&answer(outcome)));
+            }
+            "" | "not-running" | "next-exit" => inner.wait_for(WaitFor::NextExit),
+            "removed" => inner.wait_for(WaitFor::Removed),
+            other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
+        }
+    };
+    Ok(Reply::stream("application/json", move |out| {
+        let peer = out.peer();
+        let outcome = loop {
+            match receiver.recv_timeout(LOOK) {
+                Ok(outcome) => break outcome,
+                Err(RecvTimeoutError::Timeout) if peer.is_gone() => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    break Outcome { exit_code: 0, error: Some("the container was forgotten".to_owned()) };
+                }
+            }
+        };
+        let mut line = serde_json::to_vec(&answer(outcome))?;
+        line.push(b'\n');
+        out.write_all(&line)?;
+        out.flush()
+    }))
+}
+
+fn answer(outcome: Outcome) -> ContainerWait {
+    ContainerWait {
+        status_code: i64::from(outcome.exit_code),
+        error: outcome.error.map(|message| WaitError { message }),
+    }
+}
+
+pub fn logs(engine: &Arc<Engine>, call: Call<LogsQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let request = logs::request(&container, &call.query)?;
+    let is_terminal = container.record().config.tty;
+    Ok(Reply::stream(stream_type(is_terminal, call.raw.version), move |out| {
+        let peer = out.peer();
+        logs::read(&container, &request, &|| peer.is_gone(), &mut |source, text| {
+            if is_terminal {
+                out.write_all(text)?;
+            } else {
+                stdcopy::write_frame(out, stream_of(source), text)?;
+            }
+            out.flush()
+        })
+    }))
+}
+
+fn stream_of(source: Source) -> stdcopy::Stream {
+    match source {
+        Source::Stdout => stdcopy::Stream::Stdout,
+        Source::Stderr => stdcopy::Stream::Stderr,
+    }
+}
+
+/// The shim has its end of the streams before the client sees the head, so that a start that follows
+/// loses nothing.
+pub fn attach(engine: &Arc<Engine>, call: Call<AttachQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let query = call.query;
+    let replay = if query.logs {
+        let logs_query = LogsQuery { stdout: query.stdout, stderr: query.stderr, ..LogsQuery::default() };
+        Some(logs::request(&container, &logs_query)?)
+    } else {
+        None
+    };
+    let attached = if query.stream { Some(attach::attach(&container, &query)?) } else { None };
+    let is_terminal = container.record().config.tty;
+    let engine = Arc::clone(engine);
+    Ok(Reply::hijack(stream_type(is_terminal, call.raw.version), move |client: Hijacked| {
+        let attributes = container.record().event_attributes();
+        engine.events.publish("container", "attach", &container.id, attributes.clone());
+        if let Some(request) = replay {
+            let peer = client.peer();
+            let is_gone = || peer.as_ref().is_some_and(crate::http::connection::Peer::is_gone);
+            let (reader, mut writer) = client.split();
+            let result = logs::read(&container, &request, &is_gone, &mut |source, text| {
+                if is_terminal {
+                    writer.write_all(text)
+                } else {
+                    stdcopy::write_frame(&mut writer, stream_of(source), text)
+                }
+            });
+            if let (Ok(()), Some(attached)) = (result, &attached) {
+                super::pump::pump_halves(reader, writer, &attached.stream, || {});
+            }
+        } else if let Some(attached) = &attached {
+            pump(client, &attached.stream, || {});
+        }
+        engine.events.publish("container", "detach", &container.id, attributes);
+    }))
+}
+
+pub fn archive_info(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let stat = with_archive(engine, &container, |root| archive::stat(root, &call.query.path, &container.id))?;
+    Ok(Reply::empty(200).header("X-Docker-Container-Path-Stat", stat.to_header()))
+}
+
+pub fn archive(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let path = call.query.path;
+    let stat = with_archive(engine, &container, |root| archive::stat(root, &path, &container.id))?;
+    let header = stat.to_header();
+    let engine = Arc::clone(engine);
+    Ok(Reply::stream("application/x-tar", move |out| {
+        with_archive(&engine, &container, |root| archive::get(root, &path, &container.id, out))
+            .map_err(|error| std::io::Error::other(error.message))
+    })
+    .header("X-Docker-Container-Path-Stat", header))
+}
+
+pub fn put_archive(engine: &Arc<Engine>, mut call: Call<ArchiveQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let record = container.record();
+    if record.host_config.readonly_rootfs {
+        return Err(Error::forbidden("container rootfs is marked read-only"));
+    }
+    let body = &mut call.raw.body;
+    let query = &call.query;
+    with_archive(engine, &container, |root| {
+        let owner = if query.copy_uid_gid { Some(rootfs::owner(root, &record.config.user)?) } else { None };
+        archive::put(root, &query.path, &container.id, body, query.no_overwrite_dir_non_dir, owner)
+    })?;
+    engine.events.publish("container", "extract-to-dir", &container.id, record.event_attributes());
+    Ok(PUT_CONTAINER_ARCHIVE.reply(&()))
+}
+
+/// Runs `work` on the container's root directory, no start in between.
+fn with_archive<T: Send>(
+    engine: &Engine,
+    container: &Container,
+    work: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<T> + Send,
+) -> Result<T> {
+    let _action = container.begin();
+    rootfs::with_root(engine, container, work)
+}

@@ -1,0 +1,167 @@
+//! Images.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::images::config::Platform;
+use crate::daemon::images::{ImageId, Import, Reference, Usage};
+use crate::http::api::image::*;
+use crate::http::reply::Reply;
+use crate::http::request::Call;
+
+const JSON: &str = "application/json";
+
+pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
+    let mut used: BTreeMap<String, i64> = BTreeMap::new();
+    for container in engine.containers.all() {
+        *used.entry(container.record().image_id).or_default() += 1;
+    }
+    let count = |id: &ImageId| used.get(&id.to_string()).copied().unwrap_or(0);
+    Ok(IMAGE_LIST.reply(&engine.images.list(call.query.all, &call.query.filters, &count)?))
+}
+
+pub fn inspect(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
+    Ok(IMAGE_INSPECT.reply(&engine.images.inspect(call.param("name"))?))
+}
+
+pub fn history(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
+    Ok(IMAGE_HISTORY.reply(&engine.images.history(call.param("name"))?))
+}
+
+pub fn tag(engine: &Arc<Engine>, call: Call<TagQuery>) -> Result<Reply> {
+    let name = call.param("name");
+    let reference = engine.images.tag(name, &call.query.repo, &call.query.tag)?;
+    let id = engine.images.resolve(name)?.id;
+    publish(engine, "tag", &id.to_string(), &reference.familiar());
+    Ok(IMAGE_TAG.reply(&()))
+}
+
+fn publish(engine: &Engine, action: &str, id: &str, name: &str) {
+    let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    engine.events.publish("image", action, id, attributes);
+}
+
+/// Which container keeps an image, a running one if there is one.
+fn usage(engine: &Engine) -> impl Fn(&ImageId) -> Option<Usage> {
+    // Looked up before the store is locked: it must not be called back into, nor a container's lock wait.
+    let mut users: BTreeMap<String, Usage> = BTreeMap::new();
+    for container in engine.containers.all() {
+        let record = container.record();
+        let running = record.state.is_alive();
+        let usage = users
+            .entry(record.image_id)
+            .or_insert_with(|| Usage { container: container.id.clone(), running: false });
+        if running && !usage.running {
+            *usage = Usage { container: container.id.clone(), running };
+        }
+    }
+    move |id| users.get(&id.to_string()).cloned()
+}
+
+pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
+    let name = call.param("name");
+    let id = engine.images.resolve(name)?.id.to_string();
+    let items = engine.images.remove(name, call.query.force, call.query.noprune, &usage(engine))?;
+    for item in &items {
+        match item {
+            ImageDeleteItem::Untagged(reference) => publish(engine, "untag", &id, reference),
+            ImageDeleteItem::Deleted(image) => publish(engine, "delete", image, image),
+        }
+    }
+    Ok(IMAGE_DELETE.reply(&items))
+}
+
+pub fn prune(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
+    Ok(IMAGE_PRUNE.reply(&engine.images.prune(&call.query.filters, &usage(engine))?))
+}
+
+/// A stream of messages that are all known already.
+fn messages(messages: &[JsonMessage]) -> Result<Reply> {
+    let mut text = Vec::new();
+    for message in messages {
+        serde_json::to_writer(&mut text, message)
+            .map_err(|cause| Error::system("encode a message", cause))?;
+        // Source: Docker's stream formatter.
+        text.extend_from_slice(b"\r\n");
+    }
+    Ok(Reply::stream(JSON, move |out| {
+        out.write_all(&text)?;
+        out.flush()
+    }))
+}
+
+/// `docker import`; pulling needs a registry, which this version cannot speak to.
+pub fn create(engine: &Arc<Engine>, mut call: Call<CreateQuery>) -> Result<Reply> {
+    let query = &call.query;
+    if !query.from_image.is_empty() {
+        let tag = match query.tag.as_str() {
+            "" => String::new(),
+            digest if digest.contains(':') => format!("@{digest}"),
+            tag => format!(":{tag}"),
+        };
+        return Err(Error::not_implemented(format!(
+            "pull {}{tag}: this version of dewar has no registry client: use \"load\" or \"import\"",
+            query.from_image
+        )));
+    }
+    if query.from_src != "-" {
+        return Err(Error::not_implemented(format!(
+            "import from {:?}: only the request's own body (\"-\") can be imported",
+            query.from_src
+        )));
+    }
+    let reference = if query.repo.is_empty() {
+        None
+    } else {
+        let repository = Reference::parse(&query.repo)?;
+        Some(match query.tag.as_str() {
+            "" => repository.with_default_tag(),
+            tag => repository.with_tag(tag)?,
+        })
+    };
+    let platform = if query.platform.is_empty() { None } else { Some(Platform::parse(&query.platform)?) };
+    let import =
+        Import { reference, changes: query.changes.clone(), message: query.message.clone(), platform };
+    let id = engine.images.import(&mut call.raw.body, &import)?.to_string();
+    publish(engine, "import", &id, &id);
+    messages(&[JsonMessage::status(id)])
+}
+
+/// What can be refused is refused with a status; a stream of messages tells of what succeeded.
+pub fn load(engine: &Arc<Engine>, mut call: Call<LoadQuery>) -> Result<Reply> {
+    let is_quiet = call.query.quiet.unwrap_or(true);
+    let mut told = Vec::new();
+    let loaded = engine.images.load(&mut call.raw.body, &mut |message| {
+        let is_result = message.stream.is_some();
+        if is_result || !is_quiet {
+            told.push(message);
+        }
+    })?;
+    for image in &loaded {
+        let id = image.id.to_string();
+        publish(engine, "load", &id, &id);
+    }
+    messages(&told)
+}
+
+pub fn save(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
+    save_all(engine, vec![call.param("name").to_owned()])
+}
+
+pub fn save_several(engine: &Arc<Engine>, call: Call<SaveQuery>) -> Result<Reply> {
+    if call.query.names.is_empty() {
+        return Err(Error::invalid("save: no image named"));
+    }
+    save_all(engine, call.query.names)
+}
+
+fn save_all(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
+    engine.images.check_names(&names)?;
+    let engine = Arc::clone(engine);
+    Ok(Reply::stream("application/x-tar", move |out| {
+        engine.images.save(&names, out).map_err(|error| std::io::Error::other(error.message))
+    }))
+}

@@ -1,0 +1,624 @@
+//! Dump and thaw as the shim does them: what of a container is outside of its process tree, and where it goes.
+//!
+//! ```text
+//!  dump dir          from                                         back, on a thaw
+//!  images/           CRIU                                         CRIU
+//!  rootfs.tar        the overlay's upper, while frozen            the daemon, before it asks for a thaw
+//!  shm.tar           /dev/shm, while frozen                       a fresh tmpfs, unpacked
+//!  tmpfs-N.tar       any other tmpfs, while frozen                the same
+//!  mounts.json       the mounts CRIU is told are external         a source for each
+//!  descriptors.json  what fds 0, 1, 2 were                        new pipes under the old keys
+//!  dump.log          CRIU
+//! ```
+//!
+//! External for CRIU are: every bind mount from the host (any source may take its place, that is how a volume
+//! moves), every tmpfs (CRIU would run GNU tar for it), and the network namespace (the daemon's). Masks bound
+//! from the container's own /dev/null, proc, sysfs, devpts, mqueue and cgroup mounts CRIU restores itself.
+//!
+//! Processes of an exec are not in the tree: they go on with `leave_running`, and end with the container
+//! without it.
+//!
+//! A failed dump leaves the container running: CRIU undoes what it did, and that is checked here.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
+
+use super::protocol::CriuPlace;
+use super::stdio::{Ends, Stdio};
+use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
+use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
+use crate::runtime::spec::{Mount, NamespaceKind, Spec};
+use crate::runtime::sys::process::pidfd_open;
+use crate::runtime::{Cause, Error, Launch, devices, layer};
+
+/// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
+const STAGE: &str = "stage";
+
+/// `mounts.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mounts {
+    /// Counts up when the meaning changes.
+    version: u32,
+    mounts: Vec<External>,
+}
+
+/// A mount that CRIU takes from us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct External {
+    destination: String,
+    #[serde(flatten)]
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Kind {
+    /// From the host: `below` is the path under the spec's mount, for a mount that came along recursively.
+    Bind { mount: String, below: String },
+    /// A tmpfs: its options, and its content unless that is made anew.
+    Tmpfs { options: String, archive: Option<String> },
+    /// The tmpfs on /dev: its nodes are made anew.
+    Dev { options: String },
+    /// The container's cgroup, or on v1 the tmpfs that holds a mount for each controller: `below` is the
+    /// path under the spec's mount.
+    Cgroup { below: String },
+}
+
+/// A line of mountinfo, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+struct MountInfo {
+    root: String,
+    destination: String,
+    kind: String,
+    options: String,
+}
+
+/// Parses `/proc/PID/mountinfo`; proc(5).
+fn parse_mountinfo(text: &str) -> Vec<MountInfo> {
+    let line = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(3);
+        let (root, destination) = (left.next()?, left.next()?);
+        let mut right = right.split(' ');
+        let kind = right.next()?.to_owned();
+        let options = right.nth(1).unwrap_or_default().to_owned();
+        Some(MountInfo { root: unescape(root), destination: unescape(destination), kind, options })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+/// Undoes the kernel's octal escapes of space, tab, newline and backslash.
+fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(char::from(code));
+                rest = &after[3..];
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    mount.kind == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind")
+}
+
+fn is_cgroup(mount: &Mount) -> bool {
+    mount.kind == "cgroup" || mount.kind == "cgroup2"
+}
+
+/// The spec as init has it: with the minimal init's program, which is this binary.
+fn effective_spec(launch: &Launch) -> Result<Spec, Error> {
+    const REAPER: &str = "/sbin/docker-init";
+    let mut spec = launch.spec.clone();
+    if launch.reaper && spec.mounts.iter().all(|mount| mount.destination != REAPER) {
+        let own = std::env::current_exe().map_err(|error| failed("find", "our own program", error))?;
+        spec.mounts.push(Mount {
+            destination: REAPER.to_owned(),
+            kind: "bind".to_owned(),
+            source: own.display().to_string(),
+            options: vec!["bind".to_owned()],
+        });
+    }
+    Ok(spec)
+}
+
+/// Which of the container's mounts are external.
+fn externals(mounted: &[MountInfo], spec: &Spec) -> Vec<External> {
+    let mut found: Vec<External> = Vec::new();
+    let masked: BTreeSet<&str> = spec.linux.masked_paths.iter().map(String::as_str).collect();
+    let mut archives = 0;
+    for mount in mounted {
+        let destination = mount.destination.as_str();
+        // The spec's mount it is, or came along with: the one nearest to it.
+        let from = spec
+            .mounts
+            .iter()
+            .filter(|from| Path::new(destination).starts_with(&from.destination))
+            .max_by_key(|from| from.destination.len());
+        let own_tmpfs = mount.kind == "tmpfs" && mount.root == "/";
+        let kind = match from {
+            _ if destination == "/" => continue,
+            // What the kernel's own file systems have below them is masks and read-only binds of themselves.
+            Some(from) if is_bind(from) => Kind::Bind {
+                mount: from.destination.clone(),
+                below: destination[from.destination.len()..].trim_start_matches('/').to_owned(),
+            },
+            Some(from) if is_cgroup(from) => Kind::Cgroup {
+                below: destination[from.destination.len()..].trim_start_matches('/').to_owned(),
+            },
+            _ if !own_tmpfs => continue,
+            _ if destination == "/dev" => Kind::Dev { options: tmpfs_options(&mount.options) },
+            _ if masked.contains(destination) => {
+                Kind::Tmpfs { options: tmpfs_options(&mount.options), archive: None }
+            }
+            _ => {
+                let archive = if destination == "/dev/shm" {
+                    "shm.tar".to_owned()
+                } else {
+                    archives += 1;
+                    format!("tmpfs-{archives}.tar")
+                };
+                Kind::Tmpfs { options: tmpfs_options(&mount.options), archive: Some(archive) }
+            }
+        };
+        // Of two on one another the upper one is seen.
+        found.retain(|known| known.destination != destination);
+        found.push(External { destination: destination.to_owned(), kind });
+    }
+    found
+}
+
+/// Options of the superblock that a new tmpfs takes; mountinfo's `ro` and `rw` are the mount's affair.
+fn tmpfs_options(options: &str) -> String {
+    let takes = ["size=", "nr_inodes=", "mode=", "uid=", "gid="];
+    let kept = options.split(',').filter(|option| takes.iter().any(|key| option.starts_with(key)));
+    kept.collect::<Vec<_>>().join(",")
+}
+
+/// Dumps a running container into `dir`.
+pub(super) fn dump(
+    container: &mut Container,
+    stdio: &Stdio,
+    dir: &Path,
+    leave_running: bool,
+    criu: &CriuPlace,
+) -> Result<(), Error> {
+    let pid = container.pid;
+    let spec = &effective_spec(&container.launch)?;
+    check_namespaces(spec)?;
+    if container.paused {
+        // CRIU freezes by itself, and would thaw what was to stay paused.
+        return Err(refused("freeze", "container", "it is paused"));
+    }
+    let path = format!("/proc/{pid}/mountinfo");
+    let text = std::fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
+    let mounts = Mounts { version: 1, mounts: externals(&parse_mountinfo(&text), spec) };
+    let images_dir = dir.join("images");
+    std::fs::create_dir(&images_dir).map_err(|error| failed("make", &images_dir, error))?;
+    save(&dir.join("mounts.json"), &mounts)?;
+    save(&dir.join("descriptors.json"), &descriptors(stdio))?;
+
+    let mut external: Vec<String> =
+        mounts.mounts.iter().map(|mount| format!("mnt[{0}]:{0}", mount.destination)).collect();
+    if netns_path(spec).is_some() {
+        let path = format!("/proc/{pid}/ns/net");
+        let netns = std::fs::metadata(&path).map_err(|error| failed("look at", &path, error))?;
+        external.push(format!("net[{}]:{NETNS_KEY}", netns.ino()));
+    }
+    let root = container.launch.run_dir.join(super::ROOTFS);
+    let freeze_cgroup = container.cgroup.freezer_path();
+    let request = DumpRequest {
+        pid,
+        images_dir: &images_dir,
+        work_dir: dir,
+        root: &root,
+        external,
+        freeze_cgroup: freeze_cgroup.as_deref(),
+        leave_running,
+        terminal: container.launch.stdio.terminal,
+    };
+    let upper = &container.launch.overlay.upper;
+    let outcome = criu::dump(criu, &request, &mut || {
+        archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
+        for mount in &mounts.mounts {
+            if let Kind::Tmpfs { archive: Some(name), .. } = &mount.kind {
+                let from = PathBuf::from(format!("/proc/{pid}/root{}", mount.destination));
+                archive(&dir.join(name), |out| layer::pack_plain(&from, out).map(|_| ()))?;
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        // A CRIU that died half-way leaves the freezer as it was.
+        container.cgroup.thaw()?;
+        return Err(match left_behind(pid) {
+            Some(state) => Error {
+                cause: Cause::Refused(format!("{}; and afterwards the container is {state}", error.cause)),
+                ..error
+            },
+            None => error,
+        });
+    }
+    Ok(())
+}
+
+/// What a failed dump did to a process; `None` when it runs as before.
+fn left_behind(pid: i32) -> Option<&'static str> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    match (field("State:"), field("TracerPid:")) {
+        (None, _) => Some("gone"),
+        (Some(state), _) if state.starts_with(['Z', 'X']) => Some("dead"),
+        (_, Some(tracer)) if tracer != "0" => Some("still traced"),
+        _ => None,
+    }
+}
+
+/// Refuses what CRIU cannot restore, in words about the container.
+fn check_namespaces(spec: &Spec) -> Result<(), Error> {
+    if !has_namespace(spec, NamespaceKind::Pid) {
+        return Err(refused("freeze", "container", "it shares the host's process ids (--pid host)"));
+    }
+    for namespace in &spec.linux.namespaces {
+        let foreign = namespace.path.is_some() && namespace.kind != NamespaceKind::Network;
+        if foreign {
+            let reason = format!("it shares the {:?} namespace of another container", namespace.kind);
+            return Err(refused("freeze", "container", &reason.to_lowercase()));
+        }
+    }
+    Ok(())
+}
+
+fn netns_path(spec: &Spec) -> Option<&str> {
+    let network = spec.linux.namespaces.iter().find(|namespace| namespace.kind == NamespaceKind::Network);
+    network.and_then(|namespace| namespace.path.as_deref())
+}
+
+/// The keys of fds 0, 1, 2 as CRIU sees them: of our pipes the inode, which both ends share.
+fn descriptors(stdio: &Stdio) -> [String; 3] {
+    let elsewhere = if stdio.console().is_some() { "/dev/console" } else { "/dev/null" };
+    stdio.pipes().map(|end| match end.map(rustix::fs::fstat) {
+        Some(Ok(stat)) => format!("pipe:[{}]", stat.st_ino),
+        _ => elsewhere.to_owned(),
+    })
+}
+
+fn save(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text =
+        serde_json::to_vec(value).map_err(|error| failed("write", path, std::io::Error::from(error)))?;
+    std::fs::write(path, text).map_err(|error| failed("write", path, error))
+}
+
+fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read(path).map_err(|error| failed("read", path, error))?;
+    serde_json::from_slice(&text).map_err(|error| failed("read", path, Cause::Refused(error.to_string())))
+}
+
+fn archive(path: &Path, pack: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>) -> Result<(), Error> {
+    let file = File::create(path).map_err(|error| failed("write", path, error))?;
+    let mut out = BufWriter::with_capacity(64 * 1024, file);
+    pack(&mut out)?;
+    std::io::Write::flush(&mut out).map_err(|error| failed("write", path, error))
+}
+
+/// Brings a container back from `dir` instead of starting its command. The root is mounted already, with the
+/// checkpoint's writable layer in it.
+pub(super) fn thaw(
+    launch: Launch,
+    root: &Path,
+    dir: &Path,
+    criu: &CriuPlace,
+    stdio: &mut Stdio,
+) -> Result<Container, Error> {
+    let spec = &effective_spec(&launch)?;
+    check_namespaces(spec)?;
+    let mounts: Mounts = load(&dir.join("mounts.json"))?;
+    if mounts.version != 1 {
+        return Err(failed("read", dir.join("mounts.json"), Cause::Refused("a later dewar wrote it".into())));
+    }
+    let keys: Vec<String> = load(&dir.join("descriptors.json"))?;
+    let stage = launch.run_dir.join(STAGE);
+    let mut external = Vec::new();
+    let created = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
+    let cgroup = created.cgroup;
+    let staged = mounts.mounts.iter().enumerate().try_for_each(|(number, mount)| {
+        let source = source(mount, spec, dir, &stage.join(number.to_string()))?;
+        external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
+        Ok(())
+    });
+    let begun = staged.and_then(|()| restore(&launch, root, dir, criu, external, &keys));
+    // The container has mounts of its own by now.
+    unstage(&launch.run_dir);
+    match begun {
+        Ok((pid, pidfd, ends)) => {
+            stdio.connect(ends);
+            Ok(Container::new(launch, cgroup, pid, pidfd))
+        }
+        Err(error) => {
+            let _ = cgroup.kill_all();
+            let _ = cgroup.remove();
+            Err(error)
+        }
+    }
+}
+
+fn restore(
+    launch: &Launch,
+    root: &Path,
+    dir: &Path,
+    criu: &CriuPlace,
+    external: Vec<String>,
+    keys: &[String],
+) -> Result<(i32, OwnedFd, Ends), Error> {
+    let spec = &launch.spec;
+    let mut inherit = Vec::new();
+    if let Some(path) = netns_path(spec) {
+        let netns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        inherit.push((NETNS_KEY.to_owned(), netns.map_err(|errno| failed("open", path, errno))?));
+    }
+    let is_pipe = |key: &String| key.starts_with("pipe:[");
+    let mut ends = None;
+    if !launch.stdio.terminal {
+        let pipes = plumb_pipes(keys.first().is_some_and(is_pipe))?;
+        let Pipes { stdin, stdout, stderr, ends: ours } = pipes;
+        let theirs = [stdin, Some(stdout), Some(stderr)];
+        for (key, end) in keys.iter().zip(theirs) {
+            if let Some(end) = end.filter(|_| is_pipe(key)) {
+                inherit.push((key.clone(), end));
+            }
+        }
+        ends = Some(ours);
+    }
+    let request = RestoreRequest {
+        images_dir: &dir.join("images"),
+        work_dir: &launch.run_dir,
+        root,
+        external,
+        inherit,
+        cgroup_path: &spec.linux.cgroups_path,
+        cgroup_namespace: has_namespace(spec, NamespaceKind::Cgroup),
+        terminal: launch.stdio.terminal,
+    };
+    let restored = criu::restore(criu, request)?;
+    let end = || -> Result<(OwnedFd, Ends), Error> {
+        let pidfd = pidfd_open(restored.pid).map_err(|error| failed("watch", "the thawed process", error))?;
+        let ends = match (ends, restored.console) {
+            (Some(ends), _) => ends,
+            (None, Some(master)) => {
+                rustix::io::ioctl_fionbio(&master, true)
+                    .map_err(|errno| failed("use", "the terminal", errno))?;
+                Ends::Console(master)
+            }
+            (None, None) => return Err(refused("use", "the terminal", "criu gave none back")),
+        };
+        Ok((pidfd, ends))
+    };
+    end().map(|(pidfd, ends)| (restored.pid, pidfd, ends))
+}
+
+/// What takes an external mount's place; the container's cgroup exists already.
+fn source(mount: &External, spec: &Spec, dir: &Path, stage: &Path) -> Result<PathBuf, Error> {
+    let fresh = |options: &str| -> Result<(), Error> {
+        std::fs::create_dir_all(stage).map_err(|error| failed("make", stage, error))?;
+        let options = std::ffi::CString::new(options)
+            .map_err(|_| refused("mount", "tmpfs", "its options have a NUL in them"))?;
+        rustix::mount::mount("tmpfs", stage, "tmpfs", MountFlags::empty(), options.as_c_str())
+            .map_err(|errno| failed("mount tmpfs on", stage, errno))
+    };
+    match &mount.kind {
+        Kind::Bind { mount: destination, below } => {
+            let from = spec.mounts.iter().find(|from| from.destination == *destination && is_bind(from));
+            let from = from.ok_or_else(|| {
+                refused("thaw", "container", &format!("the checkpoint needs a mount at {destination}"))
+            })?;
+            Ok(if below.is_empty() {
+                PathBuf::from(&from.source)
+            } else {
+                Path::new(&from.source).join(below)
+            })
+        }
+        Kind::Tmpfs { options, archive } => {
+            fresh(options)?;
+            if let Some(name) = archive {
+                let path = dir.join(name);
+                let file = File::open(&path).map_err(|error| failed("open", &path, error))?;
+                layer::unpack_plain(BufReader::new(file), stage, layer::Limits::default())?;
+            }
+            Ok(stage.to_owned())
+        }
+        Kind::Dev { options } => {
+            fresh(options)?;
+            make_dev(stage, spec)?;
+            Ok(stage.to_owned())
+        }
+        Kind::Cgroup { below } => {
+            let path = &spec.linux.cgroups_path;
+            let view = cgroup::view(path, cgroup::Namespace::Host, false)?;
+            let destination = Path::new(cgroup::ROOT).join(below);
+            let own = |source: &str| match Path::new(source).ends_with(path.trim_start_matches('/')) {
+                true => PathBuf::from(source),
+                // v2's is the whole tree.
+                false => Path::new(source).join(path.trim_start_matches('/')),
+            };
+            let found = view.mounts.iter().find(|mount| Path::new(&mount.destination) == destination);
+            if let Some(found) = found.filter(|found| found.kind == "bind") {
+                return Ok(own(&found.source));
+            }
+            // The tmpfs; or a hierarchy this host does not have, of which nothing can be shown.
+            fresh("mode=755")?;
+            if below.is_empty() {
+                let inside = |path: &str| {
+                    stage.join(Path::new(path).strip_prefix(cgroup::ROOT).unwrap_or(Path::new("")))
+                };
+                for mount in &view.mounts {
+                    let path = inside(&mount.destination);
+                    std::fs::create_dir_all(&path).map_err(|error| failed("make", &path, error))?;
+                }
+                for (link, target) in &view.symlinks {
+                    let path = inside(link);
+                    std::os::unix::fs::symlink(target, &path)
+                        .map_err(|error| failed("make link", &path, error))?;
+                }
+            }
+            Ok(stage.to_owned())
+        }
+    }
+}
+
+/// Fills a fresh /dev as init does, and with the directories mounted on below it.
+fn make_dev(stage: &Path, spec: &Spec) -> Result<(), Error> {
+    // Nothing in `stage` is anybody else's yet: plain paths lead nowhere else.
+    let inside = |path: &str| path.strip_prefix("/dev/").map(|name| stage.join(name));
+    let parent = |path: &Path| -> Result<(), Error> {
+        let parent = path.parent().unwrap_or(stage);
+        std::fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))
+    };
+    for device in devices::nodes(&spec.linux.devices) {
+        let (Some(path), Some(kind)) = (inside(&device.path), devices::file_type(&device)) else { continue };
+        parent(&path)?;
+        let mode = Mode::from_raw_mode(devices::mode(&device));
+        let number = rustix::fs::makedev(device.major, device.minor);
+        rustix::fs::mknodat(CWD, &path, kind, mode, number)
+            .and_then(|()| rustix::fs::chmod(&path, mode))
+            .map_err(|errno| failed("make device", &path, errno))?;
+        if device.uid.is_some() || device.gid.is_some() {
+            std::os::unix::fs::chown(&path, device.uid, device.gid)
+                .map_err(|error| failed("make device", &path, error))?;
+        }
+    }
+    for (link, target) in devices::LINKS {
+        if let Some(path) = inside(link)
+            && (*link != "/dev/core" || Path::new(target).exists())
+        {
+            std::os::unix::fs::symlink(target, &path).map_err(|error| failed("make link", &path, error))?;
+        }
+    }
+    let below = spec.mounts.iter().filter_map(|mount| Some((inside(&mount.destination)?, mount)));
+    for (path, mount) in below {
+        parent(&path)?;
+        let is_file = is_bind(mount) && !Path::new(&mount.source).is_dir();
+        let made = if is_file { File::create(&path).map(|_| ()) } else { std::fs::create_dir_all(&path) };
+        made.map_err(|error| failed("make", &path, error))?;
+    }
+    if spec.process.terminal {
+        let console = stage.join("console");
+        rustix::fs::mknodat(CWD, &console, FileType::RegularFile, Mode::from_raw_mode(0o600), 0)
+            .map_err(|errno| failed("make", &console, errno))?;
+    }
+    Ok(())
+}
+
+/// Lets go of what a thaw has staged; what was never staged is fine.
+pub(super) fn unstage(run_dir: &Path) {
+    let stage = run_dir.join(STAGE);
+    let Ok(entries) = std::fs::read_dir(&stage) else { return };
+    for entry in entries.flatten() {
+        let _ = rustix::mount::unmount(entry.path(), UnmountFlags::DETACH);
+        let _ = std::fs::remove_dir(entry.path());
+    }
+    let _ = std::fs::remove_dir(&stage);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTINFO: &str = "\
+519 484 0:45 / / rw,relatime - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w
+520 519 0:48 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw
+521 519 0:49 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755,inode64
+522 521 0:50 / /dev/pts rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620,ptmxmode=666
+523 521 0:51 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k
+524 519 254:1 /var/lib/c/hosts /etc/hosts rw,relatime - ext4 /dev/vda1 rw
+525 519 254:1 /srv/my\\040data /data rw,relatime - ext4 /dev/vda1 rw
+526 525 0:60 / /data/sub rw,relatime - tmpfs tmpfs rw
+527 520 0:49 /null /proc/kcore rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755
+528 520 0:61 / /proc/acpi ro,relatime - tmpfs tmpfs ro
+529 519 0:62 / /tmp rw - tmpfs tmpfs rw,size=1024k,mode=1777
+530 521 0:50 /0 /dev/console rw,nosuid,noexec,relatime - devpts devpts rw,gid=5,mode=620
+";
+
+    fn spec() -> Spec {
+        let mount = |destination: &str, kind: &str, source: &str| Mount {
+            destination: destination.into(),
+            kind: kind.into(),
+            source: source.into(),
+            options: if kind == "bind" { vec!["rbind".into()] } else { vec![] },
+        };
+        let mut spec = Spec {
+            mounts: vec![
+                mount("/proc", "proc", "proc"),
+                mount("/dev", "tmpfs", "tmpfs"),
+                mount("/dev/pts", "devpts", "devpts"),
+                mount("/dev/shm", "tmpfs", "shm"),
+                mount("/etc/hosts", "bind", "/var/lib/c/hosts"),
+                mount("/data", "bind", "/srv/my data"),
+                mount("/tmp", "tmpfs", "tmpfs"),
+            ],
+            ..Spec::default()
+        };
+        spec.linux.masked_paths = vec!["/proc/kcore".into(), "/proc/acpi".into()];
+        spec
+    }
+
+    #[test]
+    fn mountinfo_is_parsed_with_its_escapes() {
+        let mounts = parse_mountinfo(MOUNTINFO);
+        assert_eq!(mounts.len(), 12);
+        assert_eq!(mounts[6].root, "/srv/my data");
+        assert_eq!((mounts[4].kind.as_str(), mounts[4].options.as_str()), ("tmpfs", "rw,size=65536k"));
+        assert!(parse_mountinfo("nonsense\n1 2 3 - x").is_empty());
+    }
+
+    #[test]
+    fn external_is_what_comes_from_outside_and_every_tmpfs() {
+        let found = externals(&parse_mountinfo(MOUNTINFO), &spec());
+        let tmpfs = |options: &str, archive: Option<&str>| Kind::Tmpfs {
+            options: options.into(),
+            archive: archive.map(str::to_owned),
+        };
+        let bind = |mount: &str, below: &str| Kind::Bind { mount: mount.into(), below: below.into() };
+        let expected = [
+            ("/dev", Kind::Dev { options: "size=65536k,mode=755".into() }),
+            ("/dev/shm", tmpfs("size=65536k", Some("shm.tar"))),
+            ("/etc/hosts", bind("/etc/hosts", "")),
+            ("/data", bind("/data", "")),
+            ("/data/sub", bind("/data", "sub")),
+            ("/proc/acpi", tmpfs("", None)),
+            ("/tmp", tmpfs("size=1024k,mode=1777", Some("tmpfs-1.tar"))),
+        ];
+        let expected: Vec<_> =
+            expected.map(|(d, kind)| External { destination: d.into(), kind }).into_iter().collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_mounts_file_round_trips() {
+        let mounts = Mounts { version: 1, mounts: externals(&parse_mountinfo(MOUNTINFO), &spec()) };
+        let text = serde_json::to_string(&mounts).unwrap();
+        let back: Mounts = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.mounts, mounts.mounts);
+    }
+}
