@@ -1,1 +1,31 @@
-//! Black-box tests against the real binary.
+//! Black-box tests: the real binary, a real daemon each, the real kernel.
+//!
+//! One binary, so that it links once and shares its helpers. Where a test belongs:
+
+/// What tests stand on: daemons, commands, raw HTTP, leftovers, requirements. No test lives here.
+#[cfg(test)]
+mod support;
+
+/// The source itself: who may import whom, where unsafe may be, what must not be left in.
+mod shape;
+
+/// argv to exit code: help, unknown words, exit codes and texts of the client without a working daemon.
+mod cli;
+
+/// The wire: operations, statuses, error classes, streams; spoken by hand and by docker-py.
+mod api;
+
+/// What users do: images, containers, logs, exec, events, the daemon's restart; by dewar and by docker.
+mod engine;
+
+/// What a container may see and do: namespaces, cgroup, mounts, capabilities, seccomp.
+mod kernel;
+
+/// Freezing and thawing: what survives, what a failure leaves.
+mod checkpoint;
+
+/// Input that means harm: traversal, hostile archives, slow and broken peers.
+mod hostile;
+
+/// Promises with numbers: static, small, light, quick.
+mod budget;

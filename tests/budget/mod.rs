@@ -1,0 +1,91 @@
+//! Promises with numbers, from issue 2's "To reach". The limits stand here; `make bench` prints what is reached.
+//!
+//! Times on a loaded two-core machine vary threefold: limits on time are loose and only catch a change of kind.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::support::requires::requires;
+use crate::support::{Cmd, Daemon, binary, eventually, source};
+
+/// Whether the program under test is the one that ships; debug builds are neither small nor light.
+fn is_release() -> bool {
+    binary().components().any(|part| part.as_os_str() == "release")
+}
+
+/// Proportional set size of a process in KiB.
+fn pss_kib(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process of ours");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).expect("smaps_rollup has a sum");
+    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
+}
+
+#[test]
+fn the_binary_is_static() {
+    Cmd::new(source().join("scripts/static-check.sh")).arg(binary()).ok();
+}
+
+#[test]
+fn the_binary_is_small() {
+    if !is_release() {
+        println!("a debug build: not measured");
+        return;
+    }
+    let bytes = fs::metadata(binary()).expect("the program under test exists").len();
+    assert!(bytes <= 5 << 20, "{bytes} bytes are more than 5 MiB");
+}
+
+#[test]
+fn an_idle_daemon_is_light() {
+    requires!(root);
+    if !is_release() {
+        println!("a debug build: not measured");
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.run(&[], "true").ok();
+    // Freed memory may take a moment to go back.
+    let mut last = 0;
+    eventually("at most 4 MiB PSS when idle", || {
+        last = pss_kib(daemon.pid());
+        last <= 4096
+    });
+    println!("idle: {last} KiB PSS");
+}
+
+#[test]
+fn a_running_container_is_light() {
+    requires!(root);
+    if !is_release() {
+        println!("a debug build: not measured");
+        return;
+    }
+    let daemon = Daemon::start();
+    let mut shims = Vec::new();
+    for number in 0..10 {
+        daemon.run_detached(&format!("light-{number}"), &[], "exec sleep 1000");
+    }
+    // Everything of this daemon that is neither the daemon nor a container's own process is a shim.
+    for (pid, line) in &daemon.leftovers().processes {
+        if *pid != daemon.pid() && !line.contains("sleep 1000") {
+            shims.push(pss_kib(*pid));
+        }
+    }
+    let total: u64 = shims.iter().sum();
+    println!("shims: {shims:?} KiB PSS");
+    assert!(shims.len() == 10, "a shim per container: {shims:?}");
+    assert!(total <= 4096, "{total} KiB PSS for ten shims are more than 0.4 MiB each");
+}
+
+#[test]
+fn the_daemon_starts_at_once() {
+    requires!(root);
+    let mut daemon = Daemon::empty();
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        daemon.stop();
+        best = best.min(daemon.restart());
+    }
+    println!("first answer after {best:?}");
+    assert!(best < Duration::from_millis(200), "{best:?} from start to first answer");
+}

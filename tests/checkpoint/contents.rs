@@ -1,0 +1,119 @@
+//! What a checkpoint carries: files, shared memory, sockets, several processes.
+
+use super::{counting, counts_past, numbers};
+use crate::support::requires::requires;
+use crate::support::{Daemon, eventually};
+
+#[test]
+fn files_and_shared_memory_are_as_they_were_when_frozen() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    let exec = |script: &str| daemon.dewar(&["exec", "web", "sh", "-c", script]).ok().stdout;
+    exec(
+        "echo frozen > /file; echo frozen > /dev/shm/file; rm /bin/vi; echo changed > /etc/passwd; mkdir -p /d; touch /d/a",
+    );
+    daemon.dewar(&["checkpoint", "create", "--leave-running", "web", "cp1"]).ok();
+    // What happens after the freeze is not part of it.
+    exec("echo later > /file; echo later > /dev/shm/file; touch /after /d/b; rm /d/a");
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["kill", "web"]).ok();
+    eventually("the exit", || daemon.state("web")["Running"] == false);
+    let logs_before = daemon.logs("web");
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    assert_eq!(
+        exec("cat /file /dev/shm/file; test -e /bin/vi || echo gone; cat /etc/passwd"),
+        "frozen\nfrozen\ngone\nchanged\n"
+    );
+    assert_eq!(exec("test -e /after || echo none; ls /d"), "none\na\n");
+    // The count goes on from the freeze, so numbers said after it are said again: that is the log's truth.
+    eventually("it going on", || daemon.logs("web").len() > logs_before.len());
+    assert!(frozen > 0);
+}
+
+#[test]
+fn several_processes_and_their_pipes() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let script = "(i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done) | while read n; do echo $n; done";
+    daemon.run_detached("web", &[], script);
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    counts_past(&daemon, frozen);
+}
+
+#[test]
+fn a_listening_socket_listens_again() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let serve = "mkdir /www; echo page > /www/index.html; exec httpd -f -p 127.0.0.1:80 -h /www";
+    daemon.run_detached("web", &[], serve);
+    let fetch = || daemon.dewar(&["exec", "web", "wget", "-q", "-O", "-", "http://127.0.0.1/"]).run().stdout;
+    eventually("the server", || fetch() == "page\n");
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    eventually("the server again", || fetch() == "page\n");
+}
+
+#[test]
+fn a_daemon_that_exec_left_behind_is_frozen_too() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    // Reparented to the container's first process. CRIU refuses the whole tree if its session is outside of it.
+    let script =
+        "(i=0; while :; do i=$((i+1)); echo $i > /side; sleep 0.02; done) < /dev/null > /dev/null 2>&1 &";
+    daemon.dewar(&["exec", "web", "sh", "-c", script]).ok();
+    let side = || daemon.dewar(&["exec", "web", "cat", "/side"]).run().trimmed().parse::<u32>().unwrap_or(0);
+    eventually("the other counter", || side() > 5);
+    let before = side();
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    counts_past(&daemon, frozen);
+    let thawed = side();
+    assert!(thawed >= before, "it went on from {before}, not from {thawed}");
+    eventually("the other counter going on", || side() > thawed);
+}
+
+#[test]
+fn bind_mounts_and_read_only_roots() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let shared = daemon.dir().join("shared");
+    std::fs::create_dir(&shared).expect("a fresh directory");
+    let bind = format!("{}:/data", shared.display());
+    let script = "i=0; exec 3> /data/out; while :; do i=$((i+1)); echo $i; echo $i >&3; sleep 0.02; done";
+    daemon.run_detached("web", &["--read-only", "-v", &bind, "--tmpfs", "/scratch"], script);
+    daemon.dewar(&["exec", "web", "sh", "-c", "echo kept > /scratch/file"]).ok();
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    counts_past(&daemon, frozen);
+    let out = std::fs::read_to_string(shared.join("out")).expect("written in the container");
+    assert!(out.lines().count() > frozen, "it goes on writing to the same file");
+    daemon.dewar(&["exec", "web", "cat", "/scratch/file"]).ok().stdout_is("kept\n");
+}
+
+#[test]
+fn several_at_once() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let names = ["c1", "c2", "c3", "c4"];
+    for name in names {
+        daemon.run_detached(name, &[], super::COUNTER);
+    }
+    std::thread::scope(|scope| {
+        for name in names {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                eventually("it counting", || daemon.logs(name).lines().count() > 3);
+                daemon.dewar(&["checkpoint", "create", name, "cp"]).ok();
+                let frozen = daemon.logs(name).lines().count();
+                daemon.dewar(&["start", "--checkpoint", "cp", name]).ok();
+                eventually("it going on", || daemon.logs(name).lines().count() > frozen + 3);
+            });
+        }
+    });
+}

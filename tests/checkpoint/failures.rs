@@ -1,0 +1,142 @@
+//! Dumps and restores that fail: the container runs on, nothing half written stays, the words say what to do.
+
+use super::{counting, counts_past, numbers};
+use crate::support::requires::requires;
+use crate::support::{Cmd, Daemon, eventually};
+
+/// A criu that answers as `body` says, put before the real one.
+fn fake_criu(dir: &std::path::Path, body: &str) -> String {
+    let path = dir.join("fake-criu");
+    std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).expect("a fresh directory");
+    Cmd::new("chmod").arg("755").arg(&path).ok();
+    path.display().to_string()
+}
+
+fn with_fake_criu(body: &str) -> (Daemon, crate::support::TempDir) {
+    let dir = crate::support::TempDir::new();
+    let criu = fake_criu(dir.path(), body);
+    let daemon = Daemon::with(&["--criu", &criu], &[]);
+    daemon.dewar(&["import"]).arg(crate::support::busybox_tar()).arg("busybox").ok();
+    daemon.run_detached("web", &[], super::COUNTER);
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    (daemon, dir)
+}
+
+/// Files named like a checkpoint, whole or partial.
+fn files_of(daemon: &Daemon, name: &str) -> String {
+    Cmd::new("find").arg(daemon.dir().join("data")).args(["-name", &format!("*{name}*")]).ok().stdout
+}
+
+#[test]
+fn no_criu_is_said_with_what_to_do() {
+    requires!(root);
+    let daemon = Daemon::with(&["--criu", "/nonexistent/criu"], &[]);
+    daemon.dewar(&["import"]).arg(crate::support::busybox_tar()).arg("busybox").ok();
+    daemon.run_detached("web", &[], super::COUNTER);
+    let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1);
+    output.stderr_has("/nonexistent/criu").stderr_has("--criu");
+    assert_eq!(daemon.state("web")["Status"], "running");
+    assert_eq!(files_of(&daemon, "cp1"), "");
+}
+
+#[test]
+fn an_old_criu_is_said_with_the_version_needed() {
+    requires!(root);
+    let (daemon, _dir) =
+        with_fake_criu("case \" $* \" in *version*|*-V*) echo 'Version: 3.11'; exit 0;; esac; exit 1");
+    let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1);
+    output.stderr_has("3.11");
+    counts_past(&daemon, numbers(&daemon).len());
+    assert_eq!(files_of(&daemon, "cp1"), "");
+}
+
+#[test]
+fn a_dump_that_fails_leaves_the_container_running() {
+    requires!(root);
+    let body = "case \" $* \" in *version*|*-V*) echo 'Version: 4.2'; exit 0;; esac\n\
+                dir=.; while [ $# -gt 0 ]; do case $1 in -D|--images-dir|-W|--work-dir) dir=$2; echo junk > \"$2/pages-1.img\"; \
+                echo '(00.1) Error (criu/some.c:1): the reason it failed' > \"$2/dump.log\";; esac; shift; done; exit 1";
+    let (daemon, _dir) = with_fake_criu(body);
+    let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1);
+    output.stderr_has("web");
+    counts_past(&daemon, numbers(&daemon).len());
+    assert_eq!(files_of(&daemon, "cp1"), "");
+    daemon.dewar(&["checkpoint", "ls", "web"]).ok().stdout_lacks("cp1");
+    assert_eq!(daemon.state("web")["Status"], "running");
+}
+
+#[test]
+fn a_container_that_cannot_be_dumped_runs_on() {
+    requires!(root, criu);
+    // A file of the host's init, open in the container's process, cannot be found again.
+    let daemon = counting(&["--pid", "host"]);
+    let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).run();
+    if output.code != 0 {
+        counts_past(&daemon, numbers(&daemon).len());
+        assert_eq!(daemon.state("web")["Status"], "running");
+        assert_eq!(files_of(&daemon, "cp1"), "");
+        assert!(!output.stderr.trim().is_empty());
+    }
+}
+
+#[test]
+fn a_broken_checkpoint_is_refused_and_can_be_tried_again() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    daemon.dewar(&["checkpoint", "create", "web", "good"]).ok();
+    let frozen = numbers(&daemon).len();
+    let before = daemon.leftovers();
+    let good = files_of(&daemon, "good");
+    let good = std::path::Path::new(good.lines().next().expect("it is on disk"));
+    let bad = good.with_file_name("bad");
+    Cmd::new("cp").arg("-a").arg(good).arg(&bad).ok();
+    let pages = Cmd::new("find").arg(&bad).args(["-name", "core-*.img"]).ok();
+    for file in pages.stdout.lines() {
+        std::fs::write(file, "not an image").expect("a file of ours");
+    }
+    let output = daemon.dewar(&["start", "--checkpoint", "bad", "web"]).fails(1);
+    output.stderr_has("bad");
+    assert_eq!(daemon.state("web")["Running"], false);
+    before.assert_same_now();
+    daemon.dewar(&["start", "--checkpoint", "good", "web"]).ok();
+    counts_past(&daemon, frozen);
+}
+
+#[test]
+fn checkpoint_names_cannot_leave_their_directory() {
+    requires!(root);
+    let daemon = Daemon::start();
+    daemon.run_detached("web", &[], "exec sleep 1000");
+    for name in ["../x", "a/b", "/abs", "..", ".", "", "a\u{0}b", "-x", ".hidden", &"n".repeat(300)] {
+        let body = serde_json::json!({"CheckpointID": name, "Exit": false});
+        daemon.api_json("POST", "/containers/web/checkpoints", &body).is_error(400, "");
+        if !name.contains('\0') {
+            let output = daemon.dewar(&["checkpoint", "create", "--", "web", name]).run();
+            assert!(output.code != 0, "{name:?}: {output}");
+        }
+    }
+    for name in ["..%2Fx", "%2E%2E", "a%2Fb"] {
+        let status = daemon.api("DELETE", &format!("/containers/web/checkpoints/{name}")).status;
+        assert!(matches!(status, 400 | 404), "{name}: {status}");
+        let status = daemon.api("POST", &format!("/containers/web/start?checkpoint={name}")).status;
+        assert!(matches!(status, 400 | 404), "{name}: {status}");
+    }
+    assert!(!daemon.dir().join("x").exists() && !daemon.dir().join("data/x").exists());
+    assert_eq!(daemon.state("web")["Status"], "running");
+}
+
+#[test]
+fn a_paused_container_and_a_stopped_one() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    daemon.dewar(&["pause", "web"]).ok();
+    let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).run();
+    if output.code != 0 {
+        output.stderr_has("paused");
+        assert_eq!(daemon.state("web")["Status"], "paused");
+        daemon.dewar(&["unpause", "web"]).ok();
+    }
+    daemon.dewar(&["rm", "-f", "web"]).ok();
+    daemon.dewar(&["create", "--name", "web", "--network", "none", "busybox", "true"]).ok();
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1).stderr_has("not running");
+}

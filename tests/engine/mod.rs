@@ -1,0 +1,12 @@
+//! What users do, command by command, with dewar's own client and with Docker's.
+
+mod archive;
+mod containers;
+mod docker;
+mod examples;
+mod exec;
+mod failures;
+mod images;
+mod logs;
+mod restart;
+mod terminal;

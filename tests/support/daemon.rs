@@ -1,0 +1,269 @@
+//! A private daemon for one test: own data root, own run root, own socket, own cgroups.
+//!
+//! Dropping it removes its containers, stops it, and fails the test if anything of it is still there.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::http::{Connection, Reply};
+use super::leftovers::Leftovers;
+use super::{Cmd, TempDir, binary, busybox_tar, requires};
+
+/// The image every daemon of a test can have: [`Daemon::start`] imports it.
+pub const BUSYBOX: &str = "busybox";
+
+/// A daemon under test.
+pub struct Daemon {
+    dir: TempDir,
+    process: Option<Child>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Daemon {
+    /// A daemon with the busybox image.
+    #[track_caller]
+    pub fn start() -> Daemon {
+        let daemon = Daemon::empty();
+        daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
+        daemon
+    }
+
+    /// A daemon without images.
+    #[track_caller]
+    pub fn empty() -> Daemon {
+        let criu = requires::criu_path().ok().map(|path| path.to_string_lossy().into_owned());
+        match &criu {
+            Some(criu) => Daemon::with(&["--criu", criu], &[]),
+            None => Daemon::with(&[], &[]),
+        }
+    }
+
+    /// A daemon without images, with further flags and variables.
+    #[track_caller]
+    pub fn with(args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let mut daemon = Daemon {
+            dir: TempDir::new(),
+            process: None,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        };
+        daemon.restart();
+        daemon
+    }
+
+    /// A command that would start a second daemon on this one's directories.
+    pub fn again(&self) -> Cmd {
+        Cmd::new(binary()).args(["daemon", "-H", &self.host()]).args(self.roots())
+    }
+
+    fn roots(&self) -> [String; 4] {
+        let dir = self.dir.path().display();
+        ["--data-root".to_owned(), format!("{dir}/data"), "--exec-root".to_owned(), format!("{dir}/run")]
+    }
+
+    /// Starts it (again) and waits until it answers; gives the time that took.
+    #[track_caller]
+    pub fn restart(&mut self) -> Duration {
+        assert!(self.process.is_none(), "the daemon still runs");
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("a fresh directory");
+        let start = Instant::now();
+        let mut command = Command::new(binary());
+        command
+            .args(["daemon", "-H", &self.host()])
+            .args(self.roots())
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a descriptor can be copied"))
+            .stderr(log);
+        self.process = Some(command.spawn().expect("the program under test exists"));
+        loop {
+            // A socket of a daemon that was killed is still there, and refuses.
+            if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
+                let mut connection = Connection::open(&self.socket());
+                connection.request("GET", "/_ping", &[], None);
+                if connection.head().is_some_and(|reply| reply.status == 200) {
+                    return start.elapsed();
+                }
+            }
+            let process = self.process.as_mut().expect("started above");
+            if let Some(status) = process.try_wait().expect("waiting for a child of ours") {
+                self.process = None;
+                panic!("the daemon ended with {status}:\n{}", self.log());
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "the daemon does not answer:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Kills it as a crash would, with everything it runs left alone.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+
+    /// Asks it to end and waits; gives its exit code.
+    #[track_caller]
+    pub fn stop(&mut self) -> i32 {
+        let Some(mut process) = self.process.take() else { return 0 };
+        drop(kill_process(Pid::from_child(&process), Signal::TERM));
+        let start = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().expect("waiting for a child of ours") {
+                return status.code().unwrap_or(-1);
+            }
+            if start.elapsed() > Duration::from_secs(30) {
+                drop(process.kill());
+                drop(process.wait());
+                panic!("the daemon did not stop within 30 s of SIGTERM:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Where the daemon keeps everything: `data/`, `run/`, `daemon.log`, the socket.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("dewar.sock")
+    }
+
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("daemon.log")
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// `dewar -H … args`
+    pub fn dewar<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Cmd {
+        Cmd::new(binary()).args(["-H", &self.host()]).args(args)
+    }
+
+    /// `docker -H … args`: the stock client.
+    #[track_caller]
+    pub fn docker<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Cmd {
+        let docker = requires::docker_path().expect("the test requires docker");
+        // Its configuration must be neither read nor written.
+        Cmd::new(docker)
+            .env("DOCKER_CONFIG", self.dir.path().join("docker-config"))
+            .env("DOCKER_CLI_HINTS", "false")
+            .args(["-H", &self.host()])
+            .args(args)
+    }
+
+    /// A docker-py script; `client` is a `docker.DockerClient` on this daemon.
+    #[track_caller]
+    pub fn python(&self, script: &str) -> Cmd {
+        let python = requires::python_path().expect("the test requires docker-py");
+        let prelude = format!("import docker\nclient = docker.DockerClient(base_url='{}')\n", self.host());
+        Cmd::new(python).arg("-c").arg(prelude + script)
+    }
+
+    /// One request on a connection of its own.
+    #[track_caller]
+    pub fn api(&self, method: &str, path: &str) -> Reply {
+        let mut connection = Connection::open(&self.socket());
+        connection.request(method, path, &[("Connection", "close")], None);
+        connection.reply(method)
+    }
+
+    /// One request with a JSON body.
+    #[track_caller]
+    pub fn api_json(&self, method: &str, path: &str, body: &serde_json::Value) -> Reply {
+        let mut connection = Connection::open(&self.socket());
+        connection.request(method, path, &[("Connection", "close")], Some(body.to_string().as_bytes()));
+        connection.reply(method)
+    }
+
+    /// `State` of a container.
+    #[track_caller]
+    pub fn state(&self, name: &str) -> serde_json::Value {
+        self.api("GET", &format!("/containers/{name}/json")).is(200).json()["State"].clone()
+    }
+
+    /// The output of `dewar logs`.
+    #[track_caller]
+    pub fn logs(&self, name: &str) -> String {
+        self.dewar(&["logs", name]).ok().stdout
+    }
+
+    /// `dewar run` of busybox with `--network none`, to its end.
+    pub fn run(&self, flags: &[&str], script: &str) -> Cmd {
+        self.dewar(&["run", "--rm", "--network", "none"]).args(flags).args([BUSYBOX, "sh", "-c", script])
+    }
+
+    /// Starts a container named `name` in the background.
+    #[track_caller]
+    pub fn run_detached(&self, name: &str, flags: &[&str], script: &str) -> String {
+        let command = self.dewar(&["run", "-d", "--name", name, "--network", "none"]);
+        command.args(flags).args([BUSYBOX, "sh", "-c", script]).ok().trimmed().to_owned()
+    }
+
+    /// What of this daemon exists on the host now.
+    pub fn leftovers(&self) -> Leftovers {
+        Leftovers::of(self.dir.path())
+    }
+
+    /// Removes every container, so that stopping need not wait for each.
+    fn remove_containers(&self) {
+        if std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            return;
+        }
+        let list = self.api("GET", "/containers/json?all=1");
+        if list.status != 200 {
+            return;
+        }
+        for container in list.json().as_array().cloned().unwrap_or_default() {
+            if let Some(id) = container["Id"].as_str() {
+                self.api("DELETE", &format!("/containers/{id}?force=1"));
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let panicking = std::thread::panicking();
+        if panicking {
+            eprintln!("--- the daemon's log\n{}", self.log());
+        }
+        // A panic here while unwinding would abort the whole run.
+        let cleaned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if self.process.is_none() {
+                // Containers outlive a daemon that was killed; only a daemon can end them in order.
+                self.restart();
+            }
+            self.remove_containers();
+            assert_eq!(self.stop(), 0, "the daemon's exit code after SIGTERM:\n{}", self.log());
+        }));
+        self.kill9();
+        let left = self.leftovers();
+        left.remove();
+        if !panicking {
+            if let Err(cause) = cleaned {
+                std::panic::resume_unwind(cause);
+            }
+            left.assert_none();
+        }
+    }
+}
