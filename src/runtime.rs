@@ -140,8 +140,8 @@ pub struct Exit {
 
 /// One client's attachment to a process's streams. `stream` is a connected AF_UNIX SOCK_STREAM socket: the
 /// client's input is read from it until end of file, output is written to it, framed as Docker's
-/// multiplexed stream unless the process has a terminal. A peer that does not read is cut off, never
-/// waited for.
+/// multiplexed stream unless the process has a terminal. A peer that reads slowly slows the process down;
+/// one that reads nothing for ten seconds is cut off.
 #[derive(Debug)]
 pub struct Attachment {
     pub stream: OwnedFd,

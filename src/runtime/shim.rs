@@ -273,6 +273,10 @@ impl Shim {
     /// Follows up on what has ended. Execs first: their exits are told before the container's.
     fn settle(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
         let now = Instant::now();
+        self.stdio.tend(now);
+        for exec in &mut self.execs {
+            exec.stdio.tend(now);
+        }
         let init_ended = self.container.as_ref().is_some_and(|container| container.ended.is_some());
         let mut at = 0;
         while at < self.execs.len() {
@@ -281,7 +285,7 @@ impl Shim {
                 exec.stdio.drain_ended_process(buffer);
                 if exec.stdio.output_ended() || now >= since + DRAIN {
                     let mut exec = self.execs.remove(at);
-                    exec.stdio.end_output();
+                    exec.stdio.end_output(buffer);
                     self.say(&Message::Event(Event::ExecExited { exec: exec.id, code }));
                     exec.stdio.close_clients();
                     continue;
@@ -294,7 +298,7 @@ impl Shim {
             let container = self.container.as_ref().expect("it has ended, so it was there");
             let (_, since) = container.ended.expect("checked above");
             if self.stdio.output_ended() || now >= since + DRAIN {
-                self.end();
+                self.end(buffer);
             }
         }
         if self.control.is_none() && (self.exit.is_some() || self.container.is_none()) {
@@ -586,8 +590,8 @@ impl Shim {
     }
 
     /// Records the exit, tells it, cleans up.
-    fn end(&mut self) {
-        self.stdio.end_output();
+    fn end(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        self.stdio.end_output(buffer);
         // The notification may come later than the death it explains.
         self.oom_signalled();
         let Some(container) = &mut self.container else { return };

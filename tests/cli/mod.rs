@@ -14,11 +14,11 @@ fn dewar(args: &[&str]) -> Cmd {
 
 /// The program as someone who is not root, from a place that everyone may read.
 fn as_nobody(dir: &Path, args: &[&str]) -> Cmd {
-    use std::os::unix::fs::PermissionsExt;
     let copy = dir.join("dewar");
     if !copy.exists() {
-        std::fs::copy(binary(), &copy).expect("copying the program under test");
-        std::fs::set_permissions(&copy, PermissionsExt::from_mode(0o755)).expect("a file of ours");
+        // Not std::fs::copy: a command another thread starts meanwhile would inherit the file open for
+        // writing, and executing it then fails with ETXTBSY.
+        Cmd::new("install").args(["-m", "755"]).arg(binary()).arg(&copy).ok();
     }
     Cmd::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy).args(args)
 }

@@ -3,12 +3,16 @@
 //! ```text
 //!   process stdout/stderr ──> pipe ──┬──> log (json-file)
 //!                         or console ├──> client 1   framed unless a terminal; bounded queue
-//!                                    └──> client n   does not read: cut off, never waited for
+//!                                    └──> client n   reads nothing for long: cut off
 //!   process stdin  <── pipe or console <── bounded queue <── client input, detach keys taken out
 //! ```
 //!
 //! Nothing here blocks, except a write to the log's disk. Client sockets are used with MSG_DONTWAIT and keep
 //! their flags: the daemon may hold the same open file.
+//!
+//! A client that reads slowly slows the process down, as a pipe would: output is not read while a client's
+//! queue is full. One that takes nothing at all for [`CLIENT_PATIENCE`] is cut off, so that a stopped terminal
+//! cannot stop a container for ever. Nothing that was queued is lost when the process ends.
 //!
 //! A client stays until it hangs up, is cut off, detaches, or the process has ended and its output is
 //! delivered ([`Stdio::close_clients`]). A client's end of input closes a pipe for good when `stdin_once`;
@@ -26,8 +30,12 @@ use super::detach::DetachKeys;
 use super::log::{Log, Stream};
 use super::protocol::Client;
 
-/// Output a client may leave unread before it is cut off.
-pub const CLIENT_QUEUE_BYTES: usize = 1024 * 1024;
+/// Output a client may leave unread, beyond its socket's buffer, before the process has to wait for it.
+pub const CLIENT_QUEUE_BYTES: usize = 256 * 1024;
+/// How long a process waits for a client that takes nothing.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// The most that is read from a pipe when it is given up: more than its buffer holds.
+const LAST_READ_BYTES: usize = 1024 * 1024;
 /// Input held for a process that does not read; more stays in the clients' sockets.
 const INPUT_QUEUE_BYTES: usize = 64 * 1024;
 /// Read at once from anything; also the largest frame.
@@ -88,6 +96,8 @@ struct Attached {
     /// Input is still to be read.
     reading: bool,
     queue: Queue,
+    /// The queue is full, and this is when the client last took some of it.
+    full_since: Option<Instant>,
 }
 
 /// Bytes waiting to be written.
@@ -163,6 +173,7 @@ impl Stdio {
             keys: DetachKeys::new(keys),
             reading,
             queue: Queue::default(),
+            full_since: None,
         });
         self.next_client = self.next_client.wrapping_add(1);
     }
@@ -179,17 +190,23 @@ impl Stdio {
 
     /// What to wait for, and on which descriptors.
     pub fn register<'a>(&'a self, now: Instant, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Port)) {
+        let held_up = self.is_held_up();
         for (end, stream) in self.outputs.iter().zip([Stream::Stdout, Stream::Stderr]) {
-            if let Some(end) = end {
+            if let Some(end) = end
+                && !held_up
+            {
                 add(end.as_fd(), PollFlags::IN, Port::Output(stream));
             }
         }
         if let Some(console) = &self.console
             && self.console_rests_until.is_none_or(|until| until <= now)
         {
-            let mut flags = PollFlags::IN;
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, !held_up);
             flags.set(PollFlags::OUT, !self.input.is_empty());
-            add(console.as_fd(), flags, Port::Console);
+            if !flags.is_empty() {
+                add(console.as_fd(), flags, Port::Console);
+            }
         }
         if let Some(stdin) = &self.stdin
             && !self.input.is_empty()
@@ -209,7 +226,24 @@ impl Stdio {
 
     /// When to look again though nothing is ready.
     pub fn deadline(&self) -> Option<Instant> {
-        self.console_rests_until
+        let patience = self.clients.iter().filter_map(|client| client.full_since);
+        patience.map(|since| since + CLIENT_PATIENCE).chain(self.console_rests_until).min()
+    }
+
+    /// Whether output must wait for a client that has fallen behind.
+    fn is_held_up(&self) -> bool {
+        self.clients.iter().any(|client| client.full_since.is_some())
+    }
+
+    /// Cuts off clients that have held the process up for too long.
+    pub fn tend(&mut self, now: Instant) {
+        while let Some(at) = self
+            .clients
+            .iter()
+            .position(|client| client.full_since.is_some_and(|since| now >= since + CLIENT_PATIENCE))
+        {
+            self.drop_client(at);
+        }
     }
 
     /// Whether clients' input may be read: there is a process, and it has not fallen behind.
@@ -244,6 +278,9 @@ impl Stdio {
 
     fn read_output(&mut self, stream: Stream, buffer: &mut [u8; CHUNK_BYTES]) {
         for _ in 0..CHUNKS_PER_TURN {
+            if self.is_held_up() {
+                return;
+            }
             let Some(end) = &self.outputs[stream as usize] else { return };
             match rustix::io::read(end, &mut buffer[..]) {
                 Ok(0) => {
@@ -263,6 +300,9 @@ impl Stdio {
     fn read_console(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
         self.console_rests_until = None;
         for _ in 0..CHUNKS_PER_TURN {
+            if self.is_held_up() {
+                return;
+            }
             let Some(console) = &self.console else { return };
             match rustix::io::read(console, &mut buffer[..]) {
                 Ok(bytes) if bytes > 0 => self.deliver(Stream::Stdout, &buffer[..bytes]),
@@ -288,13 +328,28 @@ impl Stdio {
         if self.console.is_some() {
             self.read_console(buffer);
             if self.console_rests_until.is_some() {
-                self.end_output();
+                self.end_output(buffer);
             }
         }
     }
 
-    /// Gives up waiting for output.
-    pub fn end_output(&mut self) {
+    /// Gives up waiting for output. What the pipes hold now is still read, for the log and the clients.
+    pub fn end_output(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut left = LAST_READ_BYTES;
+            while let Some(end) = &self.outputs[stream as usize]
+                && left > 0
+            {
+                match rustix::io::read(end, &mut buffer[..]) {
+                    Ok(bytes) if bytes > 0 => {
+                        left = left.saturating_sub(bytes);
+                        self.deliver(stream, &buffer[..bytes]);
+                    }
+                    Err(Errno::INTR) => {}
+                    _ => break,
+                }
+            }
+        }
         self.console = None;
         self.console_rests_until = None;
         self.outputs = [None, None];
@@ -405,18 +460,19 @@ impl Stdio {
         }
     }
 
-    /// Hands every client what it is owed as far as it takes it now, then hangs up.
+    /// Hands every client what it is owed, then hangs up. Does not wait: what a client has not taken yet goes
+    /// into its socket's buffer, made large enough, where it outlives this process.
     pub fn close_clients(&mut self) {
         for client in &mut self.clients {
-            // A client that lags keeps its socket's buffer; the rest is lost as for one cut off.
-            let _ = client.flush();
+            if client.flush().is_ok() && !client.queue.is_empty() {
+                // What is in the buffer now, what is queued, and the kernel's bookkeeping for both.
+                let held = rustix::net::sockopt::socket_send_buffer_size(&client.stream).unwrap_or_default();
+                let room = 2 * (held + client.queue.waiting().len());
+                let _ = rustix::net::sockopt::set_socket_send_buffer_size_force(&client.stream, room);
+                let _ = client.flush();
+            }
         }
         self.clients.clear();
-    }
-
-    /// Whether some client still has queued output.
-    pub fn has_backlog(&self) -> bool {
-        self.clients.iter().any(|client| !client.queue.is_empty())
     }
 }
 
@@ -449,9 +505,6 @@ impl Attached {
                 Err(_) => return self.output_refused(),
             };
         }
-        if self.queue.waiting().len() + chunk.len() > CLIENT_QUEUE_BYTES {
-            return Err(CutOff);
-        }
         if sent < header.len() {
             self.queue.push(&header[sent..]);
             sent = header.len();
@@ -460,12 +513,16 @@ impl Attached {
         if self.queue.is_empty() {
             self.queue = Queue::default();
         }
+        if self.queue.waiting().len() >= CLIENT_QUEUE_BYTES {
+            self.full_since.get_or_insert_with(Instant::now);
+        }
         Ok(())
     }
 
     /// The peer takes no more output; one that shut only its reading side may still send input.
     fn output_refused(&mut self) -> Result<(), CutOff> {
         self.queue = Queue::default();
+        self.full_since = None;
         if !self.reading {
             return Err(CutOff);
         }
@@ -478,7 +535,11 @@ impl Attached {
         while !self.queue.is_empty() {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::send(&self.stream, self.queue.waiting(), flags) {
-                Ok(bytes) => self.queue.written(bytes),
+                Ok(bytes) => {
+                    self.queue.written(bytes);
+                    let is_full = self.queue.waiting().len() >= CLIENT_QUEUE_BYTES;
+                    self.full_since = is_full.then(Instant::now);
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(_) => return self.output_refused(),
@@ -569,27 +630,78 @@ mod tests {
         assert_eq!(clients[0].read(&mut [0; 1]).unwrap(), 0);
     }
 
+    /// Writes until the process would have to wait; gives what was written.
+    fn fill(stdio: &mut Stdio, out: &mut std::fs::File) -> usize {
+        let mut written = 0;
+        let mut idle = 0;
+        while idle < 3 {
+            match out.write(&[b'x'; 4096]) {
+                Ok(bytes) => {
+                    written += bytes;
+                    idle = 0;
+                }
+                Err(_) => idle += 1,
+            }
+            turn(stdio);
+        }
+        written
+    }
+
     #[test]
-    fn a_stalled_client_is_cut_off_and_stalls_nobody() {
+    fn a_stalled_client_holds_the_process_up_and_is_then_cut_off() {
         let (mut stdio, mut process) = piped(false);
         let stalled = client(&mut stdio);
         let mut reader = client(&mut stdio);
-        let out = process.stdout.as_mut().unwrap();
-        let chunk = [b'x'; 4096];
-        let mut written = 0;
-        let mut received = 0;
         reader.set_nonblocking(true).unwrap();
-        while written < 4 * CLIENT_QUEUE_BYTES {
-            written += out.write(&chunk).unwrap();
-            turn(&mut stdio);
+        let mut received = 0;
+        let mut drain = |reader: &mut UnixStream| {
             let mut buffer = [0; 65536];
             while let Ok(bytes) = reader.read(&mut buffer) {
                 received += bytes;
             }
+            received
+        };
+        let out = process.stdout.as_mut().unwrap();
+        let mut written = 0;
+        while !stdio.clients[0].full_since.is_some() {
+            written += out.write(&[b'x'; 4096]).unwrap();
+            turn(&mut stdio);
+            drain(&mut reader);
         }
+        written += fill(&mut stdio, out);
+        assert!(written < 4 * CLIENT_QUEUE_BYTES, "{written} bytes past a client that reads nothing");
+        let now = Instant::now();
+        stdio.tend(now);
+        assert_eq!(stdio.clients.len(), 2, "there is patience");
+        assert!(stdio.deadline().is_some_and(|at| at > now));
+        stdio.tend(now + CLIENT_PATIENCE);
         assert_eq!(stdio.clients.len(), 1, "the stalled client is gone, the other is not");
-        assert!(received >= written, "{received} < {written}");
+        for _ in 0..20 {
+            turn(&mut stdio);
+            drain(&mut reader);
+        }
+        assert!(drain(&mut reader) >= written);
         drop(stalled);
+    }
+
+    #[test]
+    fn what_is_queued_when_the_process_ends_is_still_delivered() {
+        let (mut stdio, mut process) = piped(false);
+        let mut slow = client(&mut stdio);
+        let mut out = process.stdout.take().unwrap();
+        let written = fill(&mut stdio, &mut out);
+        assert!(written >= CLIENT_QUEUE_BYTES);
+        drop(out);
+        process.stderr = None;
+        let mut buffer = [0; CHUNK_BYTES];
+        stdio.drain_ended_process(&mut buffer);
+        assert!(!stdio.output_ended(), "it is held up");
+        stdio.end_output(&mut buffer);
+        stdio.close_clients();
+        drop(stdio);
+        let mut got = Vec::new();
+        slow.read_to_end(&mut got).unwrap();
+        assert_eq!(got.iter().filter(|byte| **byte == b'x').count(), written);
     }
 
     #[test]
