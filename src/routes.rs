@@ -26,8 +26,54 @@ use crate::http::api::image::{
     IMAGE_LOAD, IMAGE_PRUNE, IMAGE_TAG,
 };
 use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
+use crate::http::api::{Class, Failure, Method, Operation, Shape};
 use crate::http::route::Route;
 use crate::route;
+
+/// An operation this daemon does not have, and why: clients show the reason instead of "page not found".
+macro_rules! refused {
+    ($method:ident $path:literal, $id:literal, $reason:expr) => {
+        Route {
+            operation: &Operation {
+                id: $id,
+                method: Method::$method,
+                path: $path,
+                shape: Shape::Empty,
+                status: 501,
+                slow: false,
+            },
+            handler: |_, _| Err($reason.failure($id)),
+        }
+    };
+}
+
+/// Why an operation is refused.
+struct Refusal {
+    class: Class,
+    reason: &'static str,
+}
+
+impl Refusal {
+    const fn later(reason: &'static str) -> Refusal {
+        Refusal { class: Class::NotImplemented, reason }
+    }
+
+    fn failure(&self, operation: &str) -> Failure {
+        Failure { class: self.class, message: format!("{operation}: {}", self.reason) }
+    }
+}
+
+const LATER: Refusal = Refusal::later("this version of dewar does not have this operation");
+const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
+const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
+const VOLUMES: Refusal = Refusal::later("this version of dewar has no named volumes: bind a host directory");
+const NETWORKS: Refusal = Refusal::later("this version of dewar has the networks none and host only");
+const PLUGINS: Refusal = Refusal::later("dewar has no plugins");
+/// Compat: the status and the words that compose and backup tools look for; a 404 breaks them.
+const SWARM: Refusal = Refusal {
+    class: Class::Unavailable,
+    reason: "This node is not a swarm manager. dewar has no swarm mode.",
+};
 
 /// Every operation this daemon serves.
 pub static ROUTES: &[Route<Arc<Engine>>] = &[
@@ -76,4 +122,75 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(IMAGE_LOAD, image::load),
     route!(IMAGE_GET, image::save),
     route!(IMAGE_GET_ALL, image::save_several),
+    //
+    // The rest of the API, refused by name.
+    refused!(Get "/containers/{name}/changes", "ContainerChanges", LATER),
+    refused!(Get "/containers/{name}/export", "ContainerExport", LATER),
+    refused!(Get "/containers/{name}/stats", "ContainerStats", LATER),
+    refused!(Post "/containers/{name}/update", "ContainerUpdate", LATER),
+    refused!(Get "/containers/{name}/attach/ws", "ContainerAttachWebsocket", LATER),
+    refused!(Post "/containers/prune", "ContainerPrune", LATER),
+    refused!(Post "/build", "ImageBuild", BUILD),
+    refused!(Post "/build/prune", "BuildPrune", BUILD),
+    refused!(Post "/images/{name...}/push", "ImagePush", REGISTRY),
+    refused!(Get "/images/search", "ImageSearch", REGISTRY),
+    refused!(Post "/auth", "SystemAuth", REGISTRY),
+    refused!(Post "/commit", "ImageCommit", BUILD),
+    refused!(Get "/system/df", "SystemDataUsage", LATER),
+    refused!(Get "/volumes", "VolumeList", VOLUMES),
+    refused!(Post "/volumes/create", "VolumeCreate", VOLUMES),
+    refused!(Get "/volumes/{name}", "VolumeInspect", VOLUMES),
+    refused!(Put "/volumes/{name}", "VolumeUpdate", VOLUMES),
+    refused!(Delete "/volumes/{name}", "VolumeDelete", VOLUMES),
+    refused!(Post "/volumes/prune", "VolumePrune", VOLUMES),
+    refused!(Get "/networks", "NetworkList", NETWORKS),
+    refused!(Get "/networks/{name}", "NetworkInspect", NETWORKS),
+    refused!(Delete "/networks/{name}", "NetworkDelete", NETWORKS),
+    refused!(Post "/networks/create", "NetworkCreate", NETWORKS),
+    refused!(Post "/networks/{name}/connect", "NetworkConnect", NETWORKS),
+    refused!(Post "/networks/{name}/disconnect", "NetworkDisconnect", NETWORKS),
+    refused!(Post "/networks/prune", "NetworkPrune", NETWORKS),
+    refused!(Get "/plugins", "PluginList", PLUGINS),
+    refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
+    refused!(Post "/plugins/pull", "PluginPull", PLUGINS),
+    refused!(Get "/plugins/{name...}/json", "PluginInspect", PLUGINS),
+    refused!(Delete "/plugins/{name...}", "PluginDelete", PLUGINS),
+    refused!(Post "/plugins/{name...}/enable", "PluginEnable", PLUGINS),
+    refused!(Post "/plugins/{name...}/disable", "PluginDisable", PLUGINS),
+    refused!(Post "/plugins/{name...}/upgrade", "PluginUpgrade", PLUGINS),
+    refused!(Post "/plugins/create", "PluginCreate", PLUGINS),
+    refused!(Post "/plugins/{name...}/push", "PluginPush", PLUGINS),
+    refused!(Post "/plugins/{name...}/set", "PluginSet", PLUGINS),
+    refused!(Get "/nodes", "NodeList", SWARM),
+    refused!(Get "/nodes/{name}", "NodeInspect", SWARM),
+    refused!(Delete "/nodes/{name}", "NodeDelete", SWARM),
+    refused!(Post "/nodes/{name}/update", "NodeUpdate", SWARM),
+    refused!(Get "/swarm", "SwarmInspect", SWARM),
+    refused!(Post "/swarm/init", "SwarmInit", SWARM),
+    refused!(Post "/swarm/join", "SwarmJoin", SWARM),
+    refused!(Post "/swarm/leave", "SwarmLeave", SWARM),
+    refused!(Post "/swarm/update", "SwarmUpdate", SWARM),
+    refused!(Get "/swarm/unlockkey", "SwarmUnlockkey", SWARM),
+    refused!(Post "/swarm/unlock", "SwarmUnlock", SWARM),
+    refused!(Get "/services", "ServiceList", SWARM),
+    refused!(Post "/services/create", "ServiceCreate", SWARM),
+    refused!(Get "/services/{name}", "ServiceInspect", SWARM),
+    refused!(Delete "/services/{name}", "ServiceDelete", SWARM),
+    refused!(Post "/services/{name}/update", "ServiceUpdate", SWARM),
+    refused!(Get "/services/{name}/logs", "ServiceLogs", SWARM),
+    refused!(Get "/tasks", "TaskList", SWARM),
+    refused!(Get "/tasks/{name}", "TaskInspect", SWARM),
+    refused!(Get "/tasks/{name}/logs", "TaskLogs", SWARM),
+    refused!(Get "/secrets", "SecretList", SWARM),
+    refused!(Post "/secrets/create", "SecretCreate", SWARM),
+    refused!(Get "/secrets/{name}", "SecretInspect", SWARM),
+    refused!(Delete "/secrets/{name}", "SecretDelete", SWARM),
+    refused!(Post "/secrets/{name}/update", "SecretUpdate", SWARM),
+    refused!(Get "/configs", "ConfigList", SWARM),
+    refused!(Post "/configs/create", "ConfigCreate", SWARM),
+    refused!(Get "/configs/{name}", "ConfigInspect", SWARM),
+    refused!(Delete "/configs/{name}", "ConfigDelete", SWARM),
+    refused!(Post "/configs/{name}/update", "ConfigUpdate", SWARM),
+    refused!(Get "/distribution/{name...}/json", "DistributionInspect", REGISTRY),
+    refused!(Post "/session", "Session", BUILD),
 ];

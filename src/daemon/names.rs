@@ -28,14 +28,19 @@ pub fn container_name(text: &str) -> Result<&str> {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CheckpointId(String);
 
+/// It names a directory, with a suffix while it is being made: NAME_MAX is 255.
+const MAX_CHECKPOINT_ID_BYTES: usize = 128;
+
 impl CheckpointId {
     /// A name as [`is_name`] wants it that does not end in a dot, and is not one of our half-made ones.
     pub fn parse(text: &str) -> Result<CheckpointId> {
-        if is_name(text) && !text.ends_with('.') && !text.ends_with(".partial") {
+        let fits = text.len() <= MAX_CHECKPOINT_ID_BYTES;
+        if fits && is_name(text) && !text.ends_with('.') && !text.ends_with(".partial") {
             Ok(CheckpointId(text.to_owned()))
         } else {
             Err(Error::invalid(format!(
-                "Invalid checkpoint ID ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, without a final dot"
+                "Invalid checkpoint ID ({text}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, without a final dot, \
+                 at most {MAX_CHECKPOINT_ID_BYTES} of them"
             )))
         }
     }

@@ -313,13 +313,20 @@ fn check_network(
             }
             engine.containers.get(id)?;
         }
-        mode => return Err(Error::not_found(format!("network {mode} not found"))),
+        mode => return Err(no_network(mode)),
     }
     let known = ["default", "bridge", "none", "host"];
     if let Some(network) = networking.endpoints_config.keys().find(|name| !known.contains(&name.as_str())) {
-        return Err(Error::not_found(format!("network {network} not found")));
+        return Err(no_network(network));
     }
     Ok(())
+}
+
+/// Not "not found": clients take that for a missing image and try to pull it.
+fn no_network(name: &str) -> Error {
+    Error::not_implemented(format!(
+        "join network {name:?}: this version of dewar has the networks none and host only"
+    ))
 }
 
 /// Binds, `--mount` and `-v` as one list, each destination once.

@@ -40,7 +40,7 @@ pub fn entry() -> ExitCode {
 pub fn run(args: &[OsString]) -> i32 {
     signal::block_all();
     // The pidfd goes at once: CRIU cannot save one.
-    let child = match process::clone(0, None) {
+    let child = match process::fork() {
         Ok(Side::Child) => become_command(args),
         Ok(Side::Parent { pid, .. }) => pid,
         Err(error) => {
