@@ -99,7 +99,9 @@ pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) 
     let born_inside = cgroup.clone_into()?;
 
     let body = |report: BorrowedFd<'_>| {
-        if born_inside.is_none() {
+        if born_inside.is_some() {
+            cgroup.enter_self_v1()?;
+        } else {
             cgroup.enter_self()?;
         }
         namespaces.enter()?;
@@ -145,9 +147,15 @@ pub fn join(
         cause: Cause::Io(cause),
     })?;
 
+    let born_inside = target.cgroup.clone_into()?;
+
     let body = |report: BorrowedFd<'_>| {
         program.adjust_oom_score()?;
-        target.cgroup.enter_self()?;
+        if born_inside.is_some() {
+            target.cgroup.enter_self_v1()?;
+        } else {
+            target.cgroup.enter_self()?;
+        }
         enter_all(pidfd.as_fd())?;
         // Inside the pid namespace: a daemon the command leaves behind would otherwise belong to a session
         // CRIU cannot see, and the container could never be checkpointed again.
@@ -165,7 +173,8 @@ pub fn join(
         };
         place(&root, streams, terminal)
     };
-    spawn(&Birth { flags: 0, pid: Some(Pid::Of(&pidfd)), cgroup: None }, body, &program)
+    let birth = Birth { flags: 0, pid: Some(Pid::Of(&pidfd)), cgroup: born_inside.as_ref() };
+    spawn(&birth, body, &program)
 }
 
 /// The spec with Docker's bind of the minimal init, unless the daemon already put one there.
