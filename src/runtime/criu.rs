@@ -57,6 +57,9 @@ const GHOST_LIMIT_BYTES: u64 = 1 << 30;
 /// CRIU's key for the container's network namespace; runc's, so that images can be exchanged.
 pub const NETNS_KEY: &str = "extRootNetNS";
 
+/// Where scripts/criu.sh puts a CRIU that works when the distribution's does not.
+const OWN: &str = "/opt/dewar/criu/bin/criu";
+
 const HOW_TO_GET: &str = "install the criu package, or run scripts/criu.sh, or say where it is with --criu";
 
 /// A CRIU that was asked about itself.
@@ -69,7 +72,7 @@ pub struct CriuInfo {
     pub features: Features,
 }
 
-/// Finds CRIU: the given path, else `$DEWAR_CRIU`, `$PATH`, dewar's own prefix.
+/// Finds CRIU: the given path, else `$DEWAR_CRIU`, dewar's own prefix, `$PATH`.
 ///
 /// # Errors
 /// There is none; the message says how to get one.
@@ -88,9 +91,12 @@ pub fn find(explicit: Option<&Path>) -> Result<PathBuf, Error> {
         };
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/sbin:/usr/bin:/sbin:/bin"));
-    std::env::split_paths(&path)
-        .map(|dir| dir.join("criu"))
-        .chain(["/opt/dewar/criu/bin/criu", "/usr/sbin/criu", "/usr/local/sbin/criu"].map(PathBuf::from))
+    let in_path: Vec<PathBuf> = std::env::split_paths(&path).map(|dir| dir.join("criu")).collect();
+    // Dewar's own comes first: it is only there because the distribution's did not work on this kernel.
+    [PathBuf::from(OWN)]
+        .into_iter()
+        .chain(in_path)
+        .chain(["/usr/sbin/criu", "/usr/local/sbin/criu"].map(PathBuf::from))
         .find(|path| path.is_absolute() && is_program(path))
         .ok_or_else(|| missing("criu".into()))
 }
