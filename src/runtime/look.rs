@@ -33,7 +33,11 @@ pub fn inside<T: Send>(
             .map_err(|cause| failed("make mounts private for", at, cause))?;
         rootfs::mount(overlay, at)?;
         let root = open_root(at)?;
-        Ok(look(root.as_fd()))
+        let seen = look(root.as_fd());
+        drop(root);
+        // The namespace would take it along, but later than the next look may want the layers.
+        rootfs::unmount(at)?;
+        Ok(seen)
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("look".to_owned()).spawn_scoped(scope, work);

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -29,26 +30,46 @@ const VALUE_BYTES: usize = 256;
 /// Room mount(2) gives to all options together: a page, its NUL included.
 const OPTIONS_BYTES: usize = 4096;
 
+/// The kernel takes a mount namespace apart some time after its last process has ended, and only then lets go
+/// of the layers.
+const BUSY_PATIENCE: Duration = Duration::from_secs(1);
+const BUSY_REST: Duration = Duration::from_millis(2);
+
 const HANDLES: [&str; 2] = ["index=on", "nfs_export=on"];
 
 /// Mounts `overlay` on the existing directory `at`, in the caller's mount namespace.
 ///
 /// # Errors
-/// `EBUSY` when another mount uses its upper directory; `ESTALE` when its lower layers are not the ones it
+/// `EBUSY` when another mount keeps using its upper directory for a second; `ESTALE` when its lower layers are not the ones it
 /// was made with; `ENOENT` for a missing directory.
 pub fn mount(overlay: &Overlay, at: &Path) -> Result<(), Error> {
+    let started = Instant::now();
+    loop {
+        match mount_once(overlay, at) {
+            Err(cause)
+                if cause.raw_os_error() == Some(Errno::BUSY.raw_os_error())
+                    && started.elapsed() < BUSY_PATIENCE =>
+            {
+                std::thread::sleep(BUSY_REST);
+            }
+            result => return result.map_err(|cause| failed("mount overlay on", at, cause)),
+        }
+    }
+}
+
+fn mount_once(overlay: &Overlay, at: &Path) -> io::Result<()> {
     let mounted = match assemble(overlay, &HANDLES) {
         Err(Errno::INVAL | Errno::NOTSUP) => assemble(overlay, &[]),
         other => other,
     };
-    let result = match mounted {
-        Ok(tree) => rustix::mount::move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-            .map_err(io::Error::from),
+    match mounted {
+        Ok(tree) => {
+            Ok(rustix::mount::move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+        }
         // No `lowerdir+`, no fsopen, or a path longer than fsconfig takes: the old call knows neither limit.
         Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => mount_by_string(overlay, at),
         Err(errno) => Err(errno.into()),
-    };
-    result.map_err(|cause| failed("mount overlay on", at, cause))
+    }
 }
 
 /// Unmounts the overlay at `at`; one that is not mounted is fine. Files still open keep working.

@@ -9,7 +9,7 @@ use crate::support::{Daemon, eventually};
 fn logs_keep_streams_apart_and_lines_whole() {
     requires!(root);
     let daemon = Daemon::start();
-    daemon.run_detached("web", &[], "echo out; echo err >&2; printf 'no newline'");
+    daemon.run_detached("web", &[], "echo out; echo err >&2; sleep 0.2; printf 'no newline'");
     daemon.dewar(&["wait", "web"]).ok();
     let output = daemon.dewar(&["logs", "web"]).ok();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\nno newline", "err\n"));

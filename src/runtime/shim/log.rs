@@ -74,6 +74,11 @@ impl Log {
                 }
             }
             rest = &rest[take..];
+            // A rotation is due between two lines, not only between two chunks.
+            if self.file.is_full_with(out.len()) {
+                self.file.append(&out);
+                out.clear();
+            }
         }
         if !out.is_empty() {
             self.file.append(&out);
@@ -196,6 +201,11 @@ impl RotatedFile {
             let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
             self.torn = rest[..end].to_vec();
         }
+    }
+
+    /// Whether the file has reached its size once `bytes` more are in it.
+    fn is_full_with(&self, bytes: usize) -> bool {
+        bytes > 0 && self.config.max_size_bytes.is_some_and(|max| self.size + bytes as u64 >= max)
     }
 
     /// `log` becomes `log.1`, `log.1` becomes `log.2`, and so on; the last one goes.
