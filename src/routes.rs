@@ -17,7 +17,7 @@ use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_CREATE, CONTAINER_DELETE,
     CONTAINER_INSPECT, CONTAINER_KILL, CONTAINER_LIST, CONTAINER_LOGS, CONTAINER_PAUSE, CONTAINER_RENAME,
     CONTAINER_RESIZE, CONTAINER_RESTART, CONTAINER_START, CONTAINER_STOP, CONTAINER_TOP, CONTAINER_UNPAUSE,
-    CONTAINER_WAIT, PUT_CONTAINER_ARCHIVE,
+    CONTAINER_UPDATE, CONTAINER_WAIT, PUT_CONTAINER_ARCHIVE,
 };
 use crate::http::api::event::SYSTEM_EVENTS;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_START};
@@ -25,6 +25,7 @@ use crate::http::api::image::{
     IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT, IMAGE_LIST,
     IMAGE_LOAD, IMAGE_PRUNE, IMAGE_TAG,
 };
+use crate::http::api::stats::CONTAINER_STATS;
 use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
 use crate::http::api::{Class, Failure, Method, Operation, Shape};
 use crate::http::route::Route;
@@ -88,11 +89,13 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CONTAINER_INSPECT, container::inspect),
     route!(CONTAINER_TOP, container::top),
     route!(CONTAINER_LOGS, container::logs),
+    route!(CONTAINER_STATS, container::stats),
     route!(CONTAINER_RESIZE, container::resize),
     route!(CONTAINER_START, container::start),
     route!(CONTAINER_STOP, container::stop),
     route!(CONTAINER_RESTART, container::restart),
     route!(CONTAINER_KILL, container::kill),
+    route!(CONTAINER_UPDATE, container::update),
     route!(CONTAINER_RENAME, container::rename),
     route!(CONTAINER_PAUSE, container::pause),
     route!(CONTAINER_UNPAUSE, container::unpause),
@@ -126,8 +129,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     // The rest of the API, refused by name.
     refused!(Get "/containers/{name}/changes", "ContainerChanges", LATER),
     refused!(Get "/containers/{name}/export", "ContainerExport", LATER),
-    refused!(Get "/containers/{name}/stats", "ContainerStats", LATER),
-    refused!(Post "/containers/{name}/update", "ContainerUpdate", LATER),
     refused!(Get "/containers/{name}/attach/ws", "ContainerAttachWebsocket", LATER),
     refused!(Post "/containers/prune", "ContainerPrune", LATER),
     refused!(Post "/build", "ImageBuild", BUILD),

@@ -19,7 +19,9 @@ pub mod recover;
 pub mod rootfs;
 pub mod spec;
 pub mod state;
+pub mod stats;
 pub mod top;
+pub mod update;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -213,7 +213,10 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format <= u64::from(FORMAT) => {}
         Some(format) => {
-            return Err(Error::system(attempt(), format!("written in format {format}, this dewar knows {FORMAT}")));
+            return Err(Error::system(
+                attempt(),
+                format!("written in format {format}, this dewar knows {FORMAT}"),
+            ));
         }
         None => return Err(Error::system(attempt(), "it does not say its format")),
     }

@@ -14,6 +14,7 @@ pub mod event;
 pub mod exec;
 pub mod image;
 pub mod query;
+pub mod stats;
 pub mod system;
 
 use std::marker::PhantomData;

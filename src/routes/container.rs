@@ -8,12 +8,14 @@ use std::time::Duration;
 use super::pump::pump;
 use crate::daemon::containers::logs::{self, Source};
 use crate::daemon::containers::{
-    Container, Outcome, WaitFor, archive, attach, checkpoint, create, inspect, lifecycle, list, rootfs, top,
+    Container, Outcome, WaitFor, archive, attach, checkpoint, create, inspect, lifecycle, list, rootfs,
+    stats, top, update,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::ApiVersion;
 use crate::http::api::container::*;
+use crate::http::api::stats::{CONTAINER_STATS, StatsQuery};
 use crate::http::hijack::Hijacked;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
@@ -23,6 +25,8 @@ const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const RAW: &str = "application/vnd.docker.raw-stream";
 /// How often a waiting handler asks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two samples of `stats`.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// Compat: versions before 1.42 know only one name for both framings.
 pub fn stream_type(is_terminal: bool, version: ApiVersion) -> &'static str {
@@ -60,6 +64,43 @@ pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> 
 pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
     Ok(CONTAINER_TOP.reply(&top::top(&container, &call.query.ps_args, &engine.config.cgroup_parent())?))
+}
+
+/// Each sample is one line, flushed at once; the stream ends with the container.
+pub fn stats(engine: &Arc<Engine>, call: Call<StatsQuery>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    let engine = Arc::clone(engine);
+    let is_stream = call.query.stream.unwrap_or(true);
+    let is_one_shot = call.query.one_shot;
+    Ok(CONTAINER_STATS.stream("application/json", move |out| {
+        let peer = out.peer();
+        let parent = engine.config.cgroup_parent();
+        let mut before = None;
+        if !is_stream && !is_one_shot && container.record().state.is_alive() {
+            before = Some(stats::sample(&container, &parent, None));
+            std::thread::sleep(SAMPLE);
+        }
+        loop {
+            let sample = stats::sample(&container, &parent, before.as_ref());
+            let mut line = serde_json::to_vec(&sample)?;
+            line.push(b'\n');
+            out.write_all(&line)?;
+            out.flush()?;
+            before = Some(sample);
+            if !is_stream {
+                return Ok(());
+            }
+            std::thread::sleep(SAMPLE);
+            if peer.is_gone() || engine.containers.by_id(&container.id).is_none() {
+                return Ok(());
+            }
+        }
+    }))
+}
+
+pub fn update(engine: &Arc<Engine>, call: Call<(), ContainerUpdate>) -> Result<Reply> {
+    let container = get(engine, &call)?;
+    Ok(CONTAINER_UPDATE.reply(&update::update(engine, &container, &call.body)?))
 }
 
 pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {

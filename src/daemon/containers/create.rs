@@ -9,7 +9,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
 use crate::http::api::container::{
-    ContainerConfig, ContainerCreate, ContainerCreated, HostConfig, MountPoint, MountRequest,
+    ContainerConfig, ContainerCreate, ContainerCreated, HostConfig, MountPoint, MountRequest, RestartPolicy,
 };
 use crate::http::api::image::ImageConfig;
 
@@ -171,8 +171,8 @@ fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
     }
 }
 
-fn check_host_config(host: &HostConfig) -> Result<()> {
-    let policy = &host.restart_policy;
+/// The restart policy by itself.
+pub fn check_restart_policy(policy: &RestartPolicy) -> Result<()> {
     if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
         return Err(Error::invalid(format!(
             "invalid restart policy: unknown policy '{}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
@@ -187,6 +187,12 @@ fn check_host_config(host: &HostConfig) -> Result<()> {
             "invalid restart policy: maximum retry count can only be used with 'on-failure'",
         ));
     }
+    Ok(())
+}
+
+fn check_host_config(host: &HostConfig) -> Result<()> {
+    let policy = &host.restart_policy;
+    check_restart_policy(policy)?;
     if host.auto_remove && policy.name != "no" {
         return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
     }

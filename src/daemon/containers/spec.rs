@@ -326,7 +326,8 @@ fn namespaces(record: &Record, around: &Surroundings) -> Vec<Namespace> {
     namespaces
 }
 
-fn cgroup_path(record: &Record, parent: &str) -> String {
+/// `/dewar/<id>`, or below the parent the caller named.
+pub fn cgroup_path(record: &Record, parent: &str) -> String {
     let given = record.host_config.resources.cgroup_parent.trim_matches('/');
     if given.is_empty() { format!("{parent}/{}", record.id) } else { format!("/{given}/{}", record.id) }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::container::Container;
+use super::spec;
 use super::state::Action;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::ContainerTop;
@@ -31,13 +32,7 @@ pub fn top(container: &Arc<Container>, ps_args: &str, cgroup_parent: &str) -> Re
         inner.check(Action::Top)?;
         inner.record.clone()
     };
-    let given = record.host_config.resources.cgroup_parent.trim_matches('/');
-    let path = if given.is_empty() {
-        format!("{cgroup_parent}/{}", record.id)
-    } else {
-        format!("/{given}/{}", record.id)
-    };
-    let mut pids = Cgroup::open(&path)?.pids()?;
+    let mut pids = Cgroup::open(&spec::cgroup_path(&record, cgroup_parent))?.pids()?;
     pids.sort_unstable();
     let entries: Vec<Entry> = pids.into_iter().filter_map(read).collect();
     let titled = |titles: &[&str], row: &dyn Fn(&Entry) -> Vec<String>| ContainerTop {

@@ -550,6 +550,21 @@ pub struct NetworkSettings {
     pub networks: BTreeMap<String, EndpointSettings>,
 }
 
+/// The body of update; zero and absent leave a setting as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerUpdate {
+    #[serde(flatten)]
+    pub resources: Resources,
+    pub restart_policy: RestartPolicy,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ContainerUpdated {
+    pub warnings: Vec<String>,
+}
+
 /// `docker wait`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -709,6 +724,8 @@ pub static CONTAINER_RENAME: Endpoint<RenameQuery, (), ()> =
     Endpoint::new("ContainerRename", Method::Post, "/containers/{name}/rename", Shape::Empty, 204);
 pub static CONTAINER_DELETE: Endpoint<DeleteQuery, (), ()> =
     Endpoint::new("ContainerDelete", Method::Delete, "/containers/{name}", Shape::Empty, 204).slow();
+pub static CONTAINER_UPDATE: Endpoint<(), ContainerUpdate, ContainerUpdated> =
+    Endpoint::new("ContainerUpdate", Method::Post, "/containers/{name}/update", Shape::Json, 200);
 /// The answer is in the header `X-Docker-Container-Path-Stat`.
 pub static CONTAINER_ARCHIVE_INFO: Endpoint<ArchiveQuery, (), ()> =
     Endpoint::new("ContainerArchiveInfo", Method::Head, "/containers/{name}/archive", Shape::Empty, 200);
@@ -733,7 +750,10 @@ mod tests {
         let value = serde_json::to_value(&create).unwrap();
         assert_eq!(value["Image"], "a");
         assert_eq!(value["HostConfig"]["Memory"], 1 << 30);
-        assert_eq!(crate::http::api::decode::<ContainerCreate>(value.to_string().as_bytes()).unwrap(), create);
+        assert_eq!(
+            crate::http::api::decode::<ContainerCreate>(value.to_string().as_bytes()).unwrap(),
+            create
+        );
     }
 
     #[test]

@@ -87,7 +87,8 @@ impl Cgroup {
     /// measured), being born in one does not.
     pub fn clone_into(&self) -> Result<Option<OwnedFd>, Error> {
         let Some(dir) = self.v2_dir() else { return Ok(None) };
-        let is_inner = fs::read(dir.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim_ascii().is_empty());
+        let is_inner =
+            fs::read(dir.join("cgroup.subtree_control")).is_ok_and(|text| !text.trim_ascii().is_empty());
         if is_inner {
             return Ok(None);
         }
