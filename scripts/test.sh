@@ -37,6 +37,8 @@ export DEWAR_TEST_CRIU DEWAR_TEST_STRICT=${DEWAR_TEST_STRICT:-1}
 check format cargo fmt --check
 check lints cargo clippy --locked --all-targets -- -D warnings
 check build cargo build --release --locked && check static scripts/static-check.sh "$binary"
+# Everything first: a unit test starts the debug build of the program as a container's init.
+check compile cargo test --locked --no-run
 check unit cargo test --locked --bin dewar
 # The black-box tests drive what is shipped, not a debug build of it.
 [ -x "$binary" ] && export DEWAR_BIN=$binary
