@@ -75,6 +75,8 @@ pub struct Inner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Between the request to start and its outcome: an exit waits until it is known.
     pub is_starting: bool,
+    /// A restart by request is under way: the exit in its middle does not remove a `--rm` container.
+    pub is_kept: bool,
     /// Attached before there was a process.
     pub pending: Vec<Attachment>,
     pub execs: BTreeMap<String, ExecState>,

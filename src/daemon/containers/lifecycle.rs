@@ -74,6 +74,8 @@ pub fn start_locked(
         inner.is_starting = true;
         (inner.record.clone(), std::mem::take(&mut inner.pending))
     };
+    // The aftermath of the last exit may not have come to its turn yet: its shim must be gone first.
+    release_kernel_objects(engine, container);
     let thawed = thaw.is_some();
     let thaw = thaw.map(|(thaw, layer)| {
         record.layer = layer;
@@ -392,11 +394,8 @@ pub fn restart(
     signal: &str,
     timeout_secs: Option<i64>,
 ) -> Result<()> {
-    let auto_remove = {
-        let mut inner = container.lock();
-        // The exit in between must not remove the container.
-        std::mem::replace(&mut inner.record.host_config.auto_remove, false)
-    };
+    // The exit in between must not remove the container.
+    container.lock().is_kept = true;
     let result = match stop(container, signal, timeout_secs) {
         Err(error) if error.class != Class::NotModified => Err(error),
         _ => match start(engine, container) {
@@ -404,7 +403,7 @@ pub fn restart(
             _ => Ok(()),
         },
     };
-    container.lock().record.host_config.auto_remove = auto_remove;
+    container.lock().is_kept = false;
     result.map_err(|error| error.during(format!("Cannot restart container {}", container.name())))?;
     engine.events.publish("container", "restart", &container.id, container.record().event_attributes());
     Ok(())
@@ -526,11 +525,12 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
 pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     // The exit can be faster than the answer to the start.
     container.wait_until(None, |inner| !inner.is_starting);
-    let (record, run_time) = {
+    let (record, run_time, is_kept) = {
         let mut inner = container.lock();
         if !inner.record.state.is_alive() {
             return;
         }
+        let is_kept = inner.is_kept;
         let run_time = inner.run_began.map(|began| began.elapsed()).unwrap_or_default();
         let record = &mut inner.record;
         record.state = State::Exited;
@@ -549,7 +549,7 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
             log::error!("record the exit of container {:?}: {error}", inner.record.name);
         }
         inner.release_exit(&Outcome { exit_code: exit.code, error: None });
-        (inner.record.clone(), run_time)
+        (inner.record.clone(), run_time, is_kept)
     };
     container.notify();
     let mut attributes = record.event_attributes();
@@ -565,7 +565,7 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     if record.manually_stopped && !exit.checkpointed {
         engine.events.publish("container", "stop", &container.id, record.event_attributes());
     }
-    if record.host_config.auto_remove {
+    if record.host_config.auto_remove && !is_kept {
         if let Err(error) = remove(engine, container, false)
             && error.class != Class::Conflict
         {
