@@ -311,10 +311,13 @@ fn history_row(item: &ImageHistoryItem, human: bool, no_trunc: bool) -> Row {
     fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
-/// A name taken apart; the tag is empty where there is none. A colon before a slash is a port's.
+/// A name taken apart; the tag is empty where there is none. A colon before a slash is a port's;
+/// one with nothing after it is the daemon's to refuse.
 fn name_and_tag(reference: &str) -> (String, String) {
     match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') && !name.is_empty() => (name.to_owned(), tag.to_owned()),
+        Some((name, tag)) if !tag.contains('/') && !name.is_empty() && !tag.is_empty() => {
+            (name.to_owned(), tag.to_owned())
+        }
         _ => (reference.to_owned(), String::new()),
     }
 }

@@ -13,6 +13,8 @@
 //! before the [`Runtime::launch`] that began that life has returned.
 //!
 //! Lock order: `Monitor::links`, then `Link::state`; neither is held across a system call that blocks.
+//!
+//! Stays whole: one end of the shim's protocol; its other end is `shim.rs`.
 
 use std::collections::HashMap;
 use std::io;

@@ -24,6 +24,8 @@
 //!
 //! Not here: what is said on the socket ([`protocol`]), streams ([`stdio`]), dump and restore
 //! ([`checkpoint`]).
+//!
+//! Stays whole: one loop over everything a container can do, and all it owns.
 
 pub mod checkpoint;
 pub mod detach;

@@ -7,6 +7,8 @@
 //!
 //! Invariant: a container decides what its archive says, so nothing it says is followed out of the
 //! destination: no `..`, no absolute path, and no symbolic link below the place the user named.
+//!
+//! Stays whole: both directions share one idea of what a path in an archive may mean.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

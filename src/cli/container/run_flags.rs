@@ -2,6 +2,8 @@
 //!
 //! A table: one static per flag, in the order help shows them, then one function that reads them all.
 //! What a value may look like is `values.rs`; what a request contains is `http::api::container`.
+//!
+//! Stays whole: a table, and the one function that reads it.
 
 use std::collections::BTreeMap;
 

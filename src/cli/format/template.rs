@@ -11,6 +11,8 @@
 //! Not here: templates by name, methods, comparison of complex values, `break` and `continue`; using one is
 //! an error that names it.
 //!
+//! Stays whole: parser and evaluator of one small language, each meaningless without the other.
+//!
 //! Source: Go's text/template documentation; the functions Docker adds are listed in its formatting guide.
 
 use serde_json::Value;

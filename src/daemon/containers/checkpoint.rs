@@ -93,7 +93,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         .map_err(|cause| Error::system(format!("{}: create directory {partial:?}", attempt()), cause))?;
     let dump = Dump { dir: partial.clone(), leave_running: !request.exit };
     let write = || -> Result<()> {
-        sandbox.dump(dump)?;
+        sandbox.dump(dump).map_err(|error| explained(engine, error))?;
         let uname = rustix::system::uname();
         let manifest = Manifest {
             name: id.to_string(),
@@ -223,4 +223,12 @@ fn unpack(tar: &Path, upper: &Path) -> Result<()> {
     let file = fs::File::open(tar).map_err(|cause| Error::system(format!("open {tar:?}"), cause))?;
     layer::unpack(std::io::BufReader::new(file), upper, layer::Limits::default())?;
     Ok(())
+}
+/// A failed dump with what is known to be wrong with this CRIU: its own last words seldom say it.
+fn explained(engine: &Engine, error: crate::runtime::Error) -> Error {
+    match engine.criu() {
+        Err(reason) => Error::system("freeze", reason),
+        Ok(info) if info.faults.is_empty() => error.into(),
+        Ok(info) => Error::system(error, info.faults.join("; ")),
+    }
 }

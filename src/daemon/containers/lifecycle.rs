@@ -7,6 +7,8 @@
 //! Order at an exit, which clients depend on: output delivered and exit on disk (the shim did that) →
 //! state and record → waiters → event `die` → kernel objects gone → restart or removal → waiters for the
 //! removal, after the name is free.
+//!
+//! Stays whole: the order of these steps is the invariant, and it is read in one place.
 
 use std::path::PathBuf;
 use std::sync::Arc;

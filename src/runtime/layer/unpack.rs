@@ -14,6 +14,8 @@
 //!
 //! Limits: directories an archive implies without naming them become root's, 0755, and hide the attributes
 //! the directory has in lower layers, as with Docker.
+//!
+//! Stays whole: every way an entry could lead outside is decided here, side by side.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -19,6 +19,8 @@
 //! without it.
 //!
 //! A failed dump leaves the container running: CRIU undoes what it did, and that is checked here.
+//!
+//! Stays whole: dump and thaw mirror each other step by step.
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -17,6 +17,8 @@
 //! A client stays until it hangs up, is cut off, detaches, or the process has ended and its output is
 //! delivered ([`Stdio::close_clients`]). A client's end of input closes a pipe for good when `stdin_once`;
 //! a terminal has no end of input.
+//!
+//! Stays whole: one state machine over all streams of a process.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
