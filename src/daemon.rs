@@ -38,8 +38,8 @@ use error::{Error, Result};
 use crate::http::api::{API_VERSION, Class};
 use crate::http::route::{Route, RouteTable};
 use crate::http::server::{Limits, Server};
-use crate::runtime::SandboxEvent;
 use crate::runtime::cgroup::Cgroup;
+use crate::runtime::{SandboxEvent, cgroup};
 
 /// How long requests in flight get to finish when the daemon stops.
 const FINISH: Duration = Duration::from_secs(5);
@@ -73,6 +73,7 @@ pub fn run(config: Config, routes: &'static [Route<Arc<Engine>>]) -> Result<()> 
     let (sender, shutdown) = channel();
     let signals = trap_signals(sender)?;
     let pidfile = config.pidfile.clone();
+    cgroup::ensure_mounted()?;
     let (engine, sandbox_events) = Engine::open(config.clone())?;
     let mut bound = listeners::bind(&config)?;
     let _pidfile = pidfile.as_deref().map(PidFile::write).transpose()?;

@@ -26,7 +26,7 @@ pub mod update;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use container::{Container, Outcome, Record, WaitFor};
+pub use container::{Container, Outcome, WaitFor};
 pub use state::{Action, State};
 
 use super::error::{Error, Result};
@@ -158,6 +158,7 @@ impl Containers {
 
 #[cfg(test)]
 mod tests {
+    use super::container::Record;
     use super::*;
 
     fn store(ids: &[(&str, &str)]) -> Containers {

@@ -41,8 +41,6 @@ impl Error {
         conflict => Conflict,
         /// 501
         not_implemented => NotImplemented,
-        /// 503
-        unavailable => Unavailable,
     }
 
     /// 500: `attempt` failed because of `cause`.

@@ -45,7 +45,6 @@ use crate::runtime::layer::Limits;
 
 pub use codec::Digest;
 pub use import::Import;
-pub use load::LoadedImage;
 pub use reference::Reference;
 pub use remove::Usage;
 

@@ -151,8 +151,6 @@ pub enum Class {
     NotModified,
     /// 400
     InvalidParameter,
-    /// 401
-    Unauthorized,
     /// 403
     Forbidden,
     /// 404

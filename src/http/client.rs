@@ -197,14 +197,7 @@ impl Context {
     }
 }
 
-impl Streaming {
-    /// Reads the rest as one JSON value.
-    pub fn into_json<R: DeserializeOwned>(mut self) -> Result<R, ClientError> {
-        let mut bytes = Vec::new();
-        self.body.read_to_end(&mut bytes).map_err(|cause| self.context.io(cause))?;
-        api::decode(&bytes).map_err(|cause| self.context.protocol(cause))
-    }
-}
+impl Streaming {}
 
 impl fmt::Debug for Streaming {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,15 +214,7 @@ impl Read for Streaming {
 /// A connection the daemon has handed over.
 #[derive(Debug)]
 pub struct Upgraded {
-    pub head: AnswerHead,
     pub stream: Hijacked,
-}
-
-impl Upgraded {
-    /// Whether stdout and stderr come in frames; only the container's configuration knows for sure.
-    pub fn content_type(&self) -> &str {
-        self.head.headers.get("content-type").unwrap_or_default()
-    }
 }
 
 /// Calls endpoints on one daemon. Cheap to clone; may be used from several threads.
@@ -257,13 +242,10 @@ impl Client {
     }
 
     /// The same client, asking for another API version (`DOCKER_API_VERSION`).
+    #[cfg(test)]
     pub fn with_version(mut self, version: ApiVersion) -> Client {
         self.version = version;
         self
-    }
-
-    pub fn host(&self) -> &Host {
-        &self.host
     }
 
     /// Calls an endpoint and waits for its whole answer. `vars` fill the path's variables in order.

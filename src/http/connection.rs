@@ -15,7 +15,6 @@
 //! Not here: the grammar (`message`), answers (`reply`), threads (`server`).
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -386,10 +385,5 @@ impl Peer {
     pub fn is_gone(&self) -> bool {
         let hang_up = if self.upgraded { PollFlags::HUP } else { PollFlags::HUP | PollFlags::RDHUP };
         self.stopping.load(Ordering::Relaxed) || self.socket.has(hang_up | PollFlags::ERR)
-    }
-
-    /// The connection's descriptor, to poll together with others (`POLLRDHUP`); never to read or write.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }

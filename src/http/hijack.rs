@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::Peer;
-use super::socket::{self, Socket};
+use super::socket::Socket;
 
 /// How long and how much a server takes in after its output has ended, before it closes.
 const LINGER: Duration = Duration::from_secs(2);
@@ -107,16 +107,6 @@ impl ReadHalf {
     pub fn has_buffered(&self) -> bool {
         self.at < self.early.len()
     }
-
-    /// The descriptor to poll; see [`ReadHalf::has_buffered`].
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.ending.socket.as_fd()
-    }
-
-    /// Ends this direction: reads, also one that blocks in another thread, give 0 from now on.
-    pub fn shutdown_read(&self) {
-        self.ending.socket.shutdown(Shutdown::Read);
-    }
 }
 
 impl Read for ReadHalf {
@@ -161,18 +151,6 @@ impl WriteHalf {
     /// The descriptor to poll for room (`POLLOUT`) or for a peer that left (`POLLHUP`).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.ending.socket.as_fd()
-    }
-
-    /// Makes a write fail with `WouldBlock` when the peer takes nothing for `time`: a stalled terminal must
-    /// not hold back a container's other readers.
-    pub fn set_stall_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.ending.socket.set_write_timeout(time)
-    }
-
-    /// Writes header and payload as one, without a copy.
-    pub fn write_parts(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
-        let mut slices = [io::IoSlice::new(first), io::IoSlice::new(second)];
-        socket::write_all_vectored(&self.ending.socket, &mut slices)
     }
 }
 

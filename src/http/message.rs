@@ -53,11 +53,6 @@ impl Headers {
     pub fn push(&mut self, name: &str, value: &str) {
         self.0.push((name.to_owned(), value.to_owned()));
     }
-
-    /// Every header in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
 }
 
 /// The head of a request.
@@ -226,14 +221,6 @@ impl Chunks {
     /// Whether the last chunk and the trailers have been read.
     pub fn is_done(&self) -> bool {
         self.state == ChunkState::Done
-    }
-
-    /// How many bytes of chunk data come next without any framing between them.
-    pub fn run(&self) -> u64 {
-        match self.state {
-            ChunkState::Data(left) => left,
-            _ => 0,
-        }
     }
 
     /// Tells that `count` bytes of the current run were taken past the decoder.

@@ -63,7 +63,6 @@ pub fn status(class: Class) -> u16 {
     match class {
         Class::NotModified => 304,
         Class::InvalidParameter => 400,
-        Class::Unauthorized => 401,
         Class::Forbidden => 403,
         Class::NotFound => 404,
         Class::Conflict => 409,
@@ -151,6 +150,7 @@ impl Reply {
     }
 
     /// The body of a reply whose length is known; for tests of handlers.
+    #[cfg(test)]
     pub fn body(&self) -> Option<&[u8]> {
         match &self.payload {
             Payload::Bytes { bytes, .. } => Some(bytes),

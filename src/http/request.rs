@@ -18,8 +18,8 @@ use serde::de::IntoDeserializer;
 use serde::de::value::{Error as ValueError, MapDeserializer};
 
 use super::api::query::{Pairs, Query};
-use super::api::{self, ApiVersion, Class, Endpoint, Failure, Operation};
-use super::connection::{Body, Peer};
+use super::api::{self, ApiVersion, Class, Endpoint, Failure};
+use super::connection::Body;
 use super::message::Headers;
 
 /// The most bytes of JSON a request may carry.
@@ -55,14 +55,11 @@ pub struct Request {
 /// What a request is apart from its endpoint's types.
 #[derive(Debug)]
 pub struct Raw {
-    pub operation: &'static Operation,
     /// The version in the path, or the newest when there is none.
     pub version: ApiVersion,
     pub headers: Headers,
     /// The unread body; at its end already when the endpoint has a JSON body.
     pub body: Body,
-    /// The client, to ask whether it is still there.
-    pub peer: Peer,
 }
 
 /// A request decoded by its endpoint's types.
@@ -78,11 +75,6 @@ impl<Q, B> Call<Q, B> {
     /// The path variable `{name}`, decoded; empty if the pattern has no such variable.
     pub fn param(&self, name: &str) -> &str {
         self.params.get(name)
-    }
-
-    /// The client, to ask whether it is still there.
-    pub fn peer(&self) -> Peer {
-        self.raw.peer.clone()
     }
 }
 

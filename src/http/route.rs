@@ -192,11 +192,6 @@ impl<S> RouteTable<S> {
         Ok(RouteTable { routes: table })
     }
 
-    /// Every operation of the table.
-    pub fn operations(&self) -> impl Iterator<Item = &'static Operation> {
-        self.routes.iter().map(|(_, route)| route.operation)
-    }
-
     /// Finds who serves `method` on `path` (encoded, without the query).
     ///
     /// Fails with `NotFound` when nobody does, and with `InvalidParameter` for a version out of range or a

@@ -261,6 +261,7 @@ impl Handle {
     }
 
     /// How many connections there are, idle ones included.
+    #[cfg(test)]
     pub fn connections(&self) -> usize {
         lock(&self.control.active).connections.len()
     }

@@ -89,6 +89,7 @@ impl Decoder {
     }
 
     /// Whether the input so far ends with a frame, and not inside of one.
+    #[cfg(test)]
     pub fn is_complete(&self) -> bool {
         self.have == 0
     }

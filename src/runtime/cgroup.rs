@@ -6,7 +6,7 @@
 //! its path.
 //!
 //! ```text
-//!   create ─► enter_self (child) / attach (pid) ─► update, freeze, thaw, stats … ─► kill_all ─► remove
+//!   create ─► enter_self (child) ─► update, freeze, thaw, stats … ─► kill_all ─► remove
 //!             └ Entrance: the same, opened beforehand by the parent
 //! ```
 //!
@@ -38,13 +38,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 pub use self::devices::default_device_rules;
-pub use self::layout::{Hierarchy, Layout, ROOT, Version};
+pub use self::layout::{Layout, ROOT, Version};
 use self::limits::{Controller, Current};
 pub use self::oom::OomNotifier;
-pub use self::processes::Entrance;
-pub use self::stats::{BlkioEntry, CpuStats, MemoryStats, PidsStats, Stats};
+pub use self::stats::{BlkioEntry, CpuStats, Stats};
 use self::tree::{children, enable_controllers, make_cpuset, make_dir, remove_tree};
-pub use self::view::{Features, Namespace, View, features, view};
+pub use self::view::{Features, Namespace, features, view};
 use super::{Cause, Error, spec};
 
 /// Longest wait for a cgroup to be free of dying processes.
@@ -56,14 +55,6 @@ pub struct Cgroup {
     /// Below every mount, with a leading slash.
     path: String,
     layout: Layout,
-}
-
-/// A cgroup that has just been made.
-#[derive(Debug)]
-pub struct Created {
-    pub cgroup: Cgroup,
-    /// Limits that were asked for and are not in force, in Docker's words.
-    pub warnings: Vec<String>,
 }
 
 fn failed(op: &str, path: &Path, error: io::Error) -> Error {
@@ -99,12 +90,12 @@ impl Cgroup {
     /// # Errors
     /// When a process is in a cgroup of that name, a limit is refused by the kernel, or the device policy
     /// cannot be enforced. What was made is removed again.
-    pub fn create(path: &str, resources: &spec::Resources) -> Result<Created, Error> {
+    pub fn create(path: &str, resources: &spec::Resources) -> Result<Cgroup, Error> {
         Cgroup::create_in(Layout::host()?, path, resources)
     }
 
     /// As [`Cgroup::create`], below the given mounts.
-    pub fn create_in(layout: &Layout, path: &str, resources: &spec::Resources) -> Result<Created, Error> {
+    pub fn create_in(layout: &Layout, path: &str, resources: &spec::Resources) -> Result<Cgroup, Error> {
         let cgroup = Cgroup::open_in(layout, path)?;
         // Asked first, since a failure further down removes what is there.
         if !cgroup.pids()?.is_empty() {
@@ -112,7 +103,8 @@ impl Cgroup {
         }
         let made = cgroup.make_dirs().and_then(|()| cgroup.apply(resources, true));
         match made {
-            Ok(warnings) => Ok(Created { cgroup, warnings }),
+            // Nobody waits for what a limit could not do; the host's abilities are in its info.
+            Ok(_) => Ok(cgroup),
             Err(error) => {
                 // The first failure is the one to report. Nobody has entered: nothing to wait for.
                 let _ = cgroup.remove_until(Instant::now());
@@ -138,6 +130,7 @@ impl Cgroup {
     }
 
     /// Below every mount: `/dewar/<id>`.
+    #[cfg(test)]
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -248,6 +241,7 @@ impl Cgroup {
 
     /// How often the OOM killer has struck in the cgroup and below it. Zero without a memory controller,
     /// and when the cgroup is gone.
+    #[cfg(test)]
     pub fn oom_kills(&self) -> u64 {
         match self.home("memory") {
             Some((version, dir)) => oom::kills(version, &dir),

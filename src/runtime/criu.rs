@@ -41,7 +41,7 @@ use super::cgroup::Cgroup;
 use super::shim::protocol::CriuPlace;
 use super::sys::process::unshare;
 use super::{Cause, Error};
-use rpc::{Conversation, Features, Notice, RequestType, Response, Version, Writer};
+use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
 
 /// `argv[0]` of the launcher.
 pub const LAUNCHER_NAME: &str = "dewar-criu";
@@ -69,7 +69,6 @@ pub struct CriuInfo {
     pub version: String,
     /// What will not work on this kernel, one sentence each; empty when all is well.
     pub faults: Vec<String>,
-    pub features: Features,
 }
 
 /// Finds CRIU: the given path, else `$DEWAR_CRIU`, dewar's own prefix, `$PATH`.
@@ -140,14 +139,10 @@ pub fn probe(exe: &Path, place: &CriuPlace) -> Result<CriuInfo, Error> {
     wanted.bool(1, true).bool(2, true).bool(3, true);
     let mut body = Writer::default();
     body.message(5, &wanted);
-    let features = match ask(RequestType::FeatureCheck, &body) {
-        Ok(response) => response.features,
-        Err(error) => {
-            faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
-            Features::default()
-        }
-    };
-    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults, features })
+    if let Err(error) = ask(RequestType::FeatureCheck, &body) {
+        faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
+    }
+    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults })
 }
 
 fn kernel_release() -> String {

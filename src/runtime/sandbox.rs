@@ -100,11 +100,9 @@ pub enum Adopted {
 /// A container that lives, or has ended and not been dismissed.
 #[derive(Debug)]
 pub struct Sandbox {
-    id: String,
     pid: i32,
     run_dir: PathBuf,
     paused_when_adopted: bool,
-    execs_when_adopted: Vec<String>,
     criu: Arc<CriuFinder>,
     link: Arc<Link>,
     monitor: Arc<Monitor>,
@@ -212,13 +210,11 @@ impl Runtime {
             self.monitor.forget(&link);
             return stays("its shim has not started it");
         };
-        *lock(&link.id) = Some(id.clone());
+        *lock(&link.id) = Some(id);
         let sandbox = Sandbox {
-            id,
             pid,
             run_dir: run_dir.to_owned(),
             paused_when_adopted: hello.paused,
-            execs_when_adopted: hello.execs,
             criu: Arc::clone(&self.criu),
             link: Arc::clone(&link),
             monitor: Arc::clone(&self.monitor),
@@ -374,11 +370,9 @@ impl Runtime {
             }
         };
         Ok(Arc::new(Sandbox {
-            id: launch.id,
             pid,
             run_dir,
             paused_when_adopted: false,
-            execs_when_adopted: Vec::new(),
             criu: Arc::clone(&self.criu),
             link,
             monitor: Arc::clone(&self.monitor),
@@ -461,11 +455,6 @@ fn connect(run_dir: &Path) -> Result<Option<OwnedFd>, Error> {
 }
 
 impl Sandbox {
-    /// The container's id.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// Its first process, in the host's numbers.
     pub fn pid(&self) -> i32 {
         self.pid
@@ -474,11 +463,6 @@ impl Sandbox {
     /// Whether it was paused when it was adopted.
     pub fn was_paused(&self) -> bool {
         self.paused_when_adopted
-    }
-
-    /// The execs that ran when it was adopted.
-    pub fn adopted_execs(&self) -> &[String] {
-        &self.execs_when_adopted
     }
 
     /// Adds a client to the container's streams.
@@ -520,13 +504,8 @@ impl Sandbox {
 
     /// Sends a signal to the first process, or to an exec's.
     pub fn signal(&self, signal: i32, exec_id: Option<&str>) -> Result<(), Error> {
-        let call = Call::Signal { exec: exec_id.map(str::to_owned), signal, all: false };
+        let call = Call::Signal { exec: exec_id.map(str::to_owned), signal };
         self.link.call(call, &[], CALL_TIMEOUT).map(|_| ())
-    }
-
-    /// Sends a signal to every process in the container.
-    pub fn signal_all(&self, signal: i32) -> Result<(), Error> {
-        self.link.call(Call::Signal { exec: None, signal, all: true }, &[], CALL_TIMEOUT).map(|_| ())
     }
 
     /// Freezes every process.
@@ -537,12 +516,6 @@ impl Sandbox {
     /// Lets them go on.
     pub fn resume(&self) -> Result<(), Error> {
         self.link.call(Call::Resume {}, &[], CALL_TIMEOUT).map(|_| ())
-    }
-
-    /// Ends the input of the container, or of an exec, once what was sent has been written.
-    pub fn close_stdin(&self, exec_id: Option<&str>) -> Result<(), Error> {
-        let call = Call::CloseStdin { exec: exec_id.map(str::to_owned) };
-        self.link.call(call, &[], CALL_TIMEOUT).map(|_| ())
     }
 
     /// Saves the container to disk. Without `leave_running` it has then ended, and an

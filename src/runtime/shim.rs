@@ -314,7 +314,6 @@ impl Shim {
             id: self.id.clone(),
             pid: self.container.as_ref().map(|container| container.pid),
             paused: self.container.as_ref().is_some_and(|container| container.paused),
-            execs: self.execs.iter().map(|exec| exec.id.clone()).collect(),
             exit: self.exit.clone(),
         };
         self.say(&Message::Hello(hello));
@@ -397,11 +396,7 @@ impl Shim {
                     .map_err(|error| failed("resize", "terminal", error))?;
                 Ok(None)
             }
-            Call::Signal { exec, signal, all } => self.signal(exec.as_deref(), signal, all).map(|()| None),
-            Call::CloseStdin { exec } => {
-                self.stdio_of(exec.as_deref())?.close_stdin();
-                Ok(None)
-            }
+            Call::Signal { exec, signal } => self.signal(exec.as_deref(), signal).map(|()| None),
             Call::Pause {} => {
                 let container = self.running()?;
                 container.cgroup.freeze()?;
@@ -534,7 +529,7 @@ impl Shim {
         Ok(pid)
     }
 
-    fn signal(&mut self, exec: Option<&str>, number: i32, all: bool) -> Result<(), Error> {
+    fn signal(&mut self, exec: Option<&str>, number: i32) -> Result<(), Error> {
         let sent = |result: io::Result<()>, object: &str| match result {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(failed("signal", object, error)),
             // It ended meanwhile: its exit is on the way.
@@ -547,11 +542,7 @@ impl Shim {
             return sent(signal::send(pidfd.as_fd(), number), "exec");
         }
         let container = self.running()?;
-        if all {
-            for pid in container.cgroup.pids()? {
-                sent(signal::kill(pid, number), "process")?;
-            }
-        } else if let Some(pidfd) = &container.pidfd {
+        if let Some(pidfd) = &container.pidfd {
             sent(signal::send(pidfd.as_fd(), number), "container")?;
         }
         if number == libc::SIGKILL && container.paused {
@@ -656,8 +647,7 @@ fn has_namespace(spec: &Spec, kind: NamespaceKind) -> bool {
 
 /// Starts the container's command.
 fn start(launch: Launch, root: &Path, stdio: &mut Stdio) -> Result<Container, Error> {
-    let created = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
-    let cgroup = created.cgroup;
+    let cgroup = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
     let mut begin = || -> Result<init::Started, Error> {
         let (streams, ends) = plumb(launch.stdio.terminal, launch.stdio.open_stdin)?;
         let mut started = init::start(&launch, root, &cgroup, streams)?;

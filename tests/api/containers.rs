@@ -11,7 +11,7 @@ fn a_name_can_be_had_once() {
     let daemon = Daemon::start();
     let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}});
     let id = daemon.api_json("POST", "/containers/create?name=web", &body).is(201).json()["Id"].clone();
-    let conflict = daemon.api_json("POST", "/containers/create?name=web", &body).is_error(409, "Conflict.");
+    let conflict = daemon.api_json("POST", "/containers/create?name=web", &body).refuses(409, "Conflict.");
     let message = conflict.json()["message"].as_str().unwrap_or_default().to_owned();
     assert!(
         message.contains("\"/web\" is already in use by container")
@@ -27,7 +27,7 @@ fn names_are_checked() {
     let daemon = Daemon::start();
     let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none"}});
     for name in ["a", "-ab", "a%20b", "..", "a%2Fb", "%C3%BCber", "a%00b"] {
-        daemon.api_json("POST", &format!("/containers/create?name={name}"), &body).is_error(400, "");
+        daemon.api_json("POST", &format!("/containers/create?name={name}"), &body).refuses(400, "");
     }
     daemon.api_json("POST", "/containers/create?name=/a_b.c-d", &body).is(201);
     assert_eq!(daemon.api("GET", "/containers/a_b.c-d/json").is(200).json()["Name"], "/a_b.c-d");
@@ -51,7 +51,7 @@ fn ids_may_be_shortened_until_they_are_ambiguous() {
     let digit = digit.expect("the pigeonhole principle");
     daemon
         .api("GET", &format!("/containers/{digit}/json"))
-        .is_error(400, "multiple IDs found with provided prefix");
+        .refuses(400, "multiple IDs found with provided prefix");
 }
 
 #[test]
@@ -71,19 +71,18 @@ fn create_refuses_what_it_cannot_do() {
         }
         daemon.api_json("POST", "/containers/create", &body)
     };
-    create(json!({"Cmd": null})).is_error(400, "no command specified");
-    create(json!({"HostConfig": {"Memory": 1024}})).is_error(400, "");
+    create(json!({"Cmd": null})).refuses(400, "no command specified");
+    create(json!({"HostConfig": {"Memory": 1024}})).refuses(400, "");
     // A source without a slash is a named volume's name.
-    create(json!({"HostConfig": {"Binds": ["relative:/x:ro"]}})).is_error(501, "volume");
-    create(json!({"HostConfig": {"Binds": ["/tmp:relative"]}})).is_error(400, "");
-    create(json!({"HostConfig": {"Binds": ["/tmp:/x", "/var:/x"]}})).is_error(400, "Duplicate mount point");
+    create(json!({"HostConfig": {"Binds": ["relative:/x:ro"]}})).refuses(501, "volume");
+    create(json!({"HostConfig": {"Binds": ["/tmp:relative"]}})).refuses(400, "");
+    create(json!({"HostConfig": {"Binds": ["/tmp:/x", "/var:/x"]}})).refuses(400, "Duplicate mount point");
     let mount = json!([{"Type": "bind", "Source": "/nonexistent/source", "Target": "/x"}]);
-    create(json!({"HostConfig": {"Mounts": mount}})).is_error(400, "bind source path does not exist");
-    create(json!({"HostConfig": {"AutoRemove": true, "RestartPolicy": {"Name": "always"}}}))
-        .is_error(400, "");
-    create(json!({"HostConfig": {"RestartPolicy": {"Name": "sometimes"}}})).is_error(400, "");
-    create(json!({"HostConfig": {"CapAdd": ["CAP_NONSENSE"]}})).is_error(400, "NONSENSE");
-    create(json!({"HostConfig": {"NetworkMode": "no-such-network"}})).is_error(501, "no-such-network");
+    create(json!({"HostConfig": {"Mounts": mount}})).refuses(400, "bind source path does not exist");
+    create(json!({"HostConfig": {"AutoRemove": true, "RestartPolicy": {"Name": "always"}}})).refuses(400, "");
+    create(json!({"HostConfig": {"RestartPolicy": {"Name": "sometimes"}}})).refuses(400, "");
+    create(json!({"HostConfig": {"CapAdd": ["CAP_NONSENSE"]}})).refuses(400, "NONSENSE");
+    create(json!({"HostConfig": {"NetworkMode": "no-such-network"}})).refuses(501, "no-such-network");
     // Nothing of a refused create stays.
     let left = daemon.api("GET", "/containers/json?all=1").is(200).json();
     assert_eq!(left, json!([]));
@@ -95,25 +94,25 @@ fn states_allow_and_refuse() {
     let daemon = Daemon::start();
     let post = |path: &str| daemon.api("POST", &format!("/containers/web/{path}"));
     daemon.dewar(&["create", "--name", "web", "--network", "none", "busybox", "sleep", "1000"]).ok();
-    post("kill").is_error(409, "not running");
-    post("pause").is_error(409, "not running");
+    post("kill").refuses(409, "not running");
+    post("pause").refuses(409, "not running");
     post("stop").is(304);
     let body = json!({"Cmd": ["true"]});
-    daemon.api_json("POST", "/containers/web/exec", &body).is_error(409, "not running");
+    daemon.api_json("POST", "/containers/web/exec", &body).refuses(409, "not running");
     post("start").is(204);
     post("start").is(304);
-    post("kill?signal=NONSENSE").is_error(400, "NONSENSE");
-    post("kill?signal=0").is_error(400, "");
-    daemon.api("DELETE", "/containers/web").is_error(409, "running");
+    post("kill?signal=NONSENSE").refuses(400, "NONSENSE");
+    post("kill?signal=0").refuses(400, "");
+    daemon.api("DELETE", "/containers/web").refuses(409, "running");
     post("pause").is(204);
-    post("pause").is_error(409, "already paused");
+    post("pause").refuses(409, "already paused");
     assert_eq!(daemon.state("web")["Status"], "paused");
-    daemon.api_json("POST", "/containers/web/exec", &body).is_error(409, "paused");
+    daemon.api_json("POST", "/containers/web/exec", &body).refuses(409, "paused");
     post("unpause").is(204);
     post("stop?t=0").is(204);
     post("stop").is(304);
     daemon.api("DELETE", "/containers/web").is(204);
-    daemon.api("DELETE", "/containers/web").is_error(404, "No such container");
+    daemon.api("DELETE", "/containers/web").refuses(404, "No such container");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn wait_answers_its_head_before_the_exit() {
     // Not running any more: at once.
     let reply = daemon.api("POST", &format!("/containers/{id}/wait")).is(200);
     assert_eq!(reply.json()["StatusCode"], 7);
-    daemon.api("POST", &format!("/containers/{id}/wait?condition=bogus")).is_error(400, "");
+    daemon.api("POST", &format!("/containers/{id}/wait?condition=bogus")).refuses(400, "");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn attach_errors_are_plain_replies() {
     let daemon = Daemon::start();
     let mut connection = Connection::open(&daemon.socket());
     connection.request("POST", "/containers/none/attach?stream=1&stdout=1", UPGRADE, None);
-    connection.reply("POST").is_error(404, "No such container: none");
+    connection.reply("POST").refuses(404, "No such container: none");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn exec_of_nothing_is_126_or_127() {
     daemon.run_detached("web", &[], "exec sleep 1000");
     daemon
         .api_json("POST", "/containers/web/exec", &json!({"Cmd": []}))
-        .is_error(400, "No exec command specified");
+        .refuses(400, "No exec command specified");
     for (command, code) in [("nope", 127), ("/etc/passwd", 126)] {
         let (mut connection, id) = exec(&daemon, "web", json!({"Cmd": [command], "AttachStdout": true}));
         connection.rest();
@@ -239,7 +239,7 @@ fn logs_frame_lines_and_stamp_them() {
     let first = stamped.lines().next().expect("a line");
     // RFC 3339 with nine digits, Z and a space: thirty bytes before the space.
     assert!(first.len() == 34 && first.as_bytes()[29] == b'Z' && first.ends_with(" one"), "{first:?}");
-    daemon.api("GET", "/containers/web/logs").is_error(400, "stream");
+    daemon.api("GET", "/containers/web/logs").refuses(400, "stream");
     let head = daemon.api("GET", "/containers/web/logs?stdout=1");
     assert_eq!(head.header("content-type"), Some("application/vnd.docker.multiplexed-stream"));
     let old = daemon.api("GET", "/v1.41/containers/web/logs?stdout=1");

@@ -64,43 +64,43 @@ fn versions_in_paths_are_checked() {
     {
         assert_eq!(daemon.api("GET", path).is(200).json(), json!([]), "{path}");
     }
-    daemon.api("GET", "/v1.23/containers/json").is_error(400, "too old");
-    daemon.api("GET", "/v1.52/containers/json").is_error(400, "too new");
+    daemon.api("GET", "/v1.23/containers/json").refuses(400, "too old");
+    daemon.api("GET", "/v1.52/containers/json").refuses(400, "too new");
     // Numerically, not as text: 1.100 is newer than 1.51.
-    daemon.api("GET", "/v1.100/containers/json").is_error(400, "too new");
+    daemon.api("GET", "/v1.100/containers/json").refuses(400, "too new");
 }
 
 #[test]
 fn unknown_paths_and_methods_are_not_found() {
     requires!(root);
     let daemon = Daemon::empty();
-    daemon.api("GET", "/nope").is_error(404, "page not found");
-    daemon.api("GET", "/v1.51/nope").is_error(404, "page not found");
+    daemon.api("GET", "/nope").refuses(404, "page not found");
+    daemon.api("GET", "/v1.51/nope").refuses(404, "page not found");
     // Compat: Docker answers 404, never 405.
-    daemon.api("PUT", "/containers/json").is_error(404, "page not found");
+    daemon.api("PUT", "/containers/json").refuses(404, "page not found");
 }
 
 #[test]
 fn objects_that_are_not_there_are_named() {
     requires!(root);
     let daemon = Daemon::empty();
-    daemon.api("GET", "/containers/web/json").is_error(404, "No such container: web");
+    daemon.api("GET", "/containers/web/json").refuses(404, "No such container: web");
     for path in ["start", "stop", "kill", "pause", "unpause", "wait", "checkpoints", "restart"] {
         if path == "checkpoints" {
             let body = json!({"CheckpointID": "cp1"});
             daemon
                 .api_json("POST", "/containers/web/checkpoints", &body)
-                .is_error(404, "No such container: web");
+                .refuses(404, "No such container: web");
         } else {
-            daemon.api("POST", &format!("/containers/web/{path}")).is_error(404, "No such container: web");
+            daemon.api("POST", &format!("/containers/web/{path}")).refuses(404, "No such container: web");
         }
     }
-    daemon.api("DELETE", "/containers/web").is_error(404, "No such container: web");
-    daemon.api("GET", "/images/web/json").is_error(404, "No such image: web");
-    daemon.api("DELETE", "/images/web").is_error(404, "No such image: web");
-    daemon.api("GET", "/exec/abc/json").is_error(404, "No such exec instance: abc");
+    daemon.api("DELETE", "/containers/web").refuses(404, "No such container: web");
+    daemon.api("GET", "/images/web/json").refuses(404, "No such image: web");
+    daemon.api("DELETE", "/images/web").refuses(404, "No such image: web");
+    daemon.api("GET", "/exec/abc/json").refuses(404, "No such exec instance: abc");
     let body = json!({"Image": "web"});
-    daemon.api_json("POST", "/containers/create", &body).is_error(404, "No such image: web");
+    daemon.api_json("POST", "/containers/create", &body).refuses(404, "No such image: web");
 }
 
 #[test]
@@ -112,13 +112,13 @@ fn bodies_are_json_and_nothing_else() {
         connection.request("POST", "/containers/create", headers, Some(body));
         connection.reply("POST")
     };
-    post(&[], b"").is_error(400, "");
-    post(&[], b"{").is_error(400, "");
-    post(&[], b"[]").is_error(400, "");
-    post(&[], br#"{"Image":7}"#).is_error(400, "");
-    post(&[], br#"{"Image":"busybox"}{}"#).is_error(400, "");
-    post(&[("Content-Type", "text/plain")], br#"{"Image":"busybox"}"#).is_error(400, "Content-Type");
-    post(&[], &[b'['; 100_000]).is_error(400, "");
+    post(&[], b"").refuses(400, "");
+    post(&[], b"{").refuses(400, "");
+    post(&[], b"[]").refuses(400, "");
+    post(&[], br#"{"Image":7}"#).refuses(400, "");
+    post(&[], br#"{"Image":"busybox"}{}"#).refuses(400, "");
+    post(&[("Content-Type", "text/plain")], br#"{"Image":"busybox"}"#).refuses(400, "Content-Type");
+    post(&[], &[b'['; 100_000]).refuses(400, "");
     // Parameters of the type are allowed; unknown fields are ignored; null means unset, at any depth.
     let body = json!({
         "Image": "busybox", "Cmd": ["true"], "SomethingNew": {"a": 1}, "Entrypoint": null, "Env": null,
@@ -145,10 +145,10 @@ fn queries_are_decoded_once_and_booleans_read_as_docker_reads_them() {
     // Go sends maps, docker-py sends lists.
     assert_eq!(count("?all=1&filters=%7B%22name%22%3A%7B%22web%22%3Atrue%7D%7D"), 1);
     assert_eq!(count("?all=1&filters=%7B%22name%22%3A%5B%22other%22%5D%7D"), 0);
-    daemon.api("GET", "/containers/json?filters=nonsense").is_error(400, "invalid filter");
-    daemon.api("GET", "/containers/json?filters=%7B%22bogus%22%3A%5B%22x%22%5D%7D").is_error(400, "bogus");
-    daemon.api("GET", "/containers/json?filters=%7B%22status%22%3A%5B%22flying%22%5D%7D").is_error(400, "");
-    daemon.api("GET", "/containers/json?limit=x").is_error(400, "");
+    daemon.api("GET", "/containers/json?filters=nonsense").refuses(400, "invalid filter");
+    daemon.api("GET", "/containers/json?filters=%7B%22bogus%22%3A%5B%22x%22%5D%7D").refuses(400, "bogus");
+    daemon.api("GET", "/containers/json?filters=%7B%22status%22%3A%5B%22flying%22%5D%7D").refuses(400, "");
+    daemon.api("GET", "/containers/json?limit=x").refuses(400, "");
     daemon.api("GET", "/containers/w%65b/json").is(200);
 }
 
@@ -169,6 +169,6 @@ fn what_is_not_built_yet_is_refused_with_a_reason() {
         );
     }
     // Clients probe swarm; it must say so, not 404 (a bare 404 broke backup tools on another engine).
-    daemon.api("GET", "/swarm").is_error(503, "swarm");
-    daemon.api("GET", "/services").is_error(503, "swarm");
+    daemon.api("GET", "/swarm").refuses(503, "swarm");
+    daemon.api("GET", "/services").refuses(503, "swarm");
 }

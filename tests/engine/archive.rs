@@ -27,7 +27,7 @@ fn files_go_in_and_out() {
         // To standard output as a tar, and from standard input.
         let tar = daemon.dewar(&["cp", "web:/tmp/file", "-"]).ok();
         assert!(
-            tar.stdout.contains("content\n") && tar.stdout.len() % 512 == 0,
+            tar.stdout.contains("content\n") && tar.stdout.len().is_multiple_of(512),
             "{} bytes",
             tar.stdout.len()
         );

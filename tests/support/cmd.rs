@@ -53,12 +53,6 @@ impl Cmd {
         self
     }
 
-    /// How long it may take before it counts as hanging.
-    pub fn limit(mut self, limit: Duration) -> Cmd {
-        self.limit = limit;
-        self
-    }
-
     /// Starts it and leaves it to the caller, who sees its standard output.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
@@ -227,21 +221,6 @@ impl Running {
             assert!(start.elapsed() < LIMIT, "`{}` hangs", self.line);
             std::thread::sleep(Duration::from_millis(2));
         }
-    }
-
-    /// Closes its standard input.
-    pub fn close_stdin(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
-    /// Everything it prints from now to its end, and its exit code.
-    #[track_caller]
-    pub fn finish(mut self) -> Output {
-        self.close_stdin();
-        let stdout = drain(self.child.stdout.take());
-        let stderr = drain(self.child.stderr.take());
-        let code = self.wait();
-        Output { line: self.line.clone(), code, stdout: text(stdout), stderr: text(stderr) }
     }
 }
 

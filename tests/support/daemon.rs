@@ -113,7 +113,7 @@ impl Daemon {
     #[track_caller]
     pub fn stop(&mut self) -> i32 {
         let Some(mut process) = self.process.take() else { return 0 };
-        drop(kill_process(Pid::from_child(&process), Signal::TERM));
+        let _ = kill_process(Pid::from_child(&process), Signal::TERM);
         let start = Instant::now();
         loop {
             if let Some(status) = process.try_wait().expect("waiting for a child of ours") {

@@ -47,7 +47,7 @@ impl Reply {
 
     /// An error as Docker's clients understand it: JSON with a message, and the exact content type.
     #[track_caller]
-    pub fn is_error(self, status: u16, part: &str) -> Reply {
+    pub fn refuses(self, status: u16, part: &str) -> Reply {
         let reply = self.is(status);
         assert_eq!(reply.header("content-type"), Some("application/json"), "{}", reply.text());
         let message = reply.json()["message"].as_str().map(str::to_owned).unwrap_or_default();
@@ -156,14 +156,6 @@ impl Connection {
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.reader.read_to_end(&mut bytes).expect("the daemon closes the connection in time");
-        bytes
-    }
-
-    /// Reads exactly `length` bytes of an upgraded connection.
-    #[track_caller]
-    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        self.reader.read_exact(&mut bytes).expect("bytes in time");
         bytes
     }
 }

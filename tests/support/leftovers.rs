@@ -69,11 +69,11 @@ impl Leftovers {
     pub fn remove(&self) {
         for (pid, _) in &self.processes {
             if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
-                drop(kill_process(pid, Signal::KILL));
+                let _ = kill_process(pid, Signal::KILL);
             }
         }
         for mount in self.mounts.iter().rev() {
-            drop(rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH));
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
         if !self.processes.is_empty() {
             std::thread::sleep(Duration::from_millis(100));

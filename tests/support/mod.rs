@@ -10,7 +10,7 @@ pub mod requires;
 pub mod terminal;
 
 pub use cmd::{Cmd, Output};
-pub use daemon::{BUSYBOX, Daemon};
+pub use daemon::Daemon;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ impl Terminal {
             .stderr(end())
             .spawn()
             .expect("setsid from util-linux");
-        let master = File::from(OwnedFd::from(master));
+        let master = File::from(master);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (mut from, sink) = (master.try_clone().expect("a descriptor can be copied"), Arc::clone(&seen));
         std::thread::spawn(move || {

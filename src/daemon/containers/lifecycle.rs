@@ -576,6 +576,8 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     } else if record.state == State::Restarting {
         restart_by_policy(engine, container, run_time);
     }
+    // What the container's life has left on the heap goes back while nobody waits.
+    runtime::sys::memory::trim();
 }
 
 /// Whether the restart policy wants it back.

@@ -154,10 +154,12 @@ fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
 fn remove_if_auto(engine: &Arc<Engine>, container: &Arc<Container>) {
     let record = container.record();
     let has_run = !record.started_at.is_empty();
-    if record.host_config.auto_remove && has_run && !record.state.is_alive() {
-        if let Err(error) = lifecycle::remove(engine, container, false) {
-            log::error!("{error}");
-        }
+    if record.host_config.auto_remove
+        && has_run
+        && !record.state.is_alive()
+        && let Err(error) = lifecycle::remove(engine, container, false)
+    {
+        log::error!("{error}");
     }
 }
 

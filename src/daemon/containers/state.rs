@@ -78,6 +78,7 @@ pub enum Action {
 }
 
 impl Action {
+    #[cfg(test)]
     pub const ALL: [Action; 11] = [
         Action::Start,
         Action::Restore,

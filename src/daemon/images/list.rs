@@ -54,11 +54,6 @@ impl Store {
         summaries.sort_by(|one, other| (other.created, &one.id).cmp(&(one.created, &other.id)));
         Ok(summaries)
     }
-
-    /// Bytes of all layers, each counted once: what images cost the disk.
-    pub fn layers_size(&self) -> u64 {
-        self.lock().layers_size(self)
-    }
 }
 
 fn summary(image: &Image, names: &[Reference], containers: i64) -> ImageSummary {

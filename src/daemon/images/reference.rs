@@ -85,16 +85,6 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The registry's host and port.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// The repository's path at its registry.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

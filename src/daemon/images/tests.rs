@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use flate2::write::GzEncoder;
 
+use super::load::LoadedImage;
 use super::*;
 use crate::http::api::Class;
 use crate::http::api::Filters;

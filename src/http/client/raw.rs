@@ -245,5 +245,5 @@ pub(super) fn upgrade(
         return Err(context.refused(head.status, body));
     }
     let stream = Hijacked::client(socket, early).map_err(|cause| context.io(cause))?;
-    Ok(Upgraded { head: answer_head(head), stream })
+    Ok(Upgraded { stream })
 }

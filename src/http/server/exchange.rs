@@ -163,8 +163,7 @@ fn exchange<S: Send + Sync + 'static>(
             if operation.slow || matches!(operation.shape, Shape::Stream | Shape::Hijack) {
                 pool::leave(core, place);
             }
-            let raw =
-                Raw { operation, version: found.version, headers: head.headers, body, peer: peer.clone() };
+            let raw = Raw { version: found.version, headers: head.headers, body };
             let request = Request { params: found.params, query: query.to_owned(), raw };
             let handler = found.route.handler;
             // One request's bug must not take the others with it.

@@ -55,6 +55,7 @@ impl Cgroup {
     }
 
     /// Whether [`Cgroup::freeze`] is in force (or under way) on this very cgroup.
+    #[cfg(test)]
     pub fn is_frozen(&self) -> Result<bool, Error> {
         let (file, running) = match self.freezer() {
             Some((Version::V1, dir)) => (dir.join("freezer.state"), "THAWED"),

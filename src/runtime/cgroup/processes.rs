@@ -1,7 +1,7 @@
 //! The processes of a cgroup: how they get in, who they are, how they are killed.
 //!
 //! A process enters by its own write where it can ([`Cgroup::enter_self`], [`Entrance`]): on v1 that is
-//! several times faster than being moved. [`Cgroup::attach`] moves somebody else.
+//! several times faster than being moved.
 //!
 //! Source: cgroups(7); kernel Documentation/admin-guide/cgroup-v2.rst "No Internal Process Constraint".
 
@@ -50,6 +50,7 @@ impl Cgroup {
     }
 
     /// Moves a process with all its threads into the cgroup.
+    #[cfg(test)]
     pub fn attach(&self, pid: i32) -> Result<(), Error> {
         let value = pid.to_string();
         for dir in self.dirs() {

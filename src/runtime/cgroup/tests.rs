@@ -18,13 +18,13 @@ struct Made(Cgroup);
 
 impl Made {
     fn new(resources: &Resources) -> Made {
-        Made(Cgroup::create(&format!("{}/leaf", unique()), resources).unwrap().cgroup)
+        Made(Cgroup::create(&format!("{}/leaf", unique()), resources).unwrap())
     }
 
     fn v2() -> Made {
         let layout = Layout::unified(Layout::host().unwrap().v2.as_deref().unwrap());
         let path = format!("{}/leaf", unique());
-        Made(Cgroup::create_in(&layout, &path, &Resources::default()).unwrap().cgroup)
+        Made(Cgroup::create_in(&layout, &path, &Resources::default()).unwrap())
     }
 }
 
@@ -124,7 +124,7 @@ fn kills_one_by_one_without_cgroup_kill() {
     let mut layout = Layout::host().unwrap().clone();
     layout.v2 = None;
     let path = format!("{}/leaf", unique());
-    let made = Made(Cgroup::create_in(&layout, &path, &Resources::default()).unwrap().cgroup);
+    let made = Made(Cgroup::create_in(&layout, &path, &Resources::default()).unwrap());
     let mut child = inside(&made.0, "sleep 60 & sleep 60 & wait");
     wait_until("the children start", || made.0.pids().unwrap().len() == 3);
     made.0.kill_all().unwrap();
@@ -215,8 +215,8 @@ impl DeviceRules {
 fn sweeping_spares_the_living() {
     let made = Made::new(&Resources::default());
     let parent = made.0.path().trim_end_matches("/leaf").to_owned();
-    let stray = Cgroup::create(&format!("{parent}/stray/sub"), &Resources::default()).unwrap().cgroup;
-    let lively = Cgroup::create(&format!("{parent}/lively"), &Resources::default()).unwrap().cgroup;
+    let stray = Cgroup::create(&format!("{parent}/stray/sub"), &Resources::default()).unwrap();
+    let lively = Cgroup::create(&format!("{parent}/lively"), &Resources::default()).unwrap();
     let mut child = inside(&lively, "exec sleep 60");
     wait_until("the child enters", || lively.pids().unwrap().len() == 1);
     let layout = Layout::host().unwrap();

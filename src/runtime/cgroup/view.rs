@@ -176,7 +176,7 @@ fn features_in(layout: &Layout) -> Features {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::cgroup::Hierarchy;
+    use crate::runtime::cgroup::layout::Hierarchy;
 
     fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
         Hierarchy {

@@ -25,7 +25,6 @@ use crate::runtime::{Cause, Error};
 pub enum RequestType {
     Dump = 1,
     Restore = 2,
-    Check = 3,
     Notify = 6,
     FeatureCheck = 9,
     Version = 10,
@@ -177,7 +176,6 @@ pub struct Response {
     /// Notify: the phase.
     pub script: String,
     pub version: Option<Version>,
-    pub features: Features,
 }
 
 /// A release of CRIU.
@@ -186,14 +184,6 @@ pub struct Version {
     pub major: u32,
     pub minor: u32,
     pub sublevel: u32,
-}
-
-/// What the kernel lets CRIU do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    pub mem_track: bool,
-    pub lazy_pages: bool,
-    pub pidfd_store: bool,
 }
 
 impl std::fmt::Display for Version {
@@ -222,10 +212,6 @@ impl Response {
                     }
                 }
                 (7, value) => response.errno = value.int() as i32,
-                (8, Value::Bytes(features)) => {
-                    let at = numbers(features)?.map(|value| value != 0);
-                    response.features = Features { mem_track: at[0], lazy_pages: at[1], pidfd_store: at[2] };
-                }
                 (9, value) => response.message = value.text(),
                 (10, Value::Bytes(version)) => {
                     let at = numbers(version)?.map(|value| value as u32);

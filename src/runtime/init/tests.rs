@@ -74,7 +74,7 @@ impl Fixture {
             Overlay { lower: vec![image], upper: make("upper"), work: make("work"), volatile: true };
         rootfs::mount(&overlay, &make("merged")).unwrap();
         let spec = spec(&name);
-        let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources).unwrap().cgroup;
+        let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources).unwrap();
         let stdio = Stdio { terminal: false, open_stdin: false, stdin_once: false, log: None };
         let launch = Launch {
             id: name,

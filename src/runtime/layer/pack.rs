@@ -243,7 +243,10 @@ fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     Ok(names)
 }
 
-fn xattrs(inode: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn xattrs(inode: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     let path = magic_link(inode);
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::listxattr(&path, names.as_mut_slice()) {

@@ -251,7 +251,8 @@ fn the_later_entry_wins() {
 /// Every archive here tries to write where it must not, and is refused with its own words.
 #[test]
 fn archives_that_lead_out_are_refused() {
-    let cases: Vec<(&str, Vec<(Entry, Vec<u8>)>)> = vec![
+    type Case = (&'static str, Vec<(Entry, Vec<u8>)>);
+    let cases: Vec<Case> = vec![
         ("leads out by \"..\"", vec![file("../escaped", "x")]),
         ("leads out by \"..\"", vec![file("a/../../escaped", "x")]),
         ("is an absolute path", vec![file("/escaped", "x")]),

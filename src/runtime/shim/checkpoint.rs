@@ -25,7 +25,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -343,8 +343,7 @@ pub(super) fn thaw(
     let keys: Vec<String> = load(&dir.join("descriptors.json"))?;
     let stage = launch.run_dir.join(STAGE);
     let mut external = Vec::new();
-    let created = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
-    let cgroup = created.cgroup;
+    let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
     let staged = mounts.mounts.iter().enumerate().try_for_each(|(number, mount)| {
         let source = source(mount, spec, dir, &stage.join(number.to_string()))?;
         external.push(format!("mnt[{}]:{}", mount.destination, source.display()));

@@ -12,7 +12,7 @@
 //!    |  <------------------------ answer {id, done} ---  |   every call has exactly one answer;
 //!    |  --- call {id, attach}  + stream ------------->  |   answers come in the order of the calls
 //!    |  --- call {id, exec}    + memfd, stream? ----->  |   memfd: the process as JSON
-//!    |  --- call {id, resize|signal|close_stdin} ---->  |
+//!    |  --- call {id, resize|signal} ---------------->  |
 //!    |  --- call {id, pause|resume|dump} ------------>  |
 //!    |  <------------------------------ event {…} ------  |   exited, exec_exited, oom, detached
 //!    |  --- call {id, dismiss} ---------------------->  |   only after exited; the shim ends
@@ -85,14 +85,9 @@ pub enum Call {
         height: u16,
         width: u16,
     },
-    /// `all` signals every process in the cgroup.
     Signal {
         exec: Option<String>,
         signal: i32,
-        all: bool,
-    },
-    CloseStdin {
-        exec: Option<String>,
     },
     Pause {},
     Resume {},
@@ -146,8 +141,6 @@ pub struct Hello {
     /// The container's first process, once it runs.
     pub pid: Option<i32>,
     pub paused: bool,
-    /// Processes started by exec that still run.
-    pub execs: Vec<String>,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
 }
@@ -310,8 +303,7 @@ mod tests {
             ("attach", Call::Attach { exec: None, client: client() }),
             ("exec", Call::Exec { exec: "e".into(), privileged: true, client: Some(client()) }),
             ("resize", Call::Resize { exec: Some("e".into()), height: 24, width: 80 }),
-            ("signal", Call::Signal { exec: None, signal: 15, all: true }),
-            ("close_stdin", Call::CloseStdin { exec: None }),
+            ("signal", Call::Signal { exec: None, signal: 15 }),
             ("pause", Call::Pause {}),
             ("resume", Call::Resume {}),
             ("dump", Call::Dump { dir: "/d".into(), leave_running: true, criu: criu() }),

@@ -428,7 +428,7 @@ impl Stdio {
     }
 
     /// Closes the process's standard input once what was sent has been written. A terminal stays open.
-    pub fn close_stdin(&mut self) {
+    fn close_stdin(&mut self) {
         self.close_stdin_when_written = true;
         self.write_input();
     }
@@ -665,7 +665,7 @@ mod tests {
         };
         let out = process.stdout.as_mut().unwrap();
         let mut written = 0;
-        while !stdio.clients[0].full_since.is_some() {
+        while stdio.clients[0].full_since.is_none() {
             written += out.write(&[b'x'; 4096]).unwrap();
             turn(&mut stdio);
             drain(&mut reader);
