@@ -194,14 +194,15 @@ pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -
     })
 }
 
-/// Writes `value` as JSON with the format version.
+/// Writes `value`, a struct or a map, as JSON with the format version in front.
 pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<()> {
-    let attempt = |cause: serde_json::Error| Error::system(format!("encode {path:?}"), cause);
-    let mut value = serde_json::to_value(value).map_err(attempt)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("format".to_owned(), FORMAT.into());
-    }
-    replace(path, &serde_json::to_vec(&value).map_err(attempt)?, 0o600, durability)
+    let attempt = |cause: &dyn std::fmt::Display| Error::system(format!("encode {path:?}"), cause);
+    let fields = serde_json::to_vec(value).map_err(|cause| attempt(&cause))?;
+    let Some(rest) = fields.strip_prefix(b"{") else { return Err(attempt(&"not an object")) };
+    let separator = if rest == b"}" { "" } else { "," };
+    let mut text = format!("{{\"format\":{FORMAT}{separator}").into_bytes();
+    text.extend_from_slice(rest);
+    replace(path, &text, 0o600, durability)
 }
 
 /// Reads what [`save`] wrote; a newer format is refused.
@@ -271,7 +272,7 @@ mod tests {
         let dir = scratch("round");
         let value = std::collections::BTreeMap::from([("a".to_owned(), 1u32)]);
         save(&dir.join("x"), &value, Durability::Synced).unwrap();
-        assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), r#"{"a":1,"format":1}"#);
+        assert_eq!(fs::read_to_string(dir.join("x")).unwrap(), r#"{"format":1,"a":1}"#);
         let read = load::<std::collections::BTreeMap<String, u32>>(&dir.join("x")).unwrap();
         assert_eq!(read["a"], 1);
         assert!(!dir.join("x.new").exists());
