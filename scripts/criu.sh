@@ -80,7 +80,7 @@ fault() {
         echo "version $version cannot dump inet sockets on kernel $(uname -r): 4.2 or newer is needed"
         return
     fi
-    at_least "$version" 3.15 || { echo "version $version is older than 3.15"; return; }
+    at_least "$version" 3.17 || { echo "version $version is older than 3.17"; return; }
     "$1" check >"$work/check" 2>&1 || { echo "\"$1 check\": $(grep -a Error "$work/check" | tail -n 1)"; return; }
     round_trip "$1" process sleep 1000 || return 0
     mkdir -p "$work/none"
