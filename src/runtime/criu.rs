@@ -305,11 +305,11 @@ fn judge(op: &str, outcome: Result<(Response, Option<Error>), Error>, log: &Path
             Err(failed(text))
         }
         Err(error) => {
+            // A CRIU that died may still have said why.
             let log = read_log(log);
-            if fault::decisive(&log).is_empty() {
-                return Err(error);
-            }
-            Err(failed(format!("{}; {error}", fault::explain(&log))))
+            let known = !fault::decisive(&log).is_empty();
+            let said = if known { format!("{}; ", fault::explain(&log)) } else { String::new() };
+            Err(failed(format!("{said}{error}")))
         }
     }
 }

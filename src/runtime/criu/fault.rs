@@ -55,7 +55,7 @@ const KNOWN: [(&str, &str); 22] = [
         "Unsupported proto",
         "a process has a socket of a protocol criu cannot freeze, such as MPTCP, SCTP or raw",
     ),
-    ("Unknown shit", "a process has a file or socket open of a kind criu cannot freeze"),
+    ("of that type", "a process has a file or socket open of a kind criu cannot freeze"),
     ("has bad size", "the root filesystem is not the one the checkpoint was taken with: a file has changed"),
     ("has bad mode", "the root filesystem is not the one the checkpoint was taken with: a file has changed"),
     ("build-ID", "the root filesystem is not the one the checkpoint was taken with: a program has changed"),

@@ -181,7 +181,7 @@ impl<'a> Unpacker<'a> {
         };
         let directory = self.open_parent(parent)?;
         if self.overlay && name.starts_with(WHITEOUT) {
-            self.white_out(directory.as_fd(), name)?;
+            self.white_out(directory.as_fd(), name, entry.mtime)?;
             self.parent = Some((parent.to_vec(), directory));
             return Ok(None);
         }
@@ -454,7 +454,7 @@ impl<'a> Unpacker<'a> {
         Ok(make()?)
     }
 
-    fn white_out(&self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Cause> {
+    fn white_out(&self, parent: BorrowedFd<'_>, name: &[u8], mtime: Time) -> Result<(), Cause> {
         if name == WHITEOUT_OPAQUE {
             return Ok(rustix::fs::setxattr(magic_link(parent), OPAQUE, b"y", XattrFlags::empty())?);
         }
@@ -475,7 +475,11 @@ impl<'a> Unpacker<'a> {
                 }
                 Ok(())
             }
-            other => Ok(other?),
+            // The archive's time, so that the same layer packs to the same bytes again.
+            Ok(()) => {
+                Ok(rustix::fs::utimensat(parent, hidden, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+            }
+            Err(errno) => Err(errno.into()),
         }
     }
 

@@ -18,6 +18,9 @@
 //! Processes of an exec are not in the tree: they go on with `leave_running`, and end with the container
 //! without it.
 //!
+//! Limits: input the process had not read from its stdin pipe at the dump is lost on a thaw; the minimal init
+//! of `--init` is the dewar binary, so such a container thaws only under the build that froze it.
+//!
 //! A failed dump leaves the container running: CRIU undoes what it did, and that is checked here.
 //!
 //! Stays whole: dump and thaw mirror each other step by step.
