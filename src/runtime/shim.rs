@@ -655,7 +655,11 @@ fn start(launch: Launch, root: &Path, stdio: &mut Stdio) -> Result<Container, Er
         Ok(started)
     };
     match begin() {
-        Ok(started) => Ok(Container::new(launch, cgroup, started.pid, started.pidfd)),
+        Ok(started) => {
+            // What the launch needed (spec, plan, filter) is freed: a shim lives long and does little.
+            crate::runtime::sys::memory::trim();
+            Ok(Container::new(launch, cgroup, started.pid, started.pidfd))
+        }
         Err(error) => {
             let _ = cgroup.kill_all();
             let _ = cgroup.remove();

@@ -65,7 +65,7 @@ fn a_running_container_is_light() {
     }
     let daemon = Daemon::start();
     let mut shims = Vec::new();
-    for number in 0..10 {
+    for number in 0..30 {
         daemon.run_detached(&format!("light-{number}"), &[], "exec sleep 1000");
     }
     // Everything of this daemon that is neither the daemon nor a container's own process is a shim.
@@ -76,8 +76,9 @@ fn a_running_container_is_light() {
     }
     let total: u64 = shims.iter().sum();
     println!("shims: {shims:?} KiB PSS");
-    assert!(shims.len() == 10, "a shim per container: {shims:?}");
-    assert!(total <= 4096, "{total} KiB PSS for ten shims are more than 0.4 MiB each");
+    assert!(shims.len() == 30, "a shim per container: {shims:?}");
+    // The binary's own pages are shared: with fewer containers each bears more of them.
+    assert!(total <= 30 * 410, "{total} KiB PSS for thirty shims are more than 0.4 MiB each");
 }
 
 #[test]
