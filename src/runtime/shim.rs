@@ -557,7 +557,7 @@ impl Shim {
         let Some(container) = self.container.as_mut().filter(|container| container.ended.is_none()) else {
             return Err(refused("freeze", "container", "it is not running"));
         };
-        checkpoint::dump(container, &self.stdio, dir, leave_running, criu)?;
+        checkpoint::dump(container, &self.stdio, dir, leave_running, !self.execs.is_empty(), criu)?;
         container.checkpointed = !leave_running;
         Ok(())
     }

@@ -206,6 +206,7 @@ pub(super) fn dump(
     stdio: &Stdio,
     dir: &Path,
     leave_running: bool,
+    has_execs: bool,
     criu: &CriuPlace,
 ) -> Result<(), Error> {
     let pid = container.pid;
@@ -231,7 +232,10 @@ pub(super) fn dump(
         external.push(format!("net[{}]:{NETNS_KEY}", netns.ino()));
     }
     let root = container.launch.run_dir.join(super::ROOTFS);
-    let freeze_cgroup = container.cgroup.freezer_path();
+    // CRIU stops the tree by ptrace; the freezer is only for what is beside the tree and could write while the
+    // filesystem is saved. With it CRIU looks for the frozen state every 100 ms, which a shell's dump never
+    // meets at the first look.
+    let freeze_cgroup = if has_execs { container.cgroup.freezer_path() } else { None };
     let request = DumpRequest {
         pid,
         images_dir: &images_dir,
