@@ -67,6 +67,10 @@ fn attempt(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, (Error, 
             let text = help::help(&topic);
             return print(&text).map(|()| Outcome::Exit(0)).map_err(plainly);
         }
+        Parsed::Question(topic) => {
+            say(help::help(&topic).trim_end());
+            return Ok(Outcome::Exit(0));
+        }
         Parsed::Version => {
             let text = format!("dewar version {}\n", env!("CARGO_PKG_VERSION"));
             return print(&text).map(|()| Outcome::Exit(0)).map_err(plainly);
@@ -80,7 +84,19 @@ fn attempt(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, (Error, 
             Error::Usage { message, command: None } => Error::Usage { message, command: Some(command) },
             other => other,
         };
+        // Compat: where the exit code belongs to the container, ours say whose they are and where to read on.
         let code = code_of(command, &error);
+        let error = match error {
+            Error::Usage { .. }
+            | Error::Words { .. }
+            | Error::Refused(_)
+            | Error::BrokenPipe
+            | Error::Reported => error,
+            other if command.usage_code == 125 => {
+                Error::Words { message: other.to_string(), hint: help::read_on("run") }
+            }
+            other => other,
+        };
         (error, code)
     };
     match (command.plan)(&matches).map_err(mine)? {
@@ -93,10 +109,11 @@ fn attempt(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, (Error, 
 }
 
 /// Where a command's exit code belongs to a container, every failure of ours is 125 or its like.
-fn code_of(command: &Command, error: &Error) -> u8 {
+fn code_of(command: &'static Command, error: &Error) -> u8 {
     match error {
         Error::BrokenPipe => 0,
         _ if command.usage_code == 125 => error::container_code(error),
+        _ if std::ptr::eq(command, &raw const system::PING) => error.ping_code(),
         _ => error.code(),
     }
 }
@@ -113,18 +130,16 @@ fn warn(matches: &Matches) {
 fn report(error: &Error) {
     match error {
         Error::BrokenPipe | Error::Reported => {}
-        Error::Usage { message, command } => {
-            say(&format!("dewar: {message}"));
-            match command {
-                Some(command) => say(&format!(
-                    "\n{}\nRun 'dewar {} --help' for more information",
-                    help::usage(command, command.name()),
-                    command.name()
-                )),
-                None => say("\nRun 'dewar --help' for more information"),
-            }
-        }
-        other => say(&format!("dewar: {other}")),
+        Error::Usage { message, command } => say(&match command {
+            Some(command) => format!(
+                "{message}\n\n{}\n{}",
+                help::usage(command, command.name()),
+                help::read_on(command.name())
+            ),
+            None => format!("{message}\n\nUsage:  dewar [OPTIONS] COMMAND [ARG...]\n\n{}", help::read_on("")),
+        }),
+        Error::Words { message, hint } => say(&format!("dewar: {message}\n\n{hint}")),
+        other => say(&other.to_string()),
     }
 }
 

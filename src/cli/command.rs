@@ -32,8 +32,8 @@ pub struct Command {
     pub args: Args,
     /// A line that works, for the manual; the tests parse it.
     pub example: &'static str,
-    /// The exit code when the command line itself is wrong; 125 marks `run`, whose other codes belong to the
-    /// container, so that every failure of ours is 125 or its like.
+    /// 125 marks `run`, whose codes belong to the container, so that every failure of ours is 125 or its
+    /// like; everything else has 1 here.
     pub usage_code: u8,
     /// Understands the command line. Touches nothing but files the flags name.
     pub plan: fn(&Matches) -> Result<Action, Error>,
@@ -234,6 +234,13 @@ impl Matches {
     /// Whether the flag was given at all.
     pub fn given(&self, flag: &'static Flag) -> bool {
         !self.all(flag).is_empty()
+    }
+
+    /// The value as a whole number; the error is worded as Go words it.
+    pub fn integer(&self, flag: &'static Flag) -> Result<Option<i64>, Error> {
+        self.read(flag, |text| {
+            text.trim().parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })
     }
 
     /// The value read by `FromStr`; the error names flag and value.

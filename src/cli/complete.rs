@@ -32,7 +32,7 @@ fn request(matches: &Matches) -> Result<Shell, Error> {
         "bash" => Ok(Shell::Bash),
         "zsh" => Ok(Shell::Zsh),
         "fish" => Ok(Shell::Fish),
-        other => Err(Error::usage(format!("unknown shell {other:?}: expected bash, zsh or fish"))),
+        other => Err(Error::Local(format!("unknown shell {other:?}: expected bash, zsh or fish"))),
     }
 }
 

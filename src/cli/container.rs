@@ -171,7 +171,12 @@ pub static RENAME: Command = Command {
     plan: |matches| {
         let container = matches.args[0].clone();
         let query = RenameQuery { name: matches.args[1].clone() };
-        Action::call(move |context| context.call(&CONTAINER_RENAME, &[&container], &query, &()).map(|()| 0))
+        Action::call(move |context| {
+            context.call(&CONTAINER_RENAME, &[&container], &query, &()).map(|()| 0).map_err(|error| {
+                super::say(&error.to_string());
+                Error::Local(format!("Error: failed to rename container named {container}"))
+            })
+        })
     },
 };
 
@@ -193,7 +198,7 @@ pub static RM: Command = Command {
                 match removed {
                     // Compat: with --force a container that is not there is as good as removed.
                     Err(error) if query.force && error.is_not_found() => {
-                        super::say(&format!("dewar: {error}"));
+                        super::say(&error.to_string());
                         return Ok(());
                     }
                     other => other?,
@@ -207,7 +212,7 @@ pub static RM: Command = Command {
 pub static TOP: Command = Command {
     names: &["top", "container top"],
     summary: "List the processes of a container",
-    usage: "CONTAINER [PS OPTIONS]",
+    usage: "CONTAINER [ps OPTIONS]",
     about: "",
     flags: &[],
     args: Args::at_least(1).greedy(),
@@ -223,8 +228,8 @@ pub static TOP: Command = Command {
 };
 
 fn stop_request(matches: &Matches) -> Result<StopQuery, Error> {
-    let old = matches.parse(&TIME, "a number of seconds")?;
-    let new = matches.parse(&TIMEOUT, "a number of seconds")?;
+    let old = matches.integer(&TIME)?;
+    let new = matches.integer(&TIMEOUT)?;
     Ok(StopQuery { timeout_secs: new.or(old), signal: matches.text(&SIGNAL) })
 }
 
@@ -289,7 +294,10 @@ mod tests {
         assert_eq!(stop_request(&matches_of("stop --time=-1 a")).unwrap().timeout_secs, Some(-1));
         assert_eq!(stop_request(&matches_of("restart a")).unwrap().timeout_secs, None);
         let error = stop_request(&matches_of("stop -t soon a")).unwrap_err().to_string();
-        assert_eq!(error, "invalid argument \"soon\" for \"-t, --timeout\": expected a number of seconds");
+        assert_eq!(
+            error,
+            "invalid argument \"soon\" for \"-t, --timeout\" flag: strconv.ParseInt: parsing \"soon\": invalid syntax"
+        );
     }
 
     #[test]

@@ -139,21 +139,30 @@ pub fn print(text: &str) -> Result<(), Error> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(output_error)
 }
 
-/// Does `act` to each name in turn. A refusal is printed and does not keep the others from their turn;
-/// a daemon that cannot be reached does.
+/// Does `act` to each name in turn. A failure is printed and does not keep the others from their turn.
 pub fn each(names: &[String], act: impl Fn(&str) -> Result<(), Error>) -> Result<u8, Error> {
-    let mut failed = false;
+    match failing(names, act)?.is_empty() {
+        true => Ok(0),
+        false => Err(Error::Reported),
+    }
+}
+
+/// [`each`], for who wants to know the names that failed.
+pub fn failing(names: &[String], act: impl Fn(&str) -> Result<(), Error>) -> Result<Vec<&str>, Error> {
+    let mut failed = Vec::new();
     for name in names {
         match act(name) {
             Ok(()) => {}
-            Err(error @ (Error::Daemon { .. } | Error::Local(_))) => {
-                super::say(&format!("dewar: {error}"));
-                failed = true;
+            Err(Error::BrokenPipe) => return Err(Error::BrokenPipe),
+            Err(error) => {
+                if !matches!(error, Error::Reported) {
+                    super::say(&error.to_string());
+                }
+                failed.push(name.as_str());
             }
-            Err(other) => return Err(other),
         }
     }
-    if failed { Err(Error::Reported) } else { Ok(0) }
+    Ok(failed)
 }
 
 /// Filters from `--filter KEY=VALUE`.
@@ -164,7 +173,7 @@ pub fn filters(texts: &[String], flag: &'static Flag) -> Result<Filters, Error> 
             Some((key, value)) if !key.trim().is_empty() => {
                 filters.add(&key.trim().to_ascii_lowercase(), value.trim());
             }
-            _ => return Err(Error::value(flag, text, "expected KEY=VALUE")),
+            _ => return Err(Error::value(flag, text, "bad format of filter (expected name=value)")),
         }
     }
     Ok(filters)
@@ -193,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn each_goes_on_after_a_refusal_and_stops_without_a_daemon() {
+    fn each_goes_on_after_a_failure() {
         let tried = std::cell::RefCell::new(Vec::new());
         let names = ["a", "b", "c"].map(str::to_owned);
         let refuse = |name: &str| {
@@ -205,7 +214,7 @@ mod tests {
         };
         assert_eq!(each(&names, refuse).unwrap_err().code(), 1);
         assert_eq!(*tried.borrow(), ["a", "b", "c"]);
-        assert_eq!(each(&names, |_| Err(Error::Missing("gone".into()))).unwrap_err().code(), 69);
+        assert_eq!(each(&names, |_| Err(Error::Missing("gone".into()))).unwrap_err().code(), 1);
         assert_eq!(each(&names, |_| Ok(())).unwrap(), 0);
     }
 
@@ -214,12 +223,12 @@ mod tests {
         let missing =
             Context { client: Client::new(Host::Unix("/does/not/exist.sock".into())), debug: false };
         let error = missing.call(&crate::http::api::system::SYSTEM_VERSION, &[], &(), &()).unwrap_err();
-        assert_eq!(error.code(), 69);
+        assert_eq!(error.ping_code(), 69);
         assert!(error.to_string().contains("unix:///does/not/exist.sock"), "{error}");
         let host = || Host::Unix("/x".into());
-        assert_eq!(Error::from(ClientError::PermissionDenied { host: host() }).code(), 77);
+        assert_eq!(Error::from(ClientError::PermissionDenied { host: host() }).ping_code(), 77);
         let old = ClientError::Version { host: host(), message: "client version 9 is too new".into() };
-        assert_eq!(Error::from(old).code(), 76);
+        assert_eq!(Error::from(old).ping_code(), 76);
         let refused = Error::from(ClientError::Server { status: 409, message: "Conflict".into() });
         assert_eq!(refused.to_string(), "Error response from daemon: Conflict");
     }

@@ -2,14 +2,18 @@
 //!
 //! | what | words | exit code |
 //! |---|---|---|
-//! | wrong command line | what is wrong, the usage line, where to read on | the command's (1, or 125 for `run`) |
-//! | no daemon there | `cannot connect to the dewar daemon at …` | 69 (`EX_UNAVAILABLE`) |
-//! | versions do not meet | the daemon's words, or `… does not speak the Engine API` | 76 (`EX_PROTOCOL`) |
-//! | socket refused | `permission denied …: join the group …` | 77 (`EX_NOPERM`) |
+//! | a flag that does not read | what is wrong, the usage line, where to read on | 125 |
+//! | too few or too many words, or an unknown one | the same, with the program's name before it | 1 |
+//! | no daemon there | `Cannot connect to the Docker daemon at …` | 1 |
+//! | versions do not meet | the daemon's words, or `… does not speak the Engine API` | 1 |
+//! | socket refused | `permission denied …` | 1 |
 //! | the daemon said no | `Error response from daemon: …` | 1 |
 //!
 //! `run`, whose exit code belongs to the container, uses 125, 126 and 127 instead; `exec` gets 126 and 127 from
-//! the daemon, which tried.
+//! the daemon, which tried. `ping` alone tells the ways not to reach a daemon apart: 69 (`EX_UNAVAILABLE`),
+//! 76 (`EX_PROTOCOL`) and 77 (`EX_NOPERM`).
+//!
+//! Compat: words and codes are the docker client's, so that scripts can put one in the other's place.
 
 use std::fmt;
 
@@ -18,8 +22,10 @@ use super::command::{Command, Flag};
 /// A failure that ends the command.
 #[derive(Debug)]
 pub enum Error {
-    /// The command line is wrong. `command` is the one it was meant for, once known.
+    /// A flag is wrong. `command` is the one it was meant for, once known.
     Usage { message: String, command: Option<&'static Command> },
+    /// The words are wrong: how many there are, or that one is no command. `hint` says where to read on.
+    Words { message: String, hint: String },
     /// Nothing answers at the daemon's address.
     Missing(String),
     /// The daemon's socket may not be opened.
@@ -30,6 +36,10 @@ pub enum Error {
     Daemon { status: u16, message: String },
     /// A failure on this side.
     Local(String),
+    /// A failure on this side that is 1 with every command, `run` not excepted.
+    Refused(String),
+    /// A `--format` of `inspect` that does not parse. 64, docker's code for it.
+    Template(String),
     /// Several objects were named and some failed; the messages are already printed.
     Reported,
     /// Whoever reads our output has gone.
@@ -43,12 +53,17 @@ impl Error {
 
     /// A flag's value that does not read.
     pub fn value(flag: &'static Flag, value: &str, cause: &str) -> Error {
-        Error::usage(format!("invalid argument {value:?} for \"{}\": {cause}", flag.spelling()))
+        Error::usage(format!("invalid argument {value:?} for \"{}\" flag: {cause}", flag.spelling()))
     }
 
     /// An attempt on this side and its cause.
     pub fn local(attempt: impl fmt::Display, cause: impl fmt::Display) -> Error {
         Error::Local(format!("{attempt}: {cause}"))
+    }
+
+    /// A file that does not open, in the words every Go program has for it.
+    pub fn open(path: &str, cause: &std::io::Error) -> Error {
+        Error::Local(format!("open {path}: {}", go_cause(cause)))
     }
 
     /// Whether the daemon says the object does not exist.
@@ -59,26 +74,43 @@ impl Error {
     /// The exit code outside `run`.
     pub fn code(&self) -> u8 {
         match self {
-            Error::Usage { command: Some(command), .. } => command.usage_code,
-            Error::Usage { command: None, .. } | Error::Daemon { .. } | Error::Local(_) | Error::Reported => {
-                1
-            }
+            Error::Usage { .. } => 125,
+            Error::Template(_) => 64,
+            Error::BrokenPipe => 0,
+            _ => 1,
+        }
+    }
+
+    /// The exit code of `ping`, which is asked why there is no daemon.
+    pub fn ping_code(&self) -> u8 {
+        match self {
             Error::Missing(_) => 69,
             Error::Version(_) => 76,
             Error::Permission(_) => 77,
-            Error::BrokenPipe => 0,
+            other => other.code(),
         }
     }
+}
+
+/// A cause as Go's `os` package words it: no number, no capital.
+pub fn go_cause(cause: &std::io::Error) -> String {
+    let text = cause.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect()
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Usage { message, .. }
+            | Error::Words { message, .. }
             | Error::Missing(message)
             | Error::Permission(message)
             | Error::Version(message)
-            | Error::Local(message) => out.write_str(message),
+            | Error::Local(message)
+            | Error::Refused(message)
+            | Error::Template(message) => out.write_str(message),
             Error::Daemon { message, .. } => write!(out, "Error response from daemon: {message}"),
             Error::Reported => out.write_str("some of the objects named failed"),
             Error::BrokenPipe => out.write_str("the reader of the output has gone"),
@@ -90,7 +122,11 @@ impl fmt::Display for Error {
 ///
 /// Compat: Docker's client decides by these texts, so scripts rely on 126 and 127.
 pub fn container_code(error: &Error) -> u8 {
-    let Error::Daemon { message, .. } = error else { return 125 };
+    let message = match error {
+        Error::Daemon { message, .. } => message,
+        Error::Words { .. } | Error::Refused(_) => return 1,
+        _ => return 125,
+    };
     let says = |text: &str| message.contains(text);
     if says("executable file not found") || says("no such file or directory") {
         127
@@ -121,16 +157,26 @@ mod tests {
     }
 
     #[test]
-    fn the_four_failures_to_reach_a_daemon_have_codes_of_their_own() {
+    fn ping_tells_the_failures_to_reach_a_daemon_apart_and_nothing_else_does() {
         let errors = [
             Error::Missing(String::new()),
             Error::Permission(String::new()),
             Error::Version(String::new()),
             daemon("x"),
         ];
-        let mut codes: Vec<u8> = errors.iter().map(Error::code).collect();
+        assert!(errors.iter().all(|error| error.code() == 1));
+        let mut codes: Vec<u8> = errors.iter().map(Error::ping_code).collect();
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), errors.len());
+    }
+
+    #[test]
+    fn causes_are_worded_as_go_words_them() {
+        let cause = std::fs::File::open("/does/not/exist").unwrap_err();
+        assert_eq!(
+            Error::open("/does/not/exist", &cause).to_string(),
+            "open /does/not/exist: no such file or directory"
+        );
     }
 }

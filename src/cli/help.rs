@@ -72,7 +72,7 @@ fn of_command(command: &Command, typed: &str) -> String {
 pub fn usage(command: &Command, typed: &str) -> String {
     let mut out = String::new();
     for (at, form) in command.usage.lines().enumerate() {
-        let lead = if at == 0 { "Usage:  " } else { "        " };
+        let lead = if at == 0 { "Usage:  " } else { "\t" };
         out += format!("{lead}dewar {typed} {form}").trim_end();
         out.push('\n');
     }
@@ -80,6 +80,14 @@ pub fn usage(command: &Command, typed: &str) -> String {
         out += &format!("Usage:  dewar {typed}\n");
     }
     out
+}
+
+/// Where to read on: about a command, or about all of them.
+pub fn read_on(name: &str) -> String {
+    match name {
+        "" => "Run 'dewar --help' for more information".to_owned(),
+        _ => format!("Run 'dewar {name} --help' for more information"),
+    }
 }
 
 fn section(title: &str, lines: &[(String, &str)]) -> String {

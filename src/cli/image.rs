@@ -129,7 +129,7 @@ pub static HISTORY: Command = Command {
 pub static IMPORT: Command = Command {
     names: &["import", "image import"],
     summary: "Make an image from the tar archive of a filesystem",
-    usage: "[OPTIONS] FILE|URL|- [REPOSITORY[:TAG]]",
+    usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     about: "",
     flags: &[&CHANGE, &MESSAGE, &PLATFORM],
     args: Args::between(1, 2),
@@ -352,10 +352,10 @@ fn import_request(matches: &Matches) -> (Source, CreateQuery) {
 }
 
 fn open(path: &str) -> Result<File, Error> {
-    let failed = |cause: io::Error| Error::local(format!("open {path:?}"), cause);
+    let failed = |cause: io::Error| Error::open(path, &cause);
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Error::Local(format!("open {path:?}: it is a directory, not an archive")));
+        return Err(Error::Local(format!("open {path}: it is a directory, not an archive")));
     }
     Ok(file)
 }

@@ -80,9 +80,9 @@ fn shape(format: Option<&str>) -> Result<Shape, Error> {
     match format {
         None | Some("") => Ok(Shape::List),
         Some("json") => Ok(Shape::Json),
-        Some(text) => {
-            Template::parse(text).map(Shape::Template).map_err(|cause| Error::local("read --format", cause))
-        }
+        Some(text) => Template::parse(text)
+            .map(Shape::Template)
+            .map_err(|cause| Error::Template(format!("template parsing error: {cause}"))),
     }
 }
 
@@ -101,7 +101,7 @@ fn plan(matches: &Matches, kind: Kind, size: bool) -> Result<Action, Error> {
         }
         print(&show(&shape, &found)?)?;
         for text in &missing {
-            super::say(&format!("dewar: {text}"));
+            super::say(text);
         }
         Ok(u8::from(!missing.is_empty()))
     })

@@ -57,13 +57,15 @@ fn overview() -> String {
     page += ".SH EXIT STATUS\n";
     let codes = [
         ("0", "The command did what was asked, or whoever read its output has gone."),
-        ("1", "The daemon refused, or the command line is wrong."),
-        ("69", "No daemon answers at the address."),
-        ("76", "Client and daemon have no API version in common."),
-        ("77", "The daemon's socket may not be opened."),
+        ("1", "The daemon refused, could not be reached, or the words of the command line are wrong."),
+        (
+            "69, 76, 77",
+            "With ping only: no daemon answers; client and daemon have no API version in common; the \
+             daemon's socket may not be opened.",
+        ),
         (
             "125, 126, 127",
-            "With run and exec: the engine failed; the command can't be executed; there is no \
+            "A flag does not read (125, with every command). With run and exec: the engine failed; the command can't be executed; there is no \
                            such command. Any other code is the container's own.",
         ),
     ];

@@ -22,6 +22,8 @@ pub enum Parsed {
     Run { command: &'static Command, matches: Matches, globals: Matches },
     /// `--help`, on nothing, a noun or a command.
     Help(Topic),
+    /// A noun without a verb.
+    Question(Topic),
     /// `--version`.
     Version,
 }
@@ -51,7 +53,7 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> 
             }
             Arg::Short(short) => {
                 let flag = by_short(GLOBALS, short)
-                    .ok_or_else(|| Error::usage(format!("unknown shorthand flag: '-{short}'")))?;
+                    .ok_or_else(|| Error::usage(format!("unknown shorthand flag: '{short}' in -{short}")))?;
                 take(&mut parser, flag, true, &mut globals)?;
             }
             Arg::Value(word) => {
@@ -71,7 +73,10 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> 
         }
     }
     // A noun alone is a question, not a mistake; so is nothing at all.
-    Ok(Parsed::Help(topic(noun)))
+    match noun {
+        Some(_) => Ok(Parsed::Question(topic(noun))),
+        None => Ok(Parsed::Help(Topic::Everything)),
+    }
 }
 
 fn topic(noun: Option<&'static str>) -> Topic {
@@ -114,7 +119,7 @@ fn read_command(
     if asks_help {
         return Ok(Parsed::Help(Topic::Command(command, typed)));
     }
-    check_count(command, &typed, matches.args.len()).map_err(|message| of(command, Error::usage(message)))?;
+    check_count(command, &typed, matches.args.len())?;
     for flag in matches.unhonoured().chain(globals.unhonoured()) {
         if let Fate::Refused(reason) = flag.fate {
             return Err(of(command, Error::usage(format!("--{} is not supported: {reason}", flag.long))));
@@ -152,7 +157,7 @@ fn read_flags(parser: &mut Parser, command: &Command, matches: &mut Matches) -> 
                     take(parser, flag, true, matches)?;
                 }
                 None if short == 'h' => return Ok(true),
-                None => return Err(Error::usage(format!("unknown shorthand flag: '-{short}'"))),
+                None => return Err(Error::usage(format!("unknown shorthand flag: '{short}' in -{short}"))),
             },
             Arg::Value(word) => {
                 matches.args.push(text(word)?);
@@ -177,8 +182,12 @@ fn take(parser: &mut Parser, flag: &'static Flag, short: bool, matches: &mut Mat
             None => "true".to_owned(),
         },
         (Kind::Value | Kind::Many, _) => {
-            let missing =
-                |_| Error::usage(format!("flag needs an argument: \"{}\" ({})", flag.spelling(), flag.value));
+            let missing = |_| {
+                Error::usage(match flag.short.filter(|_| short) {
+                    Some(letter) => format!("flag needs an argument: '{letter}' in -{letter}"),
+                    None => format!("flag needs an argument: --{}", flag.long),
+                })
+            };
             text(parser.value().map_err(missing)?)?
         }
     };
@@ -191,7 +200,7 @@ fn switch(flag: &'static Flag, value: &str) -> Result<String, Error> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok("true".to_owned()),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok("false".to_owned()),
-        _ => Err(Error::value(flag, value, "expected true or false")),
+        _ => Err(Error::value(flag, value, &format!("strconv.ParseBool: parsing {value:?}: invalid syntax"))),
     }
 }
 
@@ -216,18 +225,28 @@ fn of(command: &'static Command, error: Error) -> Error {
     }
 }
 
-fn check_count(command: &Command, typed: &str, count: usize) -> Result<(), String> {
+fn check_count(command: &Command, typed: &str, count: usize) -> Result<(), Error> {
     let (min, max) = (command.args.min, command.args.max);
     if (min..=max).contains(&count) {
         return Ok(());
     }
     let arguments =
         |count: usize| if count == 1 { "1 argument".into() } else { format!("{count} arguments") };
-    Err(match (min, max) {
-        (_, 0) => format!("'dewar {typed}' accepts no arguments"),
-        (min, max) if min == max => format!("'dewar {typed}' requires {}", arguments(min)),
-        (min, _) if count < min => format!("'dewar {typed}' requires at least {}", arguments(min)),
-        (_, max) => format!("'dewar {typed}' requires at most {}", arguments(max)),
+    let wanted = match (min, max) {
+        (_, 0) => "accepts no arguments".to_owned(),
+        (min, max) if min == max => format!("requires {}", arguments(min)),
+        (0, max) => format!("requires at most {}", arguments(max)),
+        (min, usize::MAX) => format!("requires at least {}", arguments(min)),
+        (min, max) => format!("requires at least {min} and at most {}", arguments(max)),
+    };
+    // Compat: docker sends the reader to the help in two ways.
+    let verb = if max == usize::MAX { "See" } else { "Run" };
+    Err(Error::Words {
+        message: format!("'dewar {typed}' {wanted}"),
+        hint: format!(
+            "{}\n{verb} 'dewar {typed} --help' for more information",
+            super::help::usage(command, typed)
+        ),
     })
 }
 
@@ -241,7 +260,13 @@ fn unknown_command(typed: &str) -> Error {
     let names = COMMANDS.iter().flat_map(|command| command.names).copied();
     let near = nearest(typed, names.chain(NOUNS.iter().map(|noun| noun.name)));
     let hint = near.map(|near| format!(" (did you mean 'dewar {near}'?)")).unwrap_or_default();
-    Error::usage(format!("unknown command: dewar {typed}{hint}"))
+    let message = format!("unknown command: dewar {typed}{hint}");
+    let read_on =
+        match typed.split_once(' ').filter(|(noun, _)| NOUNS.iter().any(|known| known.name == *noun)) {
+            Some((noun, _)) => format!("Usage:  dewar {noun}\n\n{}", super::help::read_on(noun)),
+            None => super::help::read_on(""),
+        };
+    Error::Words { message, hint: read_on }
 }
 
 /// The candidate a slip of the fingers away from `typed`, if any.
@@ -337,7 +362,7 @@ mod tests {
             let (matches, command) = run(line);
             assert_eq!(values(&matches, command, "interactive").last(), Some(&"false"), "{line}");
         }
-        assert!(refused("run --tty=perhaps alpine").0.contains("expected true or false"));
+        assert!(refused("run --tty=perhaps alpine").0.contains("invalid syntax"));
     }
 
     #[test]
@@ -368,17 +393,21 @@ mod tests {
         assert_eq!(refused("run --nmae x y").0, "unknown flag: --nmae (did you mean --name?)");
         assert_eq!(refused("zzzzzz").0, "unknown command: dewar zzzzzz");
         assert_eq!(refused("rm").0, "'dewar rm' requires at least 1 argument");
+        assert_eq!(refused("images a b").0, "'dewar images' requires at most 1 argument");
+        assert_eq!(refused("import a b c").0, "'dewar import' requires at least 1 and at most 2 arguments");
+        assert_eq!(refused("ps -Z").0, "unknown shorthand flag: 'Z' in -Z");
+        assert_eq!(refused("stop -t").0, "flag needs an argument: 't' in -t");
         assert_eq!(refused("ps a").0, "'dewar ps' accepts no arguments");
         assert_eq!(refused("checkpoint create a").0, "'dewar checkpoint create' requires 2 arguments");
-        assert!(refused("run --name").0.starts_with("flag needs an argument"));
+        assert_eq!(refused("run --name").0, "flag needs an argument: --name");
         assert!(refused("--context x ps").0.starts_with("--context is not supported"));
     }
 
     #[test]
-    fn a_wrong_command_line_is_125_where_the_code_belongs_to_a_container() {
+    fn a_wrong_flag_is_125_and_a_wrong_word_1() {
         assert_eq!(refused("run --bogus x").1, 125);
-        assert_eq!(refused("run").1, 125);
-        assert_eq!(refused("ps --bogus").1, 1);
+        assert_eq!(refused("ps --bogus").1, 125);
+        assert_eq!(refused("run").1, 1);
         assert_eq!(refused("bogus").1, 1);
     }
 

@@ -240,6 +240,10 @@ fn ping(context: &Context, wait: Duration) -> Result<u8, Error> {
         match context.head(&SYSTEM_PING_HEAD, &[], &()) {
             Ok(_) => return print("OK\n").map(|()| 0),
             Err(Error::Missing(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            // An answer to HEAD has no words; the same refusal of a GET has.
+            Err(Error::Daemon { status: 400, .. }) => {
+                return context.call(&SYSTEM_VERSION, &[], &(), &()).map(|_| 0);
+            }
             Err(error) => return Err(error),
         }
     }

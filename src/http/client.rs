@@ -98,13 +98,15 @@ impl fmt::Display for Host {
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    #[error("cannot connect to the dewar daemon at {host}: is it running? start it with \"dewar daemon\"")]
+    // Compat: the docker client's words, which scripts and people know.
+    #[error("Cannot connect to the Docker daemon at {host}. Is the docker daemon running?")]
     NoDaemon { host: Host },
     #[error(
-        "cannot connect to the dewar daemon at {host}: permission denied; its socket admits root and its group"
+        "permission denied while trying to connect to the Docker daemon socket at {host}: \
+         it admits root and the socket's group"
     )]
     PermissionDenied { host: Host },
-    #[error("cannot connect to the dewar daemon at {host}: {cause}")]
+    #[error("Cannot connect to the Docker daemon at {host}: {cause}")]
     Unreachable { host: Host, cause: io::Error },
     /// The daemon is too old or too new for this client.
     #[error("the daemon at {host} does not speak this client's API version: {message}")]

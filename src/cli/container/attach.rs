@@ -67,11 +67,11 @@ fn attach(context: &Context, request: &Request) -> Result<u8, Error> {
     let name = &request.container;
     let inspect = context.call(&CONTAINER_INSPECT, &[name], &InspectQuery::default(), &())?;
     let refusal = if !inspect.state.running {
-        Some("cannot attach to a stopped container, start it first")
+        Some("You cannot attach to a stopped container, start it first")
     } else if inspect.state.paused {
-        Some("cannot attach to a paused container, unpause it first")
+        Some("You cannot attach to a paused container, unpause it first")
     } else if inspect.state.restarting {
-        Some("cannot attach to a restarting container, wait until it is running")
+        Some("You cannot attach to a restarting container, wait until it is running")
     } else {
         None
     };
@@ -111,7 +111,7 @@ pub fn detached() -> u8 {
 }
 
 pub fn not_a_terminal() -> Error {
-    Error::Local("the input device is not a TTY".to_owned())
+    Error::Refused("the input device is not a TTY".to_owned())
 }
 
 /// What the terminal's size belongs to.

@@ -80,8 +80,10 @@ struct Request {
 fn request(matches: &Matches) -> Result<Request, Error> {
     let (source, destination) = (matches.args[0].clone(), matches.args[1].clone());
     let direction = match (place(&source), place(&destination)) {
-        (Some(_), Some(_)) => return Err(Error::usage("copying between containers is not supported")),
-        (None, None) => return Err(Error::usage("must specify at least one container source")),
+        (Some(_), Some(_)) => {
+            return Err(Error::Local("copying between containers is not supported".to_owned()));
+        }
+        (None, None) => return Err(Error::Local("must specify at least one container source".to_owned())),
         (Some((container, path)), None) => Direction::Out {
             container: container.to_owned(),
             source: path.to_owned(),

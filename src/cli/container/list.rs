@@ -48,7 +48,7 @@ fn request(matches: &Matches) -> Result<Request, Error> {
         true => "{{.ID}}",
         false => matches.get(&FORMAT).unwrap_or_default(),
     };
-    let last: Option<i64> = matches.parse(&LAST, "a number")?;
+    let last = matches.integer(&LAST)?;
     let limit = if matches.is(&LATEST) { Some(1) } else { last.filter(|count| *count > 0) };
     let query = ListQuery {
         all: matches.is(&ALL),

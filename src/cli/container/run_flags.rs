@@ -240,7 +240,7 @@ pub fn creation(matches: &Matches, detach: bool) -> Result<Creation, Error> {
     let auto_remove = matches.is(&RM);
     let host_config = host_config(matches, auto_remove)?;
     if auto_remove && !matches!(host_config.restart_policy.name.as_str(), "" | "no") {
-        return Err(Error::usage("conflicting options: cannot specify both --restart and --rm"));
+        return Err(Error::Local("conflicting options: cannot specify both --restart and --rm".to_owned()));
     }
     let pull = match matches.get(&PULL) {
         Some("always") => Pull::Always,
@@ -284,7 +284,9 @@ fn streams(matches: &Matches, detach: bool) -> Result<Streams, Error> {
     }
     if detach {
         if !named.is_empty() {
-            return Err(Error::usage("conflicting options: cannot specify both --attach and --detach"));
+            return Err(Error::Refused(
+                "conflicting options: cannot specify both --attach and --detach".to_owned(),
+            ));
         }
         return Ok(streams);
     }
@@ -297,7 +299,7 @@ fn streams(matches: &Matches, detach: bool) -> Result<Streams, Error> {
 fn container_config(matches: &Matches, detach: bool) -> Result<ContainerConfig, Error> {
     let (image, command) = matches.args.split_first().expect("the table asks for an image");
     if image.is_empty() {
-        return Err(Error::usage("invalid reference format: the image's name is empty"));
+        return Err(Error::Local("invalid reference format: the image's name is empty".to_owned()));
     }
     let streams = streams(matches, detach)?;
     let open_stdin = matches.is(&INTERACTIVE);
@@ -350,7 +352,7 @@ fn healthcheck(matches: &Matches) -> Result<Option<Healthcheck>, Error> {
     };
     match (off, check == Healthcheck::default()) {
         (true, true) => Ok(Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })),
-        (true, false) => Err(Error::usage("--no-healthcheck conflicts with --health-* options")),
+        (true, false) => Err(Error::Local("--no-healthcheck conflicts with --health-* options".to_owned())),
         (false, true) => Ok(None),
         (false, false) => Ok(Some(check)),
     }
@@ -489,7 +491,7 @@ fn networking(
     let mut endpoints = BTreeMap::new();
     for name in &networks {
         if endpoints.insert(name.clone(), EndpointSettings::default()).is_some() {
-            return Err(Error::usage(format!("network {name:?} is specified multiple times")));
+            return Err(Error::Local(format!("network {name:?} is specified multiple times")));
         }
     }
     let (ip, ip6) = (matches.text(&IP), matches.text(&IP6));

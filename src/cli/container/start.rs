@@ -1,7 +1,7 @@
 //! `dewar start`: start what was created or has stopped, or thaw a checkpoint.
 
 use crate::cli::command::{Action, Args, Command, Flag, Matches};
-use crate::cli::context::{Context, each, print};
+use crate::cli::context::{Context, failing, print};
 use crate::cli::error::Error;
 use crate::cli::terminal::{self, Wiring, converse};
 use crate::http::api::container::{
@@ -36,10 +36,16 @@ pub static START: Command = Command {
             if request.attach || request.stdin {
                 return start_attached(context, &request);
             }
-            each(&request.containers, |name| {
+            let failed = failing(&request.containers, |name| {
                 context.call(&CONTAINER_START, &[name], &request.query, &())?;
                 print(&format!("{name}\n"))
-            })
+            })?;
+            match failed.is_empty() {
+                true => Ok(0),
+                false => {
+                    Err(Error::Local(format!("Error: failed to start containers: {}", failed.join(", "))))
+                }
+            }
         })
     },
 };
@@ -67,10 +73,10 @@ fn request(matches: &Matches) -> Result<Request, Error> {
     };
     if request.containers.len() > 1 {
         if request.attach || request.stdin {
-            return Err(Error::usage("you cannot start and attach multiple containers at once"));
+            return Err(Error::Local("you cannot start and attach multiple containers at once".to_owned()));
         }
         if !request.query.checkpoint.is_empty() {
-            return Err(Error::usage("you cannot restore multiple containers at once"));
+            return Err(Error::Local("you cannot restore multiple containers at once".to_owned()));
         }
     }
     Ok(request)

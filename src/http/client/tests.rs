@@ -175,8 +175,8 @@ fn refusals_are_told_apart() {
         assert!(matches!(error, ClientError::NoDaemon { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
-            "cannot connect to the dewar daemon at unix:///nonexistent/dewar.sock: is it running? \
-             start it with \"dewar daemon\""
+            "Cannot connect to the Docker daemon at unix:///nonexistent/dewar.sock. \
+             Is the docker daemon running?"
         );
     }
 }
