@@ -219,17 +219,9 @@ fn stop_containers(engine: &Arc<Engine>, shutdown: &Receiver<String>, timeout: D
         let done = done.clone();
         let grace = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
         let stopping = Arc::clone(&container);
+        let engine = Arc::clone(engine);
         let stop = move || {
-            let was_stopped = stopping.record().manually_stopped;
-            let result = lifecycle::stop(&stopping, "", Some(grace.min(10)));
-            // Compat: a stop by the daemon is not a stop by hand: policies bring it back at the next start.
-            {
-                let mut inner = stopping.lock();
-                inner.record.manually_stopped = was_stopped;
-                if let Err(error) = stopping.save(&inner) {
-                    log::error!("{error}");
-                }
-            }
+            let result = lifecycle::stop(&engine, &stopping, "", Some(grace.min(10)));
             if let Err(error) = result
                 && error.class != Class::NotModified
             {

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;
+pub mod policy;
 pub mod recover;
 pub mod rootfs;
 pub mod spec;

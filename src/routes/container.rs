@@ -115,7 +115,7 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
 
 pub fn stop(engine: &Arc<Engine>, call: Call<StopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    lifecycle::stop(&container, &call.query.signal, call.query.timeout_secs)?;
+    lifecycle::stop(engine, &container, &call.query.signal, call.query.timeout_secs)?;
     Ok(CONTAINER_STOP.reply(&()))
 }
 
@@ -167,7 +167,7 @@ pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
     let receiver = {
         let mut inner = container.lock();
         match call.query.condition.as_str() {
-            "" | "not-running" if !inner.record.state.is_alive() && !inner.is_starting => {
+            "" | "not-running" if inner.is_at_rest() => {
                 let outcome = Outcome { exit_code: inner.record.exit_code, error: None };
                 return Ok(CONTAINER_WAIT.reply(&answer(outcome)));
             }

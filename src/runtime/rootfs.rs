@@ -43,6 +43,16 @@ const HANDLES: [&str; 2] = ["index=on", "nfs_export=on"];
 /// `EBUSY` when another mount keeps using its upper directory for a second; `ESTALE` when its lower layers are not the ones it
 /// was made with; `ENOENT` for a missing directory.
 pub fn mount(overlay: &Overlay, at: &Path) -> Result<(), Error> {
+    if overlay.volatile {
+        // The kernel's mark against mounting a volatile layer again, made for the sake of a crash in between.
+        // Such a container does not outlive a crash; it may well be restarted.
+        match std::fs::remove_dir_all(overlay.work.join("work/incompat")) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("mount overlay on", at, cause));
+            }
+            _ => {}
+        }
+    }
     let started = Instant::now();
     loop {
         match mount_once(overlay, at) {
@@ -236,6 +246,9 @@ mod tests {
             "{line}"
         );
         unmount(&layers.merged()).unwrap();
+        // The restart of a container that removes itself failed on the kernel's mark.
+        mount(&layers.overlay, &layers.merged()).unwrap();
+        assert!(layers.merged().join("new").exists());
     }
 
     #[test]

@@ -8,5 +8,6 @@ mod exec;
 mod failures;
 mod images;
 mod logs;
+mod policies;
 mod restart;
 mod terminal;

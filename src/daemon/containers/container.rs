@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
+use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
@@ -83,8 +84,10 @@ pub struct Inner {
     waiters: Vec<(WaitFor, Sender<Outcome>)>,
     /// When the current run began, for the restart policy's back-off.
     pub run_began: Option<std::time::Instant>,
-    /// The restart policy's current pause in milliseconds.
-    pub backoff_ms: u64,
+    /// Counts the lives that this daemon began or found.
+    pub run: u64,
+    /// The restart policy's current pause.
+    pub backoff: Backoff,
 }
 
 /// What a waiter waits for.
@@ -226,6 +229,9 @@ impl Inner {
             (Action::Remove, Denied::IsPaused) => {
                 format!("cannot remove container \"/{name}\": container is paused and must be unpaused first")
             }
+            (Action::Remove, Denied::IsRestarting) => format!(
+                "cannot remove container \"/{name}\": container is restarting: stop the container before removing or force remove"
+            ),
             (Action::Remove, Denied::IsRemoving) => {
                 format!("removal of container {name} is already in progress")
             }
@@ -256,6 +262,11 @@ impl Inner {
             (_, Denied::IsDead) => format!("container {id} is dead: remove it"),
         };
         Error::conflict(reason)
+    }
+
+    /// Whether `wait` for "not running" has nothing to wait for. The restart policy's pause is not the end.
+    pub fn is_at_rest(&self) -> bool {
+        !self.record.state.is_alive() && self.record.state != State::Restarting && !self.is_starting
     }
 
     /// Registers a waiter; dropping the receiver is forgotten at the next outcome.

@@ -5,7 +5,7 @@
 //! process arrives on a thread of its own ([`exited`]) and takes only the short lock.
 //!
 //! Order at an exit, which clients depend on: output delivered and exit on disk (the shim did that) →
-//! state and record → waiters → event `die` → kernel objects gone → restart or removal → waiters for the
+//! state and record → event `die` → waiters → kernel objects gone → restart or removal → waiters for the
 //! removal, after the name is free.
 //!
 //! Stays whole: the order of these steps is the invariant, and it is read in one place.
@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::container::{Container, Outcome, Record};
+use super::container::{Container, Inner, Outcome, Record};
 use super::create::{log_file, now};
+use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
 use super::{files, rootfs, spec};
@@ -30,10 +31,6 @@ use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, St
 const STOP_GRACE_SECS: i64 = 10;
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
-/// Source: Docker's restart back-off: 100 ms doubling to a minute, forgotten after a run of 10 s.
-const BACKOFF_FIRST_MS: u64 = 100;
-const BACKOFF_MOST_MS: u64 = 60_000;
-const BACKOFF_FORGET: Duration = Duration::from_secs(10);
 
 /// Starts a container that does not run.
 ///
@@ -41,6 +38,14 @@ const BACKOFF_FORGET: Duration = Duration::from_secs(10);
 /// NotModified when it runs; InvalidParameter (Docker's 400) when its command cannot be executed.
 pub fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let action = container.begin();
+    {
+        let mut inner = container.lock();
+        if inner.check(Action::Start).is_ok() {
+            // Source: Docker counts restarts from the last start by hand.
+            inner.record.restart_count = 0;
+            inner.backoff = Backoff::default();
+        }
+    }
     let result = start_locked(engine, container, Action::Start, None);
     drop(action);
     if result.is_err() {
@@ -99,6 +104,7 @@ pub fn start_locked(
             live.started_at = now();
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());
+            inner.run += 1;
             // The container runs; that its record could not be written is worth a line, not its death. The
             // next daemon finds it through its run directory.
             if let Err(error) = container.save(&inner) {
@@ -116,15 +122,15 @@ pub fn start_locked(
             Err(error)
         }
     };
-    let attributes = inner.record.event_attributes();
+    if outcome.is_ok() {
+        // Told under the lock: an exit that follows at once is told later.
+        if thawed {
+            publish(engine, &inner, "restore");
+        }
+        publish(engine, &inner, "start");
+    }
     drop(inner);
     container.notify();
-    if outcome.is_ok() {
-        if thawed {
-            engine.events.publish("container", "restore", &container.id, attributes.clone());
-        }
-        engine.events.publish("container", "start", &container.id, attributes);
-    }
     outcome
 }
 
@@ -262,43 +268,84 @@ pub fn parse_signal(text: &str) -> Result<i32> {
     runtime::signal::number(text).ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))
 }
 
-/// Asks the container to stop, and kills it when it has not within the grace.
+/// Tells of something that happened to a container. The bus never blocks, so this may be under the lock:
+/// then events are in the order of the states.
+fn publish(engine: &Engine, inner: &Inner, action: &str) {
+    engine.events.publish("container", action, &inner.record.id, inner.record.event_attributes());
+}
+
+fn publish_kill(engine: &Engine, inner: &Inner, signal: i32) {
+    let mut attributes = inner.record.event_attributes();
+    attributes.insert("signal".to_owned(), signal.to_string());
+    engine.events.publish("container", "kill", &inner.record.id, attributes);
+}
+
+/// Ends the restart policy's pause: the container stays down.
+fn call_off_restart(container: &Container, inner: &mut Inner) -> Result<()> {
+    inner.record.state = State::Exited;
+    let outcome = Outcome { exit_code: inner.record.exit_code, error: None };
+    inner.release_exit(&outcome);
+    container.notify();
+    container.save(inner)
+}
+
+/// Asks the container to stop, and kills it when it has not within the grace; a negative grace is for ever.
 ///
 /// Returns when the exit is recorded, so that what follows never sees it running.
 ///
 /// # Errors
 /// NotModified when it does not run; System when it outlives the kill.
-pub fn stop(container: &Arc<Container>, signal: &str, timeout_secs: Option<i64>) -> Result<()> {
+pub fn stop(
+    engine: &Engine,
+    container: &Arc<Container>,
+    signal: &str,
+    timeout_secs: Option<i64>,
+) -> Result<()> {
     let (signal, grace) = {
         let mut inner = container.lock();
         inner.check(Action::Stop)?;
         let given =
             if signal.is_empty() { inner.record.config.stop_signal.clone() } else { Some(signal.to_owned()) };
         let number = parse_signal(given.as_deref().unwrap_or("TERM"))?;
-        inner.record.manually_stopped = true;
+        // Compat: a stop by the daemon is not a stop by hand: policies bring it back at the next start.
+        inner.record.manually_stopped |= !engine.is_stopping.load(Ordering::SeqCst);
         if inner.record.state == State::Restarting {
-            inner.record.state = State::Exited;
-            let saved = container.save(&inner);
-            drop(inner);
-            container.notify();
-            return saved;
+            call_off_restart(container, &mut inner)?;
+            publish(engine, &inner, "stop");
+            return Ok(());
+        }
+        if inner.record.host_config.restart_policy.name != "no" {
+            // Should this daemon die before the container does, the next one must not bring it back.
+            container.save(&inner)?;
         }
         (number, timeout_secs.or(inner.record.config.stop_timeout).unwrap_or(STOP_GRACE_SECS))
     };
+    end(engine, container, signal, grace)?;
+    publish(engine, &container.lock(), "stop");
+    Ok(())
+}
+
+/// The signal, the grace, the kill.
+fn end(engine: &Engine, container: &Container, signal: i32, grace: i64) -> Result<()> {
     let Some(sandbox) = container.lock().sandbox.clone() else { return Ok(()) };
-    let is_paused = container.lock().record.state == State::Paused;
+    // Compat: told before it is sent, so that no exit is told before its signal.
+    let is_paused = {
+        let inner = container.lock();
+        publish_kill(engine, &inner, signal);
+        inner.record.state == State::Paused
+    };
     if is_paused {
         // A frozen process cannot obey: it is thawed first, as Docker does on v1.
         thaw_for_signal(container, &sandbox);
     }
-    let has_ended = |inner: &super::container::Inner| !inner.record.state.is_alive();
+    let has_ended = |inner: &Inner| !inner.record.state.is_alive();
     if sandbox.signal(signal, None).is_ok() {
         let grace = u64::try_from(grace).ok().map(Duration::from_secs);
         if container.wait_until(grace, has_ended) {
             return Ok(());
         }
     }
-    kill_and_wait(container, &sandbox)
+    kill_and_wait(engine, container, &sandbox)
 }
 
 fn thaw_for_signal(container: &Container, sandbox: &Sandbox) {
@@ -314,7 +361,8 @@ fn thaw_for_signal(container: &Container, sandbox: &Sandbox) {
     }
 }
 
-fn kill_and_wait(container: &Container, sandbox: &Sandbox) -> Result<()> {
+fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Sandbox) -> Result<()> {
+    publish_kill(engine, &container.lock(), 9);
     let killed = sandbox.signal(9, None);
     if container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive()) {
         return Ok(());
@@ -329,29 +377,29 @@ fn kill_and_wait(container: &Container, sandbox: &Sandbox) -> Result<()> {
 /// Conflict when it does not run; InvalidParameter for an unknown signal.
 pub fn kill(engine: &Engine, container: &Arc<Container>, signal: &str) -> Result<()> {
     let number = parse_signal(if signal.is_empty() { "KILL" } else { signal })?;
-    let sandbox = {
+    let (sandbox, is_paused) = {
         let mut inner = container.lock();
         inner.check(Action::Kill)?;
         let stop_signal = inner.record.config.stop_signal.clone();
         let stop_signal = stop_signal.and_then(|name| parse_signal(&name).ok()).unwrap_or(15);
-        if number == 9 || number == stop_signal {
-            inner.record.manually_stopped = true;
+        let is_end = number == 9 || number == stop_signal;
+        inner.record.manually_stopped |= is_end;
+        if inner.record.state == State::Restarting {
+            // There is no process; what would have ended it ends the waiting for the next one.
+            return if is_end { call_off_restart(container, &mut inner) } else { Ok(()) };
         }
-        inner.sandbox.clone()
+        let Some(sandbox) = inner.sandbox.clone() else {
+            return Err(Error::conflict(format!("container {} is not running", container.id)));
+        };
+        publish_kill(engine, &inner, number);
+        (sandbox, inner.record.state == State::Paused)
     };
-    let Some(sandbox) = sandbox else {
-        return Err(Error::conflict(format!("container {} is not running", container.id)));
-    };
-    let is_paused = container.lock().record.state == State::Paused;
     sandbox
         .signal(number, None)
         .map_err(|error| Error::system(format!("cannot kill container: {}", container.name()), error))?;
     if is_paused {
         thaw_for_signal(container, &sandbox);
     }
-    let mut attributes = container.record().event_attributes();
-    attributes.insert("signal".to_owned(), number.to_string());
-    engine.events.publish("container", "kill", &container.id, attributes);
     if number == 9 {
         // Compat: `kill; rm` must not meet a container that still runs.
         container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive());
@@ -382,10 +430,9 @@ fn settle(engine: &Engine, container: &Container, from: State, to: State, event:
         inner.record.state = to;
         container.save(&inner)?;
     }
-    let attributes = inner.record.event_attributes();
+    publish(engine, &inner, event);
     drop(inner);
     container.notify();
-    engine.events.publish("container", event, &container.id, attributes);
     Ok(())
 }
 
@@ -398,7 +445,7 @@ pub fn restart(
 ) -> Result<()> {
     // The exit in between must not remove the container.
     container.lock().is_kept = true;
-    let result = match stop(container, signal, timeout_secs) {
+    let result = match stop(engine, container, signal, timeout_secs) {
         Err(error) if error.class != Class::NotModified => Err(error),
         _ => match start(engine, container) {
             Err(error) if error.class != Class::NotModified => Err(error),
@@ -407,7 +454,7 @@ pub fn restart(
     };
     container.lock().is_kept = false;
     result.map_err(|error| error.during(format!("Cannot restart container {}", container.name())))?;
-    engine.events.publish("container", "restart", &container.id, container.record().event_attributes());
+    publish(engine, &container.lock(), "restart");
     Ok(())
 }
 
@@ -446,6 +493,10 @@ pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> 
     if force {
         let sandbox = {
             let mut inner = container.lock();
+            if inner.record.state == State::Restarting {
+                inner.record.manually_stopped = true;
+                call_off_restart(container, &mut inner)?;
+            }
             if inner.record.state.is_alive() {
                 inner.record.manually_stopped = true;
                 inner.sandbox.clone()
@@ -457,12 +508,9 @@ pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> 
             if container.lock().record.state == State::Paused {
                 thaw_for_signal(container, &sandbox);
             }
-            kill_and_wait(container, &sandbox).map_err(|error| {
+            kill_and_wait(engine, container, &sandbox).map_err(|error| {
                 error.during(format!("cannot remove container \"/{}\"", container.name()))
             })?;
-            let mut attributes = container.record().event_attributes();
-            attributes.insert("signal".to_owned(), "9".to_owned());
-            engine.events.publish("container", "kill", &container.id, attributes);
         }
     }
     {
@@ -527,7 +575,7 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
 pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     // The exit can be faster than the answer to the start.
     container.wait_until(None, |inner| !inner.is_starting);
-    let (record, run_time, is_kept) = {
+    let (record, run, run_time, is_kept) = {
         let mut inner = container.lock();
         if !inner.record.state.is_alive() {
             return;
@@ -543,30 +591,28 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
         if exit.checkpointed {
             record.manually_stopped = true;
         }
-        if should_restart(engine, &inner.record) {
-            inner.record.state = State::Restarting;
+        if !engine.is_stopping.load(Ordering::SeqCst) && policy::wants_restart(record) {
+            record.state = State::Restarting;
+            record.restart_count += 1;
         }
         inner.execs.values_mut().for_each(|exec| exec.end_with_container());
         if let Err(error) = container.save(&inner) {
             log::error!("record the exit of container {:?}: {error}", inner.record.name);
         }
+        let mut attributes = inner.record.event_attributes();
+        attributes.insert("exitCode".to_owned(), exit.code.to_string());
+        attributes.insert("execDuration".to_owned(), run_time.as_secs().to_string());
+        engine.events.publish("container", "die", &container.id, attributes);
         inner.release_exit(&Outcome { exit_code: exit.code, error: None });
-        (inner.record.clone(), run_time, is_kept)
+        (inner.record.clone(), inner.run, run_time, is_kept)
     };
     container.notify();
-    let mut attributes = record.event_attributes();
-    attributes.insert("exitCode".to_owned(), exit.code.to_string());
-    attributes.insert("execDuration".to_owned(), run_time.as_secs().to_string());
-    engine.events.publish("container", "die", &container.id, attributes);
     // The sandbox is let go under the action lock, so that a start that follows finds its place free.
     let action = container.begin();
     if !container.lock().record.state.is_alive() {
         release_kernel_objects(engine, container);
     }
     drop(action);
-    if record.manually_stopped && !exit.checkpointed {
-        engine.events.publish("container", "stop", &container.id, record.event_attributes());
-    }
     if record.host_config.auto_remove && !is_kept {
         if let Err(error) = remove(engine, container, false)
             && error.class != Class::Conflict
@@ -574,73 +620,10 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
             log::error!("{error}");
         }
     } else if record.state == State::Restarting {
-        restart_by_policy(engine, container, run_time);
+        policy::restart(engine, container, run, run_time);
     }
     // What the container's life has left on the heap goes back while nobody waits.
     runtime::sys::memory::trim();
-}
-
-/// Whether the restart policy wants it back.
-fn should_restart(engine: &Engine, record: &Record) -> bool {
-    if engine.is_stopping.load(Ordering::SeqCst) || record.manually_stopped {
-        return false;
-    }
-    let policy = &record.host_config.restart_policy;
-    match policy.name.as_str() {
-        "always" | "unless-stopped" => true,
-        "on-failure" => {
-            record.exit_code != 0
-                && (policy.maximum_retry_count == 0 || record.restart_count < policy.maximum_retry_count)
-        }
-        _ => false,
-    }
-}
-
-/// Waits out the back-off and starts again, until it runs or somebody changes the state.
-fn restart_by_policy(engine: &Arc<Engine>, container: &Arc<Container>, run_time: Duration) {
-    let mut run_time = run_time;
-    loop {
-        let pause = {
-            let mut inner = container.lock();
-            let doubled = inner.backoff_ms.saturating_mul(2).min(BACKOFF_MOST_MS);
-            inner.backoff_ms =
-                if run_time >= BACKOFF_FORGET || doubled == 0 { BACKOFF_FIRST_MS } else { doubled };
-            Duration::from_millis(inner.backoff_ms)
-        };
-        let is_called_off =
-            container.wait_until(Some(pause), |inner| inner.record.state != State::Restarting);
-        if is_called_off || engine.is_stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        let action = container.begin();
-        {
-            let mut inner = container.lock();
-            if inner.record.state != State::Restarting {
-                return;
-            }
-            inner.record.restart_count += 1;
-        }
-        let result = start_locked(engine, container, Action::Start, None);
-        drop(action);
-        match result {
-            Ok(()) => return,
-            Err(error) => {
-                log::warn!("restart container {:?}: {error}", container.name());
-                let mut inner = container.lock();
-                let policy = &inner.record.host_config.restart_policy;
-                let is_over = policy.maximum_retry_count > 0
-                    && inner.record.restart_count >= policy.maximum_retry_count;
-                if is_over && inner.record.state == State::Restarting {
-                    inner.record.state = State::Exited;
-                    if let Err(error) = container.save(&inner) {
-                        log::error!("record the end of container {:?}: {error}", inner.record.name);
-                    }
-                    return;
-                }
-                run_time = Duration::ZERO;
-            }
-        }
-    }
 }
 
 /// The shim vanished: what it was running is unknown or dead; it is counted as killed.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::container::{Container, Record};
 use super::create::now;
-use super::lifecycle;
 use super::state::State;
+use super::{lifecycle, policy};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -67,11 +67,8 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
         State::Running | State::Paused => {}
         // Its record says it does not run; a daemon that died between the start and its record left a shim.
         State::Created | State::Exited | State::Restarting if run_dir.exists() => {}
-        State::Created | State::Exited => {
+        State::Created | State::Exited | State::Restarting => {
             remove_if_auto(engine, container);
-            return;
-        }
-        State::Restarting => {
             begin_again(engine, container);
             return;
         }
@@ -130,17 +127,10 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     begin_again(engine, container);
 }
 
-/// Starts a container whose policy wants it up: after the daemon's own end, whatever the exit.
+/// Starts a container whose policy wants it up.
 fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
     let record = container.record();
-    let policy = &record.host_config.restart_policy;
-    let wanted = match policy.name.as_str() {
-        "always" => true,
-        "unless-stopped" => !record.manually_stopped,
-        "on-failure" => record.exit_code != 0 && !record.manually_stopped,
-        _ => false,
-    };
-    if !wanted || record.started_at.is_empty() {
+    if !policy::wants_start_with_daemon(&record) {
         if record.state == State::Restarting {
             container.lock().record.state = State::Exited;
         }

@@ -6,7 +6,7 @@
 //!                      │  ▲    unpause    │
 //!                 exit │  │ start         │ exit
 //!                      ▼  │               ▼
-//!     restarting ◄── exited ◄─────────────┘        remove: any but running, paused
+//!     restarting ◄── exited ◄─────────────┘        remove: any at rest
 //!         └───────────────► running (restart policy)   ──► removing ──► gone, or dead
 //! ```
 //!
@@ -117,7 +117,8 @@ pub fn next(state: State, action: Action) -> Result<State, Denied> {
     use State::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
     match (action, state) {
         (_, Removing) => Err(Denied::IsRemoving),
-        (Remove, Created | Exited | Dead | Restarting) => Ok(Removing),
+        (Remove, Created | Exited | Dead) => Ok(Removing),
+        (Remove, Restarting) => Err(Denied::IsRestarting),
         (Remove, Running) => Err(Denied::IsRunning),
         (Remove, Paused) => Err(Denied::IsPaused),
         (_, Dead) => Err(Denied::IsDead),
