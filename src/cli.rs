@@ -21,6 +21,7 @@ mod format;
 mod help;
 mod image;
 mod inspect;
+mod network;
 // The pages are committed; a test writes and compares them, the program never does.
 #[cfg(test)]
 mod man;

@@ -20,6 +20,8 @@ pub mod images;
 pub mod info;
 pub mod listeners;
 pub mod names;
+pub mod networks;
+pub mod pattern;
 pub mod state_dir;
 
 use std::io::Write;

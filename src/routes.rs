@@ -6,6 +6,7 @@ mod checkpoint;
 mod container;
 mod exec;
 mod image;
+mod network;
 mod pump;
 mod system;
 
@@ -24,6 +25,10 @@ use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_STA
 use crate::http::api::image::{
     IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT, IMAGE_LIST,
     IMAGE_LOAD, IMAGE_PRUNE, IMAGE_TAG,
+};
+use crate::http::api::network::{
+    NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DELETE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LIST,
+    NETWORK_PRUNE,
 };
 use crate::http::api::stats::CONTAINER_STATS;
 use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
@@ -68,7 +73,6 @@ const LATER: Refusal = Refusal::later("this version of dewar does not have this 
 const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
 const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
 const VOLUMES: Refusal = Refusal::later("this version of dewar has no named volumes: bind a host directory");
-const NETWORKS: Refusal = Refusal::later("this version of dewar has the networks none and host only");
 const PLUGINS: Refusal = Refusal::later("dewar has no plugins");
 /// Compat: the status and the words that compose and backup tools look for; a 404 breaks them.
 const SWARM: Refusal = Refusal {
@@ -126,6 +130,14 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(IMAGE_GET, image::save),
     route!(IMAGE_GET_ALL, image::save_several),
     //
+    route!(NETWORK_LIST, network::list),
+    route!(NETWORK_INSPECT, network::inspect),
+    route!(NETWORK_DELETE, network::delete),
+    route!(NETWORK_CREATE, network::create),
+    route!(NETWORK_CONNECT, network::connect),
+    route!(NETWORK_DISCONNECT, network::disconnect),
+    route!(NETWORK_PRUNE, network::prune),
+    //
     // The rest of the API, refused by name.
     refused!(Get "/containers/{name}/changes", "ContainerChanges", LATER),
     refused!(Get "/containers/{name}/export", "ContainerExport", LATER),
@@ -144,13 +156,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     refused!(Put "/volumes/{name}", "VolumeUpdate", VOLUMES),
     refused!(Delete "/volumes/{name}", "VolumeDelete", VOLUMES),
     refused!(Post "/volumes/prune", "VolumePrune", VOLUMES),
-    refused!(Get "/networks", "NetworkList", NETWORKS),
-    refused!(Get "/networks/{name}", "NetworkInspect", NETWORKS),
-    refused!(Delete "/networks/{name}", "NetworkDelete", NETWORKS),
-    refused!(Post "/networks/create", "NetworkCreate", NETWORKS),
-    refused!(Post "/networks/{name}/connect", "NetworkConnect", NETWORKS),
-    refused!(Post "/networks/{name}/disconnect", "NetworkDisconnect", NETWORKS),
-    refused!(Post "/networks/prune", "NetworkPrune", NETWORKS),
     refused!(Get "/plugins", "PluginList", PLUGINS),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
     refused!(Post "/plugins/pull", "PluginPull", PLUGINS),

@@ -1,7 +1,7 @@
 //! Every command, in the order help shows them.
 
 use super::command::{Command, Flag, Noun};
-use super::{checkpoint, complete, container, daemon, image, inspect, system};
+use super::{checkpoint, complete, container, daemon, image, inspect, network, system};
 
 pub static HOST: Flag =
     Flag::value("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
@@ -21,6 +21,7 @@ pub static NOUNS: &[Noun] = &[
     Noun { name: "checkpoint", summary: "Freeze containers to disk and manage what was frozen" },
     Noun { name: "container", summary: "Manage containers" },
     Noun { name: "image", summary: "Manage images" },
+    Noun { name: "network", summary: "Look at the networks containers can be in" },
     Noun { name: "system", summary: "Look at the engine itself" },
 ];
 
@@ -60,6 +61,13 @@ pub static COMMANDS: &[&Command] = &[
     &checkpoint::CREATE,
     &checkpoint::LS,
     &checkpoint::RM,
+    &network::CONNECT,
+    &network::CREATE,
+    &network::DISCONNECT,
+    &inspect::NETWORK_INSPECT_COMMAND,
+    &network::LS,
+    &network::PRUNE,
+    &network::RM,
     &daemon::DAEMON,
     &complete::COMPLETION,
 ];

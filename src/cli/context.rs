@@ -139,6 +139,16 @@ pub fn print(text: &str) -> Result<(), Error> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(output_error)
 }
 
+/// Asks whether to go on. Only "y" is yes; the end of the input is no.
+pub fn confirm(warning: &str) -> Result<bool, Error> {
+    print(&format!("{warning}\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|cause| Error::local("read the answer from standard input", cause))?;
+    Ok(answer.trim().eq_ignore_ascii_case("y"))
+}
+
 /// Does `act` to each name in turn. A failure is printed and does not keep the others from their turn.
 pub fn each(names: &[String], act: impl Fn(&str) -> Result<(), Error>) -> Result<u8, Error> {
     match failing(names, act)?.is_empty() {

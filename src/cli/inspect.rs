@@ -1,10 +1,11 @@
-//! `dewar inspect`: what the engine knows of a container or an image, as JSON or through a template.
+//! `dewar inspect`: what the engine knows of a container, an image or a network, as JSON or through a template.
 
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
 
 use crate::http::api::container::{CONTAINER_INSPECT, InspectQuery};
 use crate::http::api::image::{IMAGE_INSPECT, PlatformQuery};
+use crate::http::api::network::{self, NETWORK_INSPECT};
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{Context, print};
@@ -13,11 +14,12 @@ use super::format::template::Template;
 
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
 static SIZE: Flag = Flag::switch("size", "Measure how much a container has written").short('s');
-static TYPE: Flag = Flag::value("type", "TYPE", "Look for a container or an image only");
+static VERBOSE: Flag = Flag::switch("verbose", "Show what a swarm knows too").short('v');
+static TYPE: Flag = Flag::value("type", "TYPE", "Look for a container, an image or a network only");
 
 pub static INSPECT: Command = Command {
     names: &["inspect"],
-    summary: "Show all the engine knows of containers and images",
+    summary: "Show all the engine knows of containers, images, networks",
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
     about: "",
     flags: &[&FORMAT, &SIZE, &TYPE],
@@ -29,7 +31,8 @@ pub static INSPECT: Command = Command {
             None | Some("") => Kind::Any,
             Some("container") => Kind::Container,
             Some("image") => Kind::Image,
-            Some(other) => return Err(Error::value(&TYPE, other, "expected container or image")),
+            Some("network") => Kind::Network,
+            Some(other) => return Err(Error::value(&TYPE, other, "expected container, image or network")),
         };
         plan(matches, kind, matches.is(&SIZE))
     },
@@ -59,11 +62,28 @@ pub static IMAGE_INSPECT_COMMAND: Command = Command {
     plan: |matches| plan(matches, Kind::Image, false),
 };
 
+pub static NETWORK_INSPECT_COMMAND: Command = Command {
+    names: &["network inspect"],
+    summary: "Show all the engine knows of networks",
+    usage: "[OPTIONS] NETWORK [NETWORK...]",
+    about: "",
+    flags: &[&FORMAT, &VERBOSE],
+    args: Args::at_least(1),
+    example: "dewar network inspect bridge",
+    usage_code: 1,
+    plan: |matches| {
+        // Asks for what only a swarm has to add.
+        matches.is(&VERBOSE);
+        plan(matches, Kind::Network, false)
+    },
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Any,
     Container,
     Image,
+    Network,
 }
 
 /// How each object is printed.
@@ -135,14 +155,21 @@ impl Object {
 }
 
 fn find(context: &Context, name: &str, kind: Kind, size: bool) -> Result<Object, Error> {
-    if kind != Kind::Image {
+    if matches!(kind, Kind::Any | Kind::Container) {
         match context.call(&CONTAINER_INSPECT, &[name], &InspectQuery { size }, &()) {
             Ok(container) => return Object::new(&container),
             Err(error) if kind == Kind::Any && error.is_not_found() => {}
             Err(error) => return Err(error),
         }
     }
-    Object::new(&context.call(&IMAGE_INSPECT, &[name], &PlatformQuery::default(), &())?)
+    if matches!(kind, Kind::Any | Kind::Image) {
+        match context.call(&IMAGE_INSPECT, &[name], &PlatformQuery::default(), &()) {
+            Ok(image) => return Object::new(&image),
+            Err(error) if kind == Kind::Any && error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Object::new(&context.call(&NETWORK_INSPECT, &[name], &network::InspectQuery::default(), &())?)
 }
 
 fn show(shape: &Shape, objects: &[Object]) -> Result<String, Error> {

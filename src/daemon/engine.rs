@@ -9,6 +9,7 @@ use super::containers::Containers;
 use super::error::{Error, Result};
 use super::events::Bus;
 use super::images;
+use super::networks::Networks;
 use super::state_dir::StateDir;
 use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
@@ -18,6 +19,7 @@ pub struct Engine {
     pub state_dir: StateDir,
     pub images: images::Store,
     pub containers: Containers,
+    pub networks: Networks,
     pub events: Bus,
     pub runtime: Runtime,
     /// Set when the daemon is going down: restart policies rest.
@@ -41,12 +43,14 @@ impl Engine {
             },
             sender,
         )?;
+        let networks = Networks::open(&state_dir)?;
         let id = installation_id(&state_dir)?;
         let engine = Engine {
             config,
             state_dir,
             images,
             containers: Containers::default(),
+            networks,
             events: Bus::default(),
             runtime,
             is_stopping: AtomicBool::new(false),

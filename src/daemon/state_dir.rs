@@ -11,6 +11,7 @@
 //!     hostname hosts resolv.conf
 //!     rw-<n>/{upper,work}
 //!     checkpoints/<name>/
+//!   networks.json  the ids of the networks
 //!   images/      the image store
 //!   init/        the layer under every container's own
 //! ```

@@ -13,6 +13,7 @@ pub mod container;
 pub mod event;
 pub mod exec;
 pub mod image;
+pub mod network;
 pub mod query;
 pub mod stats;
 pub mod system;

@@ -8,6 +8,7 @@ mod exec;
 mod failures;
 mod images;
 mod logs;
+mod networks;
 mod policies;
 mod restart;
 mod terminal;

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 
 use super::container::{Container, Record};
 use super::exec::Phase;
-use super::list::network_name;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
-use crate::http::api::container::{
-    ContainerInspect, ContainerState, EndpointSettings, GraphDriver, NetworkSettings,
-};
+use crate::http::api::container::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
 
 /// How Docker writes "never".
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -60,12 +57,16 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
             ]),
         },
         size_rw: size,
-        size_root_fs: size,
+        size_root_fs: size.map(|size| size.saturating_add(super::list::image_size(engine, &record))),
         mounts: record.mounts.clone(),
         network_settings: NetworkSettings {
             sandbox_key: text(&engine.state_dir.netns(&record.id)),
-            ports: record.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect(),
-            networks: networks(&record),
+            ports: super::list::exposed_ports(&record).map(|port| (port.clone(), None)).collect(),
+            networks: engine.networks.of(
+                &record.host_config.network_mode,
+                &record.id,
+                record.state.is_alive(),
+            ),
             ..NetworkSettings::default()
         },
         config: record.config,
@@ -88,14 +89,6 @@ fn state(record: &Record) -> ContainerState {
         error: record.error.clone(),
         started_at: time(&record.started_at),
         finished_at: time(&record.finished_at),
-    }
-}
-
-/// The one network a container is in; none when it shares another's.
-pub fn networks(record: &Record) -> BTreeMap<String, EndpointSettings> {
-    match network_name(record) {
-        "container" => BTreeMap::new(),
-        name => BTreeMap::from([(name.to_owned(), EndpointSettings::default())]),
     }
 }
 

@@ -73,20 +73,7 @@ fn summary(image: &Image, names: &[Reference], containers: i64) -> ImageSummary 
 
 /// A filter that is true or false, said at most one way.
 pub(super) fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>> {
-    let invalid = |value: &str| Error::invalid(format!("invalid filter '{key}={value}'"));
-    let mut found = None;
-    for value in filters.get(key) {
-        let value = match value.as_str() {
-            "1" | "true" | "t" | "T" | "TRUE" | "True" => true,
-            "0" | "false" | "f" | "F" | "FALSE" | "False" => false,
-            other => return Err(invalid(other)),
-        };
-        if found.is_some_and(|other| other != value) {
-            return Err(invalid("[true false]"));
-        }
-        found = Some(value);
-    }
-    Ok(found)
+    filters.boolean(key).map_err(Error::invalid)
 }
 
 /// `until`: an RFC 3339 time, seconds since 1970, or a duration before now (`24h`).

@@ -92,6 +92,23 @@ impl Filters {
         self.0.entry(key.to_owned()).or_default().push(value.to_owned());
     }
 
+    /// A filter that is true or false, said at most one way; the error is Docker's.
+    pub fn boolean(&self, key: &str) -> Result<Option<bool>, String> {
+        let mut found = None;
+        for text in self.get(key) {
+            let value = match text.as_str() {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
+                "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
+                _ => return Err(format!("invalid filter '{key}={text}'")),
+            };
+            if found.is_some_and(|other| other != value) {
+                return Err(format!("invalid filter '{key}=[true false]'"));
+            }
+            found = Some(value);
+        }
+        Ok(found)
+    }
+
     /// The first key that is not in `known`.
     pub fn unknown<'a>(&'a self, known: &[&str]) -> Option<&'a str> {
         self.0.keys().map(String::as_str).find(|key| !known.contains(key))

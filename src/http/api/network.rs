@@ -1,0 +1,135 @@
+//! Networks: what there is to be in, and who is in it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Endpoint, Filters, Method, Shape};
+
+/// `docker network inspect`; in a list without its containers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Network {
+    pub name: String,
+    /// 64 hex digits.
+    pub id: String,
+    /// RFC 3339 with nanoseconds.
+    pub created: String,
+    /// `local`.
+    pub scope: String,
+    pub driver: String,
+    #[serde(rename = "EnableIPv4")]
+    pub enable_ipv4: bool,
+    #[serde(rename = "EnableIPv6")]
+    pub enable_ipv6: bool,
+    #[serde(rename = "IPAM")]
+    pub ipam: Ipam,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub config_from: ConfigReference,
+    pub config_only: bool,
+    /// By container id.
+    pub containers: BTreeMap<String, NetworkEndpoint>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Who gives out addresses, from where.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Ipam {
+    pub driver: String,
+    pub options: Option<BTreeMap<String, String>>,
+    /// Subnets; none for a network without addresses.
+    pub config: Option<Vec<BTreeMap<String, String>>>,
+}
+
+/// The network another one takes its settings from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ConfigReference {
+    pub network: String,
+}
+
+/// A container in a network.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkEndpoint {
+    pub name: String,
+    #[serde(rename = "EndpointID")]
+    pub endpoint_id: String,
+    pub mac_address: String,
+    #[serde(rename = "IPv4Address")]
+    pub ipv4_address: String,
+    #[serde(rename = "IPv6Address")]
+    pub ipv6_address: String,
+}
+
+/// What `docker network prune` removed; null for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworksPruned {
+    pub networks_deleted: Option<Vec<String>>,
+}
+
+/// The body of create: what is asked for, as far as a client of ours asks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkCreate {
+    pub name: String,
+    pub driver: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkCreated {
+    pub id: String,
+    pub warning: String,
+}
+
+/// The body of connect and disconnect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkMember {
+    pub container: String,
+    /// Of disconnect: also when the container is running.
+    pub force: bool,
+}
+
+crate::query! {
+    pub struct ListQuery {
+        filters: Filters = "filters",
+    }
+}
+crate::query! {
+    pub struct InspectQuery {
+        verbose: bool = "verbose",
+        /// `local`, `global` or `swarm`; empty for any.
+        scope: String = "scope",
+    }
+}
+crate::query! {
+    pub struct PruneQuery {
+        filters: Filters = "filters",
+    }
+}
+
+pub static NETWORK_LIST: Endpoint<ListQuery, (), Vec<Network>> =
+    Endpoint::new("NetworkList", Method::Get, "/networks", Shape::Json, 200);
+pub static NETWORK_INSPECT: Endpoint<InspectQuery, (), Network> =
+    Endpoint::new("NetworkInspect", Method::Get, "/networks/{name}", Shape::Json, 200);
+pub static NETWORK_CREATE: Endpoint<(), NetworkCreate, NetworkCreated> =
+    Endpoint::new("NetworkCreate", Method::Post, "/networks/create", Shape::Json, 201);
+pub static NETWORK_DELETE: Endpoint<(), (), ()> =
+    Endpoint::new("NetworkDelete", Method::Delete, "/networks/{name}", Shape::Empty, 204);
+pub static NETWORK_CONNECT: Endpoint<(), NetworkMember, ()> =
+    Endpoint::new("NetworkConnect", Method::Post, "/networks/{name}/connect", Shape::Empty, 200);
+pub static NETWORK_DISCONNECT: Endpoint<(), NetworkMember, ()> =
+    Endpoint::new("NetworkDisconnect", Method::Post, "/networks/{name}/disconnect", Shape::Empty, 200);
+pub static NETWORK_PRUNE: Endpoint<PruneQuery, (), NetworksPruned> =
+    Endpoint::new("NetworkPrune", Method::Post, "/networks/prune", Shape::Json, 200);
