@@ -29,6 +29,7 @@ mod parse;
 mod system;
 mod terminal;
 mod time;
+mod volume;
 
 use std::ffi::OsString;
 use std::io::Write;

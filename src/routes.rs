@@ -9,6 +9,7 @@ mod image;
 mod network;
 mod pump;
 mod system;
+mod volume;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use crate::http::api::network::{
 };
 use crate::http::api::stats::CONTAINER_STATS;
 use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
+use crate::http::api::volume::{VOLUME_CREATE, VOLUME_DELETE, VOLUME_INSPECT, VOLUME_LIST, VOLUME_PRUNE};
 use crate::http::api::{Class, Failure, Method, Operation, Shape};
 use crate::http::route::Route;
 use crate::route;
@@ -72,7 +74,11 @@ impl Refusal {
 const LATER: Refusal = Refusal::later("this version of dewar does not have this operation");
 const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
 const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
-const VOLUMES: Refusal = Refusal::later("this version of dewar has no named volumes: bind a host directory");
+/// Compat: Docker's words and status for what only a swarm's volumes have.
+const CLUSTER_VOLUMES: Refusal = Refusal {
+    class: Class::Unavailable,
+    reason: "volume update only valid for cluster volumes, but swarm is unavailable",
+};
 const PLUGINS: Refusal = Refusal::later("dewar has no plugins");
 /// Compat: the status and the words that compose and backup tools look for; a 404 breaks them.
 const SWARM: Refusal = Refusal {
@@ -137,6 +143,11 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(NETWORK_CONNECT, network::connect),
     route!(NETWORK_DISCONNECT, network::disconnect),
     route!(NETWORK_PRUNE, network::prune),
+    route!(VOLUME_LIST, volume::list),
+    route!(VOLUME_CREATE, volume::create),
+    route!(VOLUME_INSPECT, volume::inspect),
+    route!(VOLUME_DELETE, volume::delete),
+    route!(VOLUME_PRUNE, volume::prune),
     //
     // The rest of the API, refused by name.
     refused!(Get "/containers/{name}/changes", "ContainerChanges", LATER),
@@ -150,12 +161,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     refused!(Post "/auth", "SystemAuth", REGISTRY),
     refused!(Post "/commit", "ImageCommit", BUILD),
     refused!(Get "/system/df", "SystemDataUsage", LATER),
-    refused!(Get "/volumes", "VolumeList", VOLUMES),
-    refused!(Post "/volumes/create", "VolumeCreate", VOLUMES),
-    refused!(Get "/volumes/{name}", "VolumeInspect", VOLUMES),
-    refused!(Put "/volumes/{name}", "VolumeUpdate", VOLUMES),
-    refused!(Delete "/volumes/{name}", "VolumeDelete", VOLUMES),
-    refused!(Post "/volumes/prune", "VolumePrune", VOLUMES),
+    refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),
     refused!(Get "/plugins", "PluginList", PLUGINS),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
     refused!(Post "/plugins/pull", "PluginPull", PLUGINS),

@@ -15,6 +15,7 @@ pub mod host_devices;
 pub mod init;
 pub mod layer;
 pub mod look;
+pub mod mounts;
 pub mod netns;
 pub mod plan;
 pub mod rootfs;

@@ -1,7 +1,7 @@
 //! Every command, in the order help shows them.
 
 use super::command::{Command, Flag, Noun};
-use super::{checkpoint, complete, container, daemon, image, inspect, network, system};
+use super::{checkpoint, complete, container, daemon, image, inspect, network, system, volume};
 
 pub static HOST: Flag =
     Flag::value("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
@@ -23,6 +23,7 @@ pub static NOUNS: &[Noun] = &[
     Noun { name: "image", summary: "Manage images" },
     Noun { name: "network", summary: "Look at the networks containers can be in" },
     Noun { name: "system", summary: "Look at the engine itself" },
+    Noun { name: "volume", summary: "Manage volumes" },
 ];
 
 /// Every command.
@@ -68,6 +69,11 @@ pub static COMMANDS: &[&Command] = &[
     &network::LS,
     &network::PRUNE,
     &network::RM,
+    &volume::CREATE,
+    &inspect::VOLUME_INSPECT_COMMAND,
+    &volume::LS,
+    &volume::PRUNE,
+    &volume::RM,
     &daemon::DAEMON,
     &complete::COMPLETION,
 ];

@@ -121,6 +121,11 @@ pub fn size_decimal(bytes: i64) -> String {
     size(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 3)
 }
 
+/// Bytes in decimal units with four significant digits, as sums are shown: `1.234MB`.
+pub fn size_total(bytes: i64) -> String {
+    size(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], 4)
+}
+
 /// Bytes in binary units with four significant digits, as memory is shown: `1.952GiB`.
 pub fn size_binary(bytes: i64) -> String {
     size(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], 4)

@@ -1,4 +1,4 @@
-//! `dewar inspect`: what the engine knows of a container, an image or a network, as JSON or through a template.
+//! `dewar inspect`: what the engine knows of an object of any kind, as JSON or through a template.
 
 use serde::Serialize;
 use serde_json::ser::PrettyFormatter;
@@ -6,6 +6,7 @@ use serde_json::ser::PrettyFormatter;
 use crate::http::api::container::{CONTAINER_INSPECT, InspectQuery};
 use crate::http::api::image::{IMAGE_INSPECT, PlatformQuery};
 use crate::http::api::network::{self, NETWORK_INSPECT};
+use crate::http::api::volume::VOLUME_INSPECT;
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{Context, print};
@@ -15,11 +16,11 @@ use super::format::template::Template;
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
 static SIZE: Flag = Flag::switch("size", "Measure how much a container has written").short('s');
 static VERBOSE: Flag = Flag::switch("verbose", "Show what a swarm knows too").short('v');
-static TYPE: Flag = Flag::value("type", "TYPE", "Look for a container, an image or a network only");
+static TYPE: Flag = Flag::value("type", "TYPE", "Look for a container, an image, a network or a volume only");
 
 pub static INSPECT: Command = Command {
     names: &["inspect"],
-    summary: "Show all the engine knows of containers, images, networks",
+    summary: "Show all the engine knows of objects of any kind",
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
     about: "",
     flags: &[&FORMAT, &SIZE, &TYPE],
@@ -32,7 +33,10 @@ pub static INSPECT: Command = Command {
             Some("container") => Kind::Container,
             Some("image") => Kind::Image,
             Some("network") => Kind::Network,
-            Some(other) => return Err(Error::value(&TYPE, other, "expected container, image or network")),
+            Some("volume") => Kind::Volume,
+            Some(other) => {
+                return Err(Error::value(&TYPE, other, "expected container, image, network or volume"));
+            }
         };
         plan(matches, kind, matches.is(&SIZE))
     },
@@ -78,12 +82,25 @@ pub static NETWORK_INSPECT_COMMAND: Command = Command {
     },
 };
 
+pub static VOLUME_INSPECT_COMMAND: Command = Command {
+    names: &["volume inspect"],
+    summary: "Show all the engine knows of volumes",
+    usage: "[OPTIONS] VOLUME [VOLUME...]",
+    about: "",
+    flags: &[&FORMAT],
+    args: Args::at_least(1),
+    example: "dewar volume inspect data",
+    usage_code: 1,
+    plan: |matches| plan(matches, Kind::Volume, false),
+};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Any,
     Container,
     Image,
     Network,
+    Volume,
 }
 
 /// How each object is printed.
@@ -165,11 +182,19 @@ fn find(context: &Context, name: &str, kind: Kind, size: bool) -> Result<Object,
     if matches!(kind, Kind::Any | Kind::Image) {
         match context.call(&IMAGE_INSPECT, &[name], &PlatformQuery::default(), &()) {
             Ok(image) => return Object::new(&image),
+            // What cannot be an image's name may still be another object's.
+            Err(Error::Daemon { status: 400 | 404, .. }) if kind == Kind::Any => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if matches!(kind, Kind::Any | Kind::Network) {
+        match context.call(&NETWORK_INSPECT, &[name], &network::InspectQuery::default(), &()) {
+            Ok(network) => return Object::new(&network),
             Err(error) if kind == Kind::Any && error.is_not_found() => {}
             Err(error) => return Err(error),
         }
     }
-    Object::new(&context.call(&NETWORK_INSPECT, &[name], &network::InspectQuery::default(), &())?)
+    Object::new(&context.call(&VOLUME_INSPECT, &[name], &(), &())?)
 }
 
 fn show(shape: &Shape, objects: &[Object]) -> Result<String, Error> {

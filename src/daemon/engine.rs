@@ -11,6 +11,7 @@ use super::events::Bus;
 use super::images;
 use super::networks::Networks;
 use super::state_dir::StateDir;
+use super::volumes::Volumes;
 use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
 /// Everything the daemon owns.
@@ -18,6 +19,7 @@ pub struct Engine {
     pub config: Config,
     pub state_dir: StateDir,
     pub images: images::Store,
+    pub volumes: Volumes,
     pub containers: Containers,
     pub networks: Networks,
     pub events: Bus,
@@ -34,6 +36,7 @@ impl Engine {
     pub fn open(config: Config) -> Result<(Arc<Engine>, Receiver<SandboxEvent>)> {
         let state_dir = StateDir::open(&config.data_root, &config.exec_root)?;
         let images = images::Store::open(&config.data_root.join("images"))?;
+        let volumes = Volumes::open(&config.data_root.join("volumes"))?;
         let (sender, receiver) = std::sync::mpsc::channel();
         let runtime = Runtime::new(
             RuntimeConfig {
@@ -49,6 +52,7 @@ impl Engine {
             config,
             state_dir,
             images,
+            volumes,
             containers: Containers::default(),
             networks,
             events: Bus::default(),

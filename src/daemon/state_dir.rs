@@ -13,6 +13,7 @@
 //!     checkpoints/<name>/
 //!   networks.json  the ids of the networks
 //!   images/      the image store
+//!   volumes/     the volume store
 //!   init/        the layer under every container's own
 //! ```
 //!

@@ -17,6 +17,7 @@ pub mod network;
 pub mod query;
 pub mod stats;
 pub mod system;
+pub mod volume;
 
 use std::marker::PhantomData;
 

@@ -12,3 +12,4 @@ mod networks;
 mod policies;
 mod restart;
 mod terminal;
+mod volumes;

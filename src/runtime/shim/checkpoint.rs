@@ -41,6 +41,7 @@ use super::stdio::{Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
+use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
 use crate::runtime::{Cause, Error, Launch, devices, layer};
@@ -78,51 +79,6 @@ enum Kind {
     Cgroup { below: String },
 }
 
-/// A line of mountinfo, as far as it matters.
-#[derive(Debug, PartialEq, Eq)]
-struct MountInfo {
-    root: String,
-    destination: String,
-    kind: String,
-    options: String,
-}
-
-/// Parses `/proc/PID/mountinfo`; proc(5).
-fn parse_mountinfo(text: &str) -> Vec<MountInfo> {
-    let line = |line: &str| {
-        let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(3);
-        let (root, destination) = (left.next()?, left.next()?);
-        let mut right = right.split(' ');
-        let kind = right.next()?.to_owned();
-        let options = right.nth(1).unwrap_or_default().to_owned();
-        Some(MountInfo { root: unescape(root), destination: unescape(destination), kind, options })
-    };
-    text.lines().filter_map(line).collect()
-}
-
-/// Undoes the kernel's octal escapes of space, tab, newline and backslash.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        out.push_str(before);
-        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                rest = &after[3..];
-            }
-            None => {
-                out.push('\\');
-                rest = after;
-            }
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
 fn is_bind(mount: &Mount) -> bool {
     mount.kind == "bind" || mount.options.iter().any(|option| option == "bind" || option == "rbind")
 }
@@ -148,7 +104,7 @@ fn effective_spec(launch: &Launch) -> Result<Spec, Error> {
 }
 
 /// Which of the container's mounts are external.
-fn externals(mounted: &[MountInfo], spec: &Spec) -> Vec<External> {
+fn externals(mounted: &[Mounted], spec: &Spec) -> Vec<External> {
     let mut found: Vec<External> = Vec::new();
     let masked: BTreeSet<&str> = spec.linux.masked_paths.iter().map(String::as_str).collect();
     let mut archives = 0;
@@ -218,7 +174,7 @@ pub(super) fn dump(
     }
     let path = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
-    let mounts = Mounts { version: 1, mounts: externals(&parse_mountinfo(&text), spec) };
+    let mounts = Mounts { version: 1, mounts: externals(&mounts::parse(&text), spec) };
     let images_dir = dir.join("images");
     std::fs::create_dir(&images_dir).map_err(|error| failed("make", &images_dir, error))?;
     save(&dir.join("mounts.json"), &mounts)?;
@@ -592,17 +548,8 @@ mod tests {
     }
 
     #[test]
-    fn mountinfo_is_parsed_with_its_escapes() {
-        let mounts = parse_mountinfo(MOUNTINFO);
-        assert_eq!(mounts.len(), 12);
-        assert_eq!(mounts[6].root, "/srv/my data");
-        assert_eq!((mounts[4].kind.as_str(), mounts[4].options.as_str()), ("tmpfs", "rw,size=65536k"));
-        assert!(parse_mountinfo("nonsense\n1 2 3 - x").is_empty());
-    }
-
-    #[test]
     fn external_is_what_comes_from_outside_and_every_tmpfs() {
-        let found = externals(&parse_mountinfo(MOUNTINFO), &spec());
+        let found = externals(&mounts::parse(MOUNTINFO), &spec());
         let tmpfs = |options: &str, archive: Option<&str>| Kind::Tmpfs {
             options: options.into(),
             archive: archive.map(str::to_owned),
@@ -624,7 +571,7 @@ mod tests {
 
     #[test]
     fn the_mounts_file_round_trips() {
-        let mounts = Mounts { version: 1, mounts: externals(&parse_mountinfo(MOUNTINFO), &spec()) };
+        let mounts = Mounts { version: 1, mounts: externals(&mounts::parse(MOUNTINFO), &spec()) };
         let text = serde_json::to_string(&mounts).unwrap();
         let back: Mounts = serde_json::from_str(&text).unwrap();
         assert_eq!(back.mounts, mounts.mounts);
