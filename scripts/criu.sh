@@ -5,8 +5,7 @@
 #
 # Order: $CRIU, PREFIX/bin/criu, `criu` on PATH, each taken only if it dumps and
 # restores a real process here; else Debian sid's criu with its own libraries is
-# unpacked into PREFIX. Nothing of the host is upgraded: apt runs with a private
-# configuration, state and cache, packages are unpacked with dpkg -x, and the
+# unpacked into PREFIX (scripts/unpack.sh: nothing of the host is upgraded), and the
 # wrapper PREFIX/bin/criu starts criu through PREFIX's own loader.
 #
 # Why not simply the distribution's: Debian 12's 3.17 does not start on kernel 6.18
@@ -104,73 +103,11 @@ done
 
 # ---- fetch from sid -------------------------------------------------------------------
 
-command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
-    die "no apt on this host: install criu 4.2 or newer from your distribution and set CRIU to its path"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -f "$keyring" ] || die "no $keyring: apt-get install debian-archive-keyring, or set CRIU to a criu 4.2 or newer"
-
-# The mirror of the host's own main archive: whatever is configured for its release.
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-mirror=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v code="$codename" '
-    function flush() { if (uris != "" && suites && main && !found) { print uris; found = 1 } uris = ""; suites = main = 0 }
-    /^[ \t]*$/ { flush(); next }
-    /^#/ { next }
-    tolower($1) == "uris:" { uris = $2 }
-    tolower($1) == "suites:" { for (i = 2; i <= NF; i++) if ($i == code || $i == "stable" || $i == "sid" || $i == "testing") suites = 1 }
-    tolower($1) == "components:" { for (i = 2; i <= NF; i++) if ($i == "main") main = 1 }
-    END { flush() }')
-[ -n "$mirror" ] || mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | awk -v code="$codename" '
-    $1 == "deb" { sub(/\[[^]]*\] */, ""); if ($3 == code && / main/) { print $2; exit } }')
-[ -n "$mirror" ] || die "no Debian mirror for \"$codename\" in /etc/apt: set CRIU to a criu 4.2 or newer"
-
-arch=$(dpkg --print-architecture)
-apt=$work/apt
-mkdir -p "$apt/lists/partial" "$apt/archives/partial" "$apt/none"
-: >"$apt/status"
-echo "deb [signed-by=$keyring] $mirror sid main" >"$apt/sources.list"
-# The host's Acquire settings (proxies) still hold; where apt keeps and reads things does not.
-cat >"$apt/apt.conf" <<CONF
-Dir::State "$apt";
-Dir::State::lists "$apt/lists";
-Dir::State::status "$apt/status";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-Dir::Etc::sourcelist "$apt/sources.list";
-Dir::Etc::sourceparts "$apt/none";
-Dir::Etc::preferences "$apt/none/preferences";
-Dir::Etc::preferencesparts "$apt/none";
-Acquire::Languages "none";
-Acquire::Retries "3";
-APT::Sandbox::User "root";
-APT::Architecture "$arch";
-CONF
-export APT_CONFIG="$apt/apt.conf"
-
-say "fetching criu and its libraries for $arch from suite sid of $mirror"
-apt-get update -qq >"$work/update" 2>&1 || { cat "$work/update" >&2; die "reading the package list of sid failed"; }
-
-# Only shared libraries are followed: criu's Python tools and their interpreter are not needed.
-packages=criu
-fresh=criu
-while [ -n "$fresh" ]; do
-    # shellcheck disable=SC2086
-    found=$(apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances $fresh |
-        sed -n 's/^[ |]*\(Pre\)\{0,1\}Depends: \(lib[^ <>:]*\).*/\2/p' | sort -u)
-    fresh=
-    for package in $found; do
-        case " $packages " in *" $package "*) ;; *) packages="$packages $package" fresh="$fresh $package" ;; esac
-    done
-done
-# shellcheck disable=SC2086
-(cd "$apt/archives" && apt-get download -qq $packages) >"$work/download" 2>&1 ||
-    { cat "$work/download" >&2; die "downloading $packages failed"; }
-
 # Built beside the prefix and renamed, so that an interrupted run leaves no half of one.
 mkdir -p "$(dirname "$prefix")"
 stage=$(mktemp -d "$prefix.XXXXXX")
-for deb in "$apt"/archives/*.deb; do
-    dpkg -x "$deb" "$stage"
-done
+# Only shared libraries are followed: criu's Python tools and their interpreter are not needed.
+"$(dirname "$0")/unpack.sh" sid "$stage" criu ^lib || { rm -rf "$stage"; die "install criu 4.2 or newer by this host's own means, and set CRIU to its path"; }
 rm -rf "$stage/usr/share" "$stage/usr/include"
 
 program=$(cd "$stage" && find usr/sbin usr/bin -name criu -type f | head -n 1)

@@ -5,11 +5,13 @@
 #
 #   build  checks the Rust toolchain (never installs one)
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
-#   test   run, a stock docker client, docker-py, tar, runc and skopeo
+#   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
+#          Docker Compose 2 and 1 (scripts/compose.sh), curl, tar, runc and skopeo
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
-# /opt/dewar/docker. Nothing is upgraded or removed.
+# /opt/dewar/docker. Everything else that is no package of the host goes into
+# directories of /opt/dewar, too. Nothing is upgraded or removed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -60,8 +62,10 @@ if [ "$what" = test ]; then
     need python3 python3
     need runc runc
     need skopeo skopeo
+    need curl curl
     need unshare util-linux
-    python3 -c 'import docker' 2>/dev/null || /usr/bin/python3 -c 'import docker' 2>/dev/null || packages="$packages python3-docker"
+    # scripts/python.sh makes a virtual environment with whichever can.
+    /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
 fi
 
 apt_updated=
@@ -91,4 +95,9 @@ if [ "$what" = test ] && ! command -v docker >/dev/null && [ ! -x /opt/dewar/doc
     rm -rf "$work"
 fi
 
+if [ "$what" = test ]; then
+    "$here/python.sh" >/dev/null
+    "$here/compose.sh" 2 >/dev/null
+    "$here/compose.sh" 1 >/dev/null
+fi
 "$here/criu.sh" >/dev/null

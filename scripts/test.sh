@@ -31,7 +31,9 @@ check requirements scripts/deps.sh test || { echo "test: requirements are missin
 PATH=$PATH:/opt/dewar/docker/bin
 export PATH
 DEWAR_TEST_CRIU=$(scripts/criu.sh 2>/dev/null)
-export DEWAR_TEST_CRIU DEWAR_TEST_STRICT=${DEWAR_TEST_STRICT:-1}
+DEWAR_TEST_PYTHON=$(scripts/python.sh 2>/dev/null)
+DEWAR_TEST_COMPOSE=$(scripts/compose.sh 2 2>/dev/null)
+export DEWAR_TEST_CRIU DEWAR_TEST_PYTHON DEWAR_TEST_COMPOSE DEWAR_TEST_STRICT=${DEWAR_TEST_STRICT:-1}
 
 # rustfmt and clippy come with rustup's default profile, not with every distribution's rust.
 check format cargo fmt --check
