@@ -146,6 +146,13 @@ impl Ready {
         let Ready { container, exec, .. } = self;
         let (id, command) = (exec.id.clone(), exec.process.args.join(" "));
         let sandbox = super::lifecycle::sandbox(&container, Action::Exec)?;
+        // Before it runs, as Docker says it: after, the end of a quick one can be told first.
+        engine.events.publish(
+            "container",
+            &format!("exec_start: {command}"),
+            &container.id,
+            attributes(&container, &id),
+        );
         match sandbox.exec(exec) {
             Ok(pid) => {
                 let mut inner = container.lock();
@@ -154,12 +161,6 @@ impl Ready {
                 }
                 drop(inner);
                 container.notify();
-                engine.events.publish(
-                    "container",
-                    &format!("exec_start: {command}"),
-                    &container.id,
-                    attributes(&container, &id),
-                );
                 Ok(())
             }
             Err(error) => {
