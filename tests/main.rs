@@ -18,6 +18,9 @@ mod api;
 /// What users do: images, containers, logs, exec, events, the daemon's restart; by dewar and by docker.
 mod engine;
 
+/// Other people's programs, at length: docker-py, Compose, Testcontainers, curl, and what dashboards and proxies ask.
+mod clients;
+
 /// What a container may see and do: namespaces, cgroup, mounts, capabilities, seccomp.
 mod kernel;
 

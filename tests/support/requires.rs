@@ -3,7 +3,7 @@
 //! A missing requirement prints `skip: …` and ends the test; with `DEWAR_TEST_STRICT=1`, which `make test` sets, it
 //! fails it instead: a skip that looks like a pass is a lie.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -39,14 +39,7 @@ pub fn criu() -> Result<(), String> {
 
 /// The CRIU that scripts/criu.sh found: `DEWAR_TEST_CRIU`, or where it installs one.
 pub fn criu_path() -> Result<PathBuf, String> {
-    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOUND
-        .get_or_init(|| {
-            let named =
-                std::env::var_os("DEWAR_TEST_CRIU").filter(|path| !path.is_empty()).map(PathBuf::from);
-            named.or_else(|| Some("/opt/dewar/criu/bin/criu".into())).filter(|path| path.exists())
-        })
-        .clone()
+    installed("DEWAR_TEST_CRIU", "/opt/dewar/criu/bin/criu")
         .ok_or_else(|| "no criu that works on this kernel: run scripts/criu.sh".to_owned())
 }
 
@@ -69,23 +62,81 @@ pub fn docker_py() -> Result<(), String> {
     python_path().map(|_| ())
 }
 
-/// A python3 that has docker-py.
+/// A python3 that has docker-py: what scripts/python.sh made, else the host's.
 pub fn python_path() -> Result<PathBuf, String> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOUND
         .get_or_init(|| {
-            let candidates = on_path("python3").into_iter().chain([PathBuf::from("/usr/bin/python3")]);
-            candidates.into_iter().find(|python| {
-                let quiet = Command::new(python)
-                    .args(["-c", "import docker"])
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null())
-                    .status();
-                quiet.is_ok_and(|status| status.success())
-            })
+            let candidates = venv_python().into_iter().chain(on_path("python3"));
+            candidates.chain([PathBuf::from("/usr/bin/python3")]).find(|python| imports(python, "docker"))
         })
         .clone()
         .ok_or_else(|| "no python3 with docker-py: run scripts/deps.sh test".to_owned())
+}
+
+/// Testcontainers for Python, and the docker-py it is tested with.
+pub fn testcontainers() -> Result<(), String> {
+    root()?;
+    testcontainers_python().map(|_| ())
+}
+
+/// The Python that scripts/python.sh made: `DEWAR_TEST_PYTHON`, or where it puts one.
+pub fn testcontainers_python() -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| venv_python().filter(|python| imports(python, "testcontainers.core.container")))
+        .clone()
+        .ok_or_else(|| "no python3 with testcontainers: run scripts/python.sh".to_owned())
+}
+
+fn venv_python() -> Option<PathBuf> {
+    installed("DEWAR_TEST_PYTHON", "/opt/dewar/python/bin/python3")
+}
+
+/// Whether `python` has `module`.
+fn imports(python: &Path, module: &str) -> bool {
+    let quiet = Command::new(python)
+        .args(["-c", &format!("import {module}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    quiet.is_ok_and(|status| status.success())
+}
+
+/// Docker Compose 2.
+pub fn compose() -> Result<(), String> {
+    root()?;
+    compose_path().map(|_| ())
+}
+
+/// What scripts/compose.sh found: `DEWAR_TEST_COMPOSE`, or where it installs one.
+pub fn compose_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_COMPOSE", "/opt/dewar/compose2/bin/docker-compose")
+        .ok_or_else(|| "no docker-compose: run scripts/compose.sh".to_owned())
+}
+
+/// Docker Compose 1, in Python.
+pub fn compose_v1() -> Result<(), String> {
+    root()?;
+    compose_v1_path().map(|_| ())
+}
+
+/// Where scripts/compose.sh installs the old one.
+pub fn compose_v1_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_COMPOSE_V1", "/opt/dewar/compose1/bin/docker-compose")
+        .ok_or_else(|| "no docker-compose of version 1: run scripts/compose.sh 1".to_owned())
+}
+
+/// curl.
+pub fn curl() -> Result<(), String> {
+    root()?;
+    on_path("curl").map(|_| ()).ok_or_else(|| "no curl: run scripts/deps.sh test".to_owned())
+}
+
+/// What `variable` names, else `usual`, if it is there.
+fn installed(variable: &str, usual: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(usual.into())).filter(|path| path.exists())
 }
 
 /// skopeo writes archives that are not ours.

@@ -1,0 +1,9 @@
+//! Programs that were written for Docker and know nothing of dewar.
+//!
+//! What they do in passing is tested elsewhere; here each goes through what it can do.
+
+mod compose;
+mod compose_v1;
+mod docker_py;
+mod testcontainers;
+mod wild;

@@ -1,0 +1,36 @@
+"""Volumes: named and anonymous, their filters, their use, their end."""
+
+volume = client.volumes.create('data', labels={'a': 'b'})
+equal((volume.name, volume.attrs['Driver'], volume.attrs['Labels'], volume.attrs['Scope']), ('data', 'local', {'a': 'b'}, 'local'))
+equal(client.volumes.create('data').id, 'data')
+unnamed = client.volumes.create()
+equal(len(unnamed.name), 64)
+equal(sorted(v.name for v in client.volumes.list()), sorted(['data', unnamed.name]))
+equal([v.name for v in client.volumes.list(filters={'label': 'a=b'})], ['data'])
+equal([v.name for v in client.volumes.list(filters={'name': 'dat'})], ['data'])
+equal(client.volumes.list(filters={'driver': 'other'}), [])
+sh('echo kept > /v/file', volumes={'data': {'bind': '/v', 'mode': 'rw'}}, remove=True)
+equal(sh('cat /v/file', volumes=['data:/v:ro'], remove=True), b'kept\n')
+equal(sh('cat /m/file', mounts=[Mount('/m', 'data', type='volume')], remove=True), b'kept\n')
+box = started('user', volumes={'data': {'bind': '/v'}})
+mount = next(m for m in box.attrs['Mounts'] if m['Destination'] == '/v')
+equal((mount['Type'], mount['Name'], mount['RW']), ('volume', 'data', True))
+equal([c.name for c in client.containers.list(filters={'volume': 'data'})], ['user'])
+equal(sh('cat /v/file', volumes_from=['user'], remove=True), b'kept\n')
+with raises(APIError, 409, 'in use'):
+    volume.remove()
+equal([v.name for v in client.volumes.list(filters={'dangling': True})], [unnamed.name])
+equal([v['Name'] for v in client.df()['Volumes'] if v['UsageData']['RefCount'] == 1], ['data'])
+box.remove(force=True)
+# An anonymous one goes with its container when asked.
+anonymous = client.containers.create('busybox', ['true'], network_mode='none', volumes=['/anonymous'])
+name = next(m['Name'] for m in anonymous.attrs['Mounts'])
+client.volumes.get(name)
+anonymous.remove(v=True)
+with raises(NotFound, 404, 'no such volume'):
+    client.volumes.get(name)
+equal(client.volumes.prune()['VolumesDeleted'], [unnamed.name])
+volume.remove()
+with raises(NotFound):
+    volume.remove()
+equal(client.volumes.list(), [])
