@@ -23,8 +23,11 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long the unread rest of a body may take to be skipped.
 const SKIP: Duration = Duration::from_secs(2);
 /// Compat: docker-py (seen in 7.x) reads the head of an upgrade through a buffer and loses what came with
-/// it, so its first bytes must come in a later segment.
-const HEAD_ALONE: Duration = Duration::from_millis(5);
+/// it, so its first bytes must come after the head was read: known on a unix socket, guessed on TCP.
+const HEAD_READ: Duration = Duration::from_secs(1);
+const HEAD_ALONE: Duration = Duration::from_millis(20);
+const HEAD_NOTE: &str = "what follows is sent when this has been read: docker-py loses what comes with it, \
+     and a socket tells of long messages only";
 /// An answer up to this size fits a socket's buffer (at least 160 KiB by default, half of it payload), so that
 /// writing it cannot be held up by a peer that does not read.
 const SURE_TO_FIT: usize = 64 * 1024;
@@ -274,9 +277,13 @@ fn answer<S: Send + Sync + 'static>(
             } else {
                 reply::header(&mut bytes, "Content-Type", RAW_STREAM);
             }
+            if asked.is_docker_py {
+                // Long enough for its being read to be seen, whatever else is in it.
+                reply::header(&mut bytes, "X-Head", HEAD_NOTE);
+            }
             bytes.extend_from_slice(b"\r\n");
             (&**socket).write_all(&bytes).ok()?;
-            if asked.is_docker_py {
+            if asked.is_docker_py && !socket.wait_until_read(HEAD_READ) {
                 std::thread::sleep(HEAD_ALONE);
             }
             let early = input.take_unused();

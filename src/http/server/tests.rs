@@ -601,6 +601,8 @@ fn the_head_of_an_upgrade_is_alone_for_docker_py() {
          Content-Type: application/json\r\nContent-Length: 12\r\n\r\n{{\"Text\":\"x\"}}"
     );
     stream.get_mut().write_all(request.as_bytes()).unwrap();
+    // However late it is read: on a busy machine a pause of fixed length was over before docker-py woke.
+    std::thread::sleep(Duration::from_millis(50));
     let mut first = [0; 4096];
     let count = stream.get_mut().read(&mut first).unwrap();
     assert!(first[..count].ends_with(b"\r\n\r\n"));
