@@ -23,6 +23,7 @@ pub mod names;
 pub mod networks;
 pub mod pattern;
 pub mod state_dir;
+pub mod usage;
 pub mod volumes;
 
 use std::io::Write;

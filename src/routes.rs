@@ -5,10 +5,13 @@
 mod checkpoint;
 mod container;
 mod exec;
+mod filesystem;
 mod image;
 mod network;
+mod progress;
 mod pump;
 mod system;
+mod usage;
 mod volume;
 
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use crate::http::api::container::{
 };
 use crate::http::api::event::SYSTEM_EVENTS;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_START};
+use crate::http::api::filesystem::{CONTAINER_CHANGES, CONTAINER_EXPORT, IMAGE_COMMIT};
 use crate::http::api::image::{
     IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT, IMAGE_LIST,
     IMAGE_LOAD, IMAGE_PRUNE, IMAGE_TAG,
@@ -33,6 +37,7 @@ use crate::http::api::network::{
 };
 use crate::http::api::stats::CONTAINER_STATS;
 use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
+use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, SYSTEM_DATA_USAGE};
 use crate::http::api::volume::{VOLUME_CREATE, VOLUME_DELETE, VOLUME_INSPECT, VOLUME_LIST, VOLUME_PRUNE};
 use crate::http::api::{Class, Failure, Method, Operation, Shape};
 use crate::http::route::Route;
@@ -93,6 +98,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(SYSTEM_VERSION, system::version),
     route!(SYSTEM_INFO, system::info),
     route!(SYSTEM_EVENTS, system::events),
+    route!(SYSTEM_DATA_USAGE, usage::data_usage),
     //
     route!(CONTAINER_LIST, container::list),
     route!(CONTAINER_CREATE, container::create),
@@ -115,6 +121,11 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CONTAINER_ARCHIVE_INFO, container::archive_info),
     route!(CONTAINER_ARCHIVE, container::archive),
     route!(PUT_CONTAINER_ARCHIVE, container::put_archive),
+    route!(CONTAINER_CHANGES, filesystem::changes),
+    route!(CONTAINER_EXPORT, filesystem::export),
+    route!(CONTAINER_PRUNE, usage::prune_containers),
+    route!(BUILD_PRUNE, usage::prune_build_cache),
+    route!(IMAGE_COMMIT, filesystem::commit),
     //
     route!(CONTAINER_EXEC, exec::create),
     route!(EXEC_START, exec::start),
@@ -131,7 +142,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(IMAGE_HISTORY, image::history),
     route!(IMAGE_TAG, image::tag),
     route!(IMAGE_DELETE, image::delete),
-    route!(IMAGE_PRUNE, image::prune),
+    route!(IMAGE_PRUNE, usage::prune_images),
     route!(IMAGE_LOAD, image::load),
     route!(IMAGE_GET, image::save),
     route!(IMAGE_GET_ALL, image::save_several),
@@ -150,17 +161,11 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(VOLUME_PRUNE, volume::prune),
     //
     // The rest of the API, refused by name.
-    refused!(Get "/containers/{name}/changes", "ContainerChanges", LATER),
-    refused!(Get "/containers/{name}/export", "ContainerExport", LATER),
     refused!(Get "/containers/{name}/attach/ws", "ContainerAttachWebsocket", LATER),
-    refused!(Post "/containers/prune", "ContainerPrune", LATER),
     refused!(Post "/build", "ImageBuild", BUILD),
-    refused!(Post "/build/prune", "BuildPrune", BUILD),
     refused!(Post "/images/{name...}/push", "ImagePush", REGISTRY),
     refused!(Get "/images/search", "ImageSearch", REGISTRY),
     refused!(Post "/auth", "SystemAuth", REGISTRY),
-    refused!(Post "/commit", "ImageCommit", BUILD),
-    refused!(Get "/system/df", "SystemDataUsage", LATER),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),
     refused!(Get "/plugins", "PluginList", PLUGINS),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),

@@ -80,6 +80,9 @@ pub struct Overlay {
     pub work: PathBuf,
     /// Skip syncing on unmount: for containers that do not outlive their run.
     pub volatile: bool,
+    /// A mount namespace that has these layers mounted as its root already: see [`look::View::shared`].
+    #[serde(default)]
+    pub shared: Option<PathBuf>,
 }
 
 /// Where the container's standard streams go.

@@ -7,10 +7,12 @@
 pub mod archive;
 pub mod attach;
 pub mod checkpoint;
+pub mod commit;
 pub mod container;
 pub mod create;
 pub mod exec;
 pub mod files;
+pub mod filesystem;
 pub mod inspect;
 pub mod lifecycle;
 pub mod list;

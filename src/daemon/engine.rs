@@ -11,6 +11,7 @@ use super::events::Bus;
 use super::images;
 use super::networks::Networks;
 use super::state_dir::StateDir;
+use super::usage::Pruning;
 use super::volumes::Volumes;
 use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
@@ -24,6 +25,7 @@ pub struct Engine {
     pub networks: Networks,
     pub events: Bus,
     pub runtime: Runtime,
+    pub pruning: Pruning,
     /// Set when the daemon is going down: restart policies rest.
     pub is_stopping: AtomicBool,
     /// A stable name of this installation, made at the first start.
@@ -57,6 +59,7 @@ impl Engine {
             networks,
             events: Bus::default(),
             runtime,
+            pruning: Pruning::default(),
             is_stopping: AtomicBool::new(false),
             id,
             criu: OnceLock::new(),

@@ -20,6 +20,7 @@
 
 pub mod changes;
 pub mod codec;
+mod commit;
 pub mod config;
 mod content;
 mod import;
@@ -44,7 +45,9 @@ use crate::http::api::image::{
 use crate::runtime::layer::Limits;
 
 pub use codec::Digest;
+pub use commit::Commit;
 pub use import::Import;
+pub use list::{prune_labels_match, until};
 pub use reference::Reference;
 pub use remove::Usage;
 

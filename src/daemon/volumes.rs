@@ -40,6 +40,8 @@ use crate::runtime::mounts;
 
 /// The only driver.
 pub const LOCAL: &str = "local";
+pub use usage::bytes_below;
+
 /// On every volume that was not given a name; what `volume prune` goes by. Source: Docker.
 pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
 /// NAME_MAX.

@@ -12,11 +12,13 @@ pub mod checkpoint;
 pub mod container;
 pub mod event;
 pub mod exec;
+pub mod filesystem;
 pub mod image;
 pub mod network;
 pub mod query;
 pub mod stats;
 pub mod system;
+pub mod usage;
 pub mod volume;
 
 use std::marker::PhantomData;

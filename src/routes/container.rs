@@ -23,6 +23,7 @@ use crate::http::stdcopy;
 
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const RAW: &str = "application/vnd.docker.raw-stream";
+const PATH_STAT: &str = "X-Docker-Container-Path-Stat";
 /// How often a waiting handler asks whether its client is still there.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two samples of `stats`.
@@ -266,45 +267,35 @@ pub fn attach(engine: &Arc<Engine>, call: Call<AttachQuery>) -> Result<Reply> {
 
 pub fn archive_info(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    let stat = with_archive(engine, &container, |root| archive::stat(root, &call.query.path, &container.id))?;
-    Ok(Reply::empty(200).header("X-Docker-Container-Path-Stat", stat.to_header()))
+    let view = rootfs::view(engine, &container)?;
+    let stat = archive::stat(view.root(), &call.query.path, &container.id)?;
+    Ok(Reply::empty(200).header(PATH_STAT, stat.to_header()))
 }
 
 pub fn archive(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
     let path = call.query.path;
-    let stat = with_archive(engine, &container, |root| archive::stat(root, &path, &container.id))?;
-    let header = stat.to_header();
-    let engine = Arc::clone(engine);
+    let view = rootfs::view(engine, &container)?;
+    let stat = archive::stat(view.root(), &path, &container.id)?;
+    let attributes = container.record().event_attributes();
+    engine.events.publish("container", "archive-path", &container.id, attributes);
     Ok(Reply::stream("application/x-tar", move |out| {
-        with_archive(&engine, &container, |root| archive::get(root, &path, &container.id, out))
+        archive::get(view.root(), &path, &container.id, archive::WhileThere(out, &container))
             .map_err(|error| std::io::Error::other(error.message))
     })
-    .header("X-Docker-Container-Path-Stat", header))
+    .header(PATH_STAT, stat.to_header()))
 }
 
 pub fn put_archive(engine: &Arc<Engine>, mut call: Call<ArchiveQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
     let record = container.record();
-    if record.host_config.readonly_rootfs {
-        return Err(Error::forbidden("container rootfs is marked read-only"));
-    }
-    let body = &mut call.raw.body;
+    let view = rootfs::view(engine, &container)?;
     let query = &call.query;
-    with_archive(engine, &container, |root| {
-        let owner = if query.copy_uid_gid { Some(rootfs::owner(root, &record.config.user)?) } else { None };
-        archive::put(root, &query.path, &container.id, body, query.no_overwrite_dir_non_dir, owner)
-    })?;
+    let user = if query.copy_uid_gid { Some(record.config.user.as_str()) } else { None };
+    let owner = user.map(|user| rootfs::owner(view.root(), user)).transpose()?;
+    archive::check_writable(view.root(), &query.path, &container.id, record.host_config.readonly_rootfs)?;
+    let body = archive::WhileThere(&mut call.raw.body, &container);
+    archive::put(view.root(), &query.path, &container.id, body, query.no_overwrite_dir_non_dir, owner)?;
     engine.events.publish("container", "extract-to-dir", &container.id, record.event_attributes());
     Ok(PUT_CONTAINER_ARCHIVE.reply(&()))
-}
-
-/// Runs `work` on the container's root directory, no start in between.
-fn with_archive<T: Send>(
-    engine: &Engine,
-    container: &Container,
-    work: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> Result<T> + Send,
-) -> Result<T> {
-    let _action = container.begin();
-    rootfs::with_root(engine, container, work)
 }

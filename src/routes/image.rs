@@ -1,26 +1,27 @@
 //! Images.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::Arc;
 
+use super::progress;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
-use crate::daemon::images::{ImageId, Import, Reference, Usage};
+use crate::daemon::images::{ImageId, Import, Reference};
+use crate::daemon::usage;
 use crate::http::api::image::*;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
-const JSON: &str = "application/json";
-
 pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
-    let mut used: BTreeMap<String, i64> = BTreeMap::new();
-    for container in engine.containers.all() {
-        *used.entry(container.record().image_id).or_default() += 1;
-    }
+    let used = usage::containers_of_images(engine);
     let count = |id: &ImageId| used.get(&id.to_string()).copied().unwrap_or(0);
-    Ok(IMAGE_LIST.reply(&engine.images.list(call.query.all, &call.query.filters, &count)?))
+    Ok(IMAGE_LIST.reply(&engine.images.list(
+        call.query.all,
+        call.query.shared_size,
+        &call.query.filters,
+        &count,
+    )?))
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
@@ -44,27 +45,11 @@ fn publish(engine: &Engine, action: &str, id: &str, name: &str) {
     engine.events.publish("image", action, id, attributes);
 }
 
-/// Which container keeps an image, a running one if there is one.
-fn usage(engine: &Engine) -> impl Fn(&ImageId) -> Option<Usage> {
-    // Looked up before the store is locked: it must not be called back into, nor a container's lock wait.
-    let mut users: BTreeMap<String, Usage> = BTreeMap::new();
-    for container in engine.containers.all() {
-        let record = container.record();
-        let running = record.state.is_alive();
-        let usage = users
-            .entry(record.image_id)
-            .or_insert_with(|| Usage { container: container.id.clone(), running: false });
-        if running && !usage.running {
-            *usage = Usage { container: container.id.clone(), running };
-        }
-    }
-    move |id| users.get(&id.to_string()).cloned()
-}
-
 pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
     let name = call.param("name");
     let id = engine.images.resolve(name)?.id.to_string();
-    let items = engine.images.remove(name, call.query.force, call.query.noprune, &usage(engine))?;
+    let items =
+        engine.images.remove(name, call.query.force, call.query.noprune, &usage::users_of_images(engine))?;
     for item in &items {
         match item {
             ImageDeleteItem::Untagged(reference) => publish(engine, "untag", &id, reference),
@@ -74,27 +59,8 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
     Ok(IMAGE_DELETE.reply(&items))
 }
 
-pub fn prune(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
-    Ok(IMAGE_PRUNE.reply(&engine.images.prune(&call.query.filters, &usage(engine))?))
-}
-
-/// A stream of messages that are all known already.
-fn messages(messages: &[JsonMessage]) -> Result<Reply> {
-    let mut text = Vec::new();
-    for message in messages {
-        serde_json::to_writer(&mut text, message)
-            .map_err(|cause| Error::system("encode a message", cause))?;
-        // Source: Docker's stream formatter.
-        text.extend_from_slice(b"\r\n");
-    }
-    Ok(Reply::stream(JSON, move |out| {
-        out.write_all(&text)?;
-        out.flush()
-    }))
-}
-
 /// `docker import`; pulling needs a registry, which this version cannot speak to.
-pub fn create(engine: &Arc<Engine>, mut call: Call<CreateQuery>) -> Result<Reply> {
+pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
     let query = &call.query;
     if !query.from_image.is_empty() {
         let tag = match query.tag.as_str() {
@@ -125,26 +91,31 @@ pub fn create(engine: &Arc<Engine>, mut call: Call<CreateQuery>) -> Result<Reply
     let platform = if query.platform.is_empty() { None } else { Some(Platform::parse(&query.platform)?) };
     let import =
         Import { reference, changes: query.changes.clone(), message: query.message.clone(), platform };
-    let id = engine.images.import(&mut call.raw.body, &import)?.to_string();
-    publish(engine, "import", &id, &id);
-    messages(&[JsonMessage::status(id)])
+    let (engine, mut body) = (Arc::clone(engine), call.raw.body);
+    progress::stream("import", move |tell| {
+        let id = engine.images.import(&mut body, &import, tell)?.to_string();
+        publish(&engine, "import", &id, &id);
+        tell(JsonMessage::status(id));
+        Ok(())
+    })
 }
 
-/// What can be refused is refused with a status; a stream of messages tells of what succeeded.
-pub fn load(engine: &Arc<Engine>, mut call: Call<LoadQuery>) -> Result<Reply> {
+pub fn load(engine: &Arc<Engine>, call: Call<LoadQuery>) -> Result<Reply> {
     let is_quiet = call.query.quiet.unwrap_or(true);
-    let mut told = Vec::new();
-    let loaded = engine.images.load(&mut call.raw.body, &mut |message| {
-        let is_result = message.stream.is_some();
-        if is_result || !is_quiet {
-            told.push(message);
+    let (engine, mut body) = (Arc::clone(engine), call.raw.body);
+    progress::stream("load", move |tell| {
+        let loaded = engine.images.load(&mut body, &mut |message| {
+            let is_result = message.stream.is_some();
+            if is_result || !is_quiet {
+                tell(message);
+            }
+        })?;
+        for image in &loaded {
+            let id = image.id.to_string();
+            publish(&engine, "load", &id, &id);
         }
-    })?;
-    for image in &loaded {
-        let id = image.id.to_string();
-        publish(engine, "load", &id, &id);
-    }
-    messages(&told)
+        Ok(())
+    })
 }
 
 pub fn save(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
@@ -162,6 +133,10 @@ fn save_all(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
     engine.images.check_names(&names)?;
     let engine = Arc::clone(engine);
     Ok(Reply::stream("application/x-tar", move |out| {
-        engine.images.save(&names, out).map_err(|error| std::io::Error::other(error.message))
+        let saved = engine.images.save(&names, out);
+        for id in saved.map_err(|error| std::io::Error::other(error.message))? {
+            publish(&engine, "save", &id.to_string(), &id.to_string());
+        }
+        Ok(())
     }))
 }

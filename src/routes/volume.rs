@@ -30,5 +30,6 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
 /// Compat: before 1.42 volumes with a name were pruned too.
 pub fn prune(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
     let is_everything = call.raw.version < ApiVersion { major: 1, minor: 42 };
+    let _pruner = engine.pruning.begin()?;
     Ok(VOLUME_PRUNE.reply(&engine.volumes.prune(&engine.events, &call.query.filters, is_everything)?))
 }

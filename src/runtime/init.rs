@@ -42,7 +42,7 @@ mod command;
 mod program;
 pub mod reaper;
 mod report;
-mod root;
+pub(super) mod root;
 mod steps;
 
 /// Where the report socket is kept: above whatever a shim has open, so that streams never meet it.

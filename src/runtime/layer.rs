@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `unpack_plain`/`pack_plain` do the same for directories without whiteouts (`/dev/shm`). [`put`] unpacks
-//! into a directory a container may be writing to at the same time, and [`pack_tree`] packs one.
+//! into a directory a container may be writing to at the same time, and [`pack_tree`] packs one. [`changes`]
+//! tells what a writable layer changed.
 //!
 //! An archive is hostile until proven otherwise: names are resolved by `openat2` beneath the directory
 //! unpacked into, never through a symbolic link; sizes, counts and names have [`Limits`].
@@ -19,6 +20,7 @@
 //!
 //! Sources: OCI image-spec `layer.md`; kernel `Documentation/filesystems/overlayfs.rst`; openat2(2).
 
+mod diff;
 mod pack;
 mod split;
 pub mod tar;
@@ -28,7 +30,8 @@ use std::io;
 
 use super::{Cause, Error};
 
-pub use pack::{Trees, pack, pack_plain, pack_tree};
+pub use diff::{Change, changes};
+pub use pack::{Trees, pack, pack_live, pack_plain, pack_tree};
 pub use split::reassemble;
 pub use unpack::{Put, put, unpack, unpack_plain, unpack_recording};
 

@@ -19,11 +19,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags};
+#[cfg(test)]
+use rustix::mount::UnmountFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags};
 use rustix::thread::UnshareFlags;
 
 use super::sys::process;
-use super::{Cause, Error, Overlay};
+use super::{Cause, Error, Overlay, look};
 
 /// Room the kernel gives to one string value of fsconfig(2), its NUL included.
 const VALUE_BYTES: usize = 256;
@@ -68,24 +70,44 @@ pub fn mount(overlay: &Overlay, at: &Path) -> Result<(), Error> {
 }
 
 fn mount_once(overlay: &Overlay, at: &Path) -> io::Result<()> {
-    let mounted = match assemble(overlay, &HANDLES) {
-        Err(Errno::INVAL | Errno::NOTSUP) => assemble(overlay, &[]),
+    if let Some(namespace) = &overlay.shared {
+        return place(&look::root_of(namespace)?, at);
+    }
+    let mounted = match assemble(overlay, &HANDLES, Part::Whole) {
+        Err(Errno::INVAL | Errno::NOTSUP) => assemble(overlay, &[], Part::Whole),
         other => other,
     };
     match mounted {
-        Ok(tree) => {
-            Ok(rustix::mount::move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
-        }
+        Ok(tree) => place(&tree, at),
         // No `lowerdir+`, no fsopen, or a path longer than fsconfig takes: the old call knows neither limit.
-        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => mount_by_string(overlay, at),
+        Err(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS) => mount_by_string(overlay, at, Part::Whole),
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn place(tree: &OwnedFd, at: &Path) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// The lower layers of `overlay` alone, read-only, mounted nowhere. Two at least, or the kernel refuses.
+///
+/// # Errors
+/// `EINVAL`, `ENOTSUP` or `ENOSYS` where the kernel has only the old call: see [`mount_lower`].
+pub(super) fn lower_tree(overlay: &Overlay) -> Result<OwnedFd, Errno> {
+    assemble(overlay, &[], Part::Lower)
+}
+
+/// Mounts what [`lower_tree`] gives on the existing directory `at`, in the caller's mount namespace, with the
+/// old call.
+pub(super) fn mount_lower(overlay: &Overlay, at: &Path) -> io::Result<()> {
+    mount_by_string(overlay, at, Part::Lower)
 }
 
 /// Unmounts the overlay at `at`; one that is not mounted is fine. Files still open keep working.
 ///
 /// # Errors
 /// `EPERM`.
+#[cfg(test)]
 pub fn unmount(at: &Path) -> Result<(), Error> {
     match rustix::mount::unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
@@ -93,7 +115,15 @@ pub fn unmount(at: &Path) -> Result<(), Error> {
     }
 }
 
-fn assemble(overlay: &Overlay, handles: &[&str]) -> Result<OwnedFd, Errno> {
+/// What of an overlay is mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// Without the writable directory.
+    Lower,
+}
+
+fn assemble(overlay: &Overlay, handles: &[&str], part: Part) -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, path: &Path| {
         if path.as_os_str().len() >= VALUE_BYTES {
@@ -105,13 +135,15 @@ fn assemble(overlay: &Overlay, handles: &[&str]) -> Result<OwnedFd, Errno> {
     for lower in &overlay.lower {
         set("lowerdir+", lower)?;
     }
-    set("upperdir", &overlay.upper)?;
-    set("workdir", &overlay.work)?;
+    if part == Part::Whole {
+        set("upperdir", &overlay.upper)?;
+        set("workdir", &overlay.work)?;
+    }
     for handle in handles {
         let (key, value) = handle.split_once('=').expect("the constants have a value");
         rustix::mount::fsconfig_set_string(&context, key, value)?;
     }
-    if overlay.volatile {
+    if overlay.volatile && part == Part::Whole {
         rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     }
     rustix::mount::fsconfig_create(&context)?;
@@ -120,7 +152,7 @@ fn assemble(overlay: &Overlay, handles: &[&str]) -> Result<OwnedFd, Errno> {
 
 /// mount(2) with all layers in one string. Runs on a thread with a working directory of its own, so that
 /// paths can be relative without moving the process.
-fn mount_by_string(overlay: &Overlay, at: &Path) -> io::Result<()> {
+fn mount_by_string(overlay: &Overlay, at: &Path, part: Part) -> io::Result<()> {
     let at = std::path::absolute(at)?;
     let common = common_directory(overlay);
     let relative = |path: &Path| path.strip_prefix(&common).unwrap_or(path).to_owned();
@@ -129,15 +161,16 @@ fn mount_by_string(overlay: &Overlay, at: &Path) -> io::Result<()> {
         upper: relative(&overlay.upper),
         work: relative(&overlay.work),
         volatile: overlay.volatile,
+        shared: None,
     };
     let attempt = || -> io::Result<()> {
         process::unshare(UnshareFlags::FS)?;
         rustix::process::chdir(&common)?;
         let mount = |handles: &[&str]| -> io::Result<()> {
-            let options = options(&short, handles)?;
+            let options = options(&short, handles, part)?;
             Ok(rustix::mount::mount("overlay", &at, "overlay", MountFlags::empty(), options.as_c_str())?)
         };
-        match mount(&HANDLES) {
+        match mount(if part == Part::Whole { &HANDLES } else { &[] }) {
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOTSUP)) => {
                 mount(&[])
             }
@@ -157,7 +190,7 @@ fn common_directory(overlay: &Overlay) -> PathBuf {
     common
 }
 
-fn options(overlay: &Overlay, handles: &[&str]) -> io::Result<CString> {
+fn options(overlay: &Overlay, handles: &[&str], part: Part) -> io::Result<CString> {
     let mut options = b"lowerdir=".to_vec();
     for (index, lower) in overlay.lower.iter().enumerate() {
         if index > 0 {
@@ -165,11 +198,13 @@ fn options(overlay: &Overlay, handles: &[&str]) -> io::Result<CString> {
         }
         escape(lower, b":,\\", &mut options);
     }
-    for (key, path) in [(",upperdir=", &overlay.upper), (",workdir=", &overlay.work)] {
+    let writable = [(",upperdir=", &overlay.upper), (",workdir=", &overlay.work)];
+    for (key, path) in writable.iter().filter(|_| part == Part::Whole) {
         options.extend_from_slice(key.as_bytes());
         escape(path, b",\\", &mut options);
     }
-    for option in handles.iter().copied().chain(overlay.volatile.then_some("volatile")) {
+    let volatile = (overlay.volatile && part == Part::Whole).then_some("volatile");
+    for option in handles.iter().copied().chain(volatile) {
         options.push(b',');
         options.extend_from_slice(option.as_bytes());
     }
@@ -214,7 +249,7 @@ mod tests {
             let lower = (0..count).map(|index| make(format!("layer,{index}:{}", "x".repeat(60)))).collect();
             let (upper, work) = (make("upper".into()), make("work".into()));
             make("merged".into());
-            Layers { dir, overlay: Overlay { lower, upper, work, volatile: false } }
+            Layers { dir, overlay: Overlay { lower, upper, work, volatile: false, shared: None } }
         }
 
         fn merged(&self) -> PathBuf {
@@ -255,7 +290,7 @@ mod tests {
     fn more_layers_than_fit_a_page_are_mounted() {
         let layers = Layers::new("many", 120);
         fs::write(layers.overlay.lower[119].join("deep"), "x").unwrap();
-        assert!(options(&layers.overlay, &[]).is_err());
+        assert!(options(&layers.overlay, &[], Part::Whole).is_err());
         mount(&layers.overlay, &layers.merged()).unwrap();
         assert!(layers.merged().join("deep").exists());
     }
@@ -264,7 +299,7 @@ mod tests {
     fn the_old_call_mounts_names_with_commas_and_colons() {
         let layers = Layers::new("old", 20);
         fs::write(layers.overlay.lower[19].join("deep"), "x").unwrap();
-        mount_by_string(&layers.overlay, &layers.merged()).unwrap();
+        mount_by_string(&layers.overlay, &layers.merged(), Part::Whole).unwrap();
         assert!(layers.merged().join("deep").exists());
     }
 

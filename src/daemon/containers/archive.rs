@@ -9,13 +9,14 @@
 //!
 //! Not here: which container, and how its root is opened (`daemon::containers`).
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::Container;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec;
 use crate::runtime::layer::tar::Writer;
@@ -70,9 +71,55 @@ pub fn stat(root: BorrowedFd<'_>, path: &str, container: &str) -> Result<PathSta
 pub fn get(root: BorrowedFd<'_>, path: &str, container: &str, out: impl Write) -> Result<()> {
     let inode = open(root, path, container)?;
     let mut writer = Writer::new(out);
-    layer::pack_tree(inode.as_fd(), base_name(path).as_bytes(), Trees::Mounted, &mut writer)?;
+    let name = match base_name(path) {
+        "." => "./",
+        name => name,
+    };
+    layer::pack_tree(inode.as_fd(), name.as_bytes(), Trees::Mounted, &mut writer)?;
     writer.finish().map_err(|cause| failed("read", path, cause))?;
     Ok(())
+}
+
+/// Refuses (403, Docker's words) a directory that a process in the container could not write to either.
+pub fn check_writable(
+    root: BorrowedFd<'_>,
+    path: &str,
+    container: &str,
+    readonly_rootfs: bool,
+) -> Result<()> {
+    let directory = open(root, &format!("{path}/"), container).or_else(|_| open(root, path, container))?;
+    let attempt = |errno| failed("look at", path, errno);
+    let device = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_dev).map_err(attempt);
+    if device(root)? == device(directory.as_fd())? {
+        if readonly_rootfs {
+            return Err(Error::forbidden("container rootfs is marked read-only"));
+        }
+    } else if rustix::fs::fstatvfs(&directory).map_err(attempt)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(Error::forbidden("mounted volume is marked read-only"));
+    }
+    Ok(())
+}
+
+/// A stream that ends with its container.
+pub struct WhileThere<'a, T>(pub T, pub &'a Container);
+
+impl<T: Write> Write for WhileThere<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.check_there()?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl<T: Read> Read for WhileThere<'_, T> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.0.read(into)?;
+        // After the wait: nothing that came while its files went is unpacked.
+        self.1.check_there().map(|()| count)
+    }
 }
 
 /// Unpacks an archive (plain, gzip or zstd) into the directory `path`.
@@ -109,7 +156,7 @@ fn open(root: BorrowedFd<'_>, path: &str, container: &str) -> Result<OwnedFd> {
     open_inode(root, path.as_bytes()).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => missing(path, container),
         Errno::LOOP | Errno::NAMETOOLONG | Errno::INVAL => {
-            Error::invalid(format!("find {path:?} in container {container}: {}", std::io::Error::from(errno)))
+            Error::invalid(format!("find {path:?} in container {container}: {}", io::Error::from(errno)))
         }
         errno => failed("find", path, errno),
     })
@@ -132,7 +179,7 @@ fn missing(path: &str, container: &str) -> Error {
     Error::not_found(format!("Could not find the file {path} in container {container}"))
 }
 
-fn failed(attempt: &str, path: &str, cause: impl Into<std::io::Error>) -> Error {
+fn failed(attempt: &str, path: &str, cause: impl Into<io::Error>) -> Error {
     Error::system(format!("{attempt} {path:?} in the container"), cause.into())
 }
 
@@ -338,13 +385,13 @@ mod tests {
             out
         };
         assert_eq!(names(&of("/dir")), ["dir/", "dir/file", "dir/out", "dir/sub/"]);
-        assert_eq!(names(&of("/dir/.")), ["./", "file", "out", "sub/"]);
+        assert_eq!(names(&of("/dir/.")), ["./", "./file", "./out", "./sub/"]);
         assert_eq!(names(&of("/link")), ["link"]);
         assert_eq!(names(&of("/link/")), ["link/", "link/file", "link/out", "link/sub/"]);
         assert_eq!(names(&of("dir/file")), ["file"]);
         assert_eq!(names(&of("/"))[..3], ["/", "/dir/", "/dir/file"]);
         assert!(!of("/").windows(14).any(|window| window == b"hidden content"));
-        assert_eq!(get(root.as_fd(), "/nope", "abc", std::io::sink()).unwrap_err().class, Class::NotFound);
+        assert_eq!(get(root.as_fd(), "/nope", "abc", io::sink()).unwrap_err().class, Class::NotFound);
     }
 
     #[test]
@@ -403,7 +450,7 @@ mod tests {
             let archive = tar("sub/planted", "x");
             for _ in 0..2000 {
                 let _ = put(root.as_fd(), "/dir", "abc", archive.as_slice(), false, None);
-                let _ = get(root.as_fd(), "/dir", "abc", std::io::sink());
+                let _ = get(root.as_fd(), "/dir", "abc", io::sink());
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });

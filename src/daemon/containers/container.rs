@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use super::state::{self, Action, Denied, State};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::container::{ContainerConfig, HostConfig, MountPoint};
+use crate::runtime::look::View;
 use crate::runtime::{Attachment, Sandbox};
 
 /// `container.json`: everything that outlives the daemon.
@@ -66,6 +68,10 @@ pub struct Container {
     pub action: Mutex<()>,
     inner: Mutex<Inner>,
     changed: Condvar,
+    /// Who looks into its files, by the layer looked at: a start must mount them as they do.
+    views: Mutex<Vec<(u32, Weak<View>)>>,
+    /// Its files are being deleted: whoever copies to or from them is to end.
+    is_gone: AtomicBool,
 }
 
 /// What [`Container::lock`] guards.
@@ -112,7 +118,35 @@ impl Container {
             action: Mutex::new(()),
             inner: Mutex::new(Inner { record, ..Inner::default() }),
             changed: Condvar::new(),
+            views: Mutex::default(),
+            is_gone: AtomicBool::new(false),
         }
+    }
+
+    /// A look at `layer` that somebody still has; the caller holds the action lock.
+    pub fn view_of(&self, layer: u32) -> Option<Arc<View>> {
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.iter().filter(|(of, _)| *of == layer).find_map(|(_, view)| view.upgrade())
+    }
+
+    /// Remembers a look as long as somebody has it.
+    pub fn remember_view(&self, layer: u32, view: &Arc<View>) {
+        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        views.retain(|(_, view)| view.strong_count() > 0);
+        views.push((layer, Arc::downgrade(view)));
+    }
+
+    /// Ends the copying to and from its files.
+    pub fn mark_gone(&self) {
+        self.is_gone.store(true, Ordering::SeqCst);
+    }
+
+    /// Fails once its files are being deleted.
+    pub fn check_there(&self) -> std::io::Result<()> {
+        if self.is_gone.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("the container was removed meanwhile"));
+        }
+        Ok(())
     }
 
     /// The container's state, for a moment.

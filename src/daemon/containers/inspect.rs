@@ -7,6 +7,7 @@ use super::exec::Phase;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
+use crate::daemon::volumes::bytes_below;
 use crate::http::api::container::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
 
 /// How Docker writes "never".
@@ -92,18 +93,8 @@ fn state(record: &Record) -> ContainerState {
     }
 }
 
-/// Bytes in the writable layer. Files that vanish meanwhile are not counted.
+/// Bytes in the writable layer, each file counted once; 0 when they cannot be counted.
 pub fn size_rw(container: &Container, record: &Record) -> i64 {
-    fn bytes(dir: &std::path::Path) -> i64 {
-        let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-        entries
-            .flatten()
-            .map(|entry| match entry.metadata() {
-                Ok(meta) if meta.is_dir() => bytes(&entry.path()),
-                Ok(meta) if meta.is_file() => i64::try_from(meta.len()).unwrap_or(i64::MAX),
-                _ => 0,
-            })
-            .fold(0, i64::saturating_add)
-    }
-    bytes(&container.layer_dir(record.layer).join("upper"))
+    let upper = container.layer_dir(record.layer).join("upper");
+    bytes_below(&upper).ok().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0)
 }

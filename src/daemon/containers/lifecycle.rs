@@ -31,6 +31,8 @@ use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, St
 const STOP_GRACE_SECS: i64 = 10;
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How often the deletion of files is tried again.
+const REMOVAL_TRIES: u32 = 5;
 
 /// Starts a container that does not run.
 ///
@@ -143,7 +145,10 @@ fn launch(
     pending: Vec<Attachment>,
 ) -> Result<Arc<Sandbox>, (i32, Error)> {
     let prepared = prepare(engine, container, record).map_err(|error| (128, error))?;
-    let (launch, netns) = prepared;
+    let (mut launch, netns) = prepared;
+    // Whoever looks into the layers has them mounted, and the kernel mounts them once.
+    let view = container.view_of(record.layer);
+    launch.overlay.shared = view.as_ref().map(|view| view.shared());
     let launched = match thaw {
         None => engine.runtime.launch(launch, pending),
         Some(thaw) => engine.runtime.thaw(launch, thaw, pending),
@@ -529,7 +534,8 @@ pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> 
 pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     release_kernel_objects(engine, container);
     let record = container.record();
-    let result = state_dir::remove_tree(&container.dir);
+    container.mark_gone();
+    let result = remove_files(container);
     let outcome = Outcome {
         exit_code: record.exit_code,
         error: result.as_ref().err().map(|error| error.message.clone()),
@@ -552,6 +558,17 @@ pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Resul
             Err(error.during(format!("cannot remove container \"/{}\"", record.name)))
         }
     }
+}
+
+/// Deletes the container's directory. A copy into it that has not ended yet may add a file at a bad moment.
+fn remove_files(container: &Container) -> Result<()> {
+    for _ in 0..REMOVAL_TRIES {
+        match state_dir::remove_tree(&container.dir) {
+            Err(_) if container.dir.exists() => std::thread::sleep(Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    state_dir::remove_tree(&container.dir)
 }
 
 /// Lets the shim go and removes the network namespace. Failures are told, never returned: the container's

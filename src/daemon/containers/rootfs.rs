@@ -1,8 +1,11 @@
 //! A container's root filesystem from the daemon's side: its layers, and a look inside.
 
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -11,10 +14,13 @@ use super::container::{Container, Record};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::ImageId;
-use crate::runtime::{Overlay, look, user};
+use crate::runtime::look::{self, Bind, View};
+use crate::runtime::{Overlay, user};
 
 /// The most of a container's passwd file that is read.
 const MAX_PASSWD_BYTES: u64 = 1 << 20;
+/// Between a process's end and the daemon's knowing.
+const EXIT_WAIT: Duration = Duration::from_secs(5);
 
 /// The layers of `record`, topmost first: its own, the one with the mount points, the image's.
 pub fn overlay(engine: &Engine, container: &Container, record: &Record) -> Result<Overlay> {
@@ -26,6 +32,7 @@ pub fn overlay(engine: &Engine, container: &Container, record: &Record) -> Resul
         upper: layer.join("upper"),
         work: layer.join("work"),
         volatile: record.host_config.auto_remove,
+        shared: None,
     })
 }
 
@@ -36,32 +43,91 @@ fn image_id(record: &Record) -> Result<ImageId> {
     })
 }
 
-/// Runs `work` on the container's root directory.
+/// The container's root filesystem as it is now, volumes and all, for as long as the answer is kept.
 ///
-/// A living container is seen through its first process, volumes and all. The layers of one that does not
-/// run are mounted in a mount namespace of a thread of its own, which takes the mount with it when it ends.
-/// The caller holds the action lock, so that a start cannot want the layers at the same time.
-pub fn with_root<T: Send>(
-    engine: &Engine,
-    container: &Container,
-    work: impl FnOnce(BorrowedFd<'_>) -> Result<T> + Send,
-) -> Result<T> {
-    let (record, is_alive) = {
-        let inner = container.lock();
-        (inner.record.clone(), inner.record.state.is_alive())
+/// Blocks while another request changes the state, and no longer: what is done with the answer hinders
+/// neither stop nor start nor removal.
+pub fn view(engine: &Engine, container: &Container) -> Result<Arc<View>> {
+    view_with(engine, container, binds)
+}
+
+/// [`view`] for those who only want [`View::bare`]: nothing is mounted in it unless the container runs.
+pub fn bare_view(engine: &Engine, container: &Container) -> Result<Arc<View>> {
+    view_with(engine, container, |_| Vec::new())
+}
+
+fn view_with(engine: &Engine, container: &Container, binds: fn(&Record) -> Vec<Bind>) -> Result<Arc<View>> {
+    let _action = container.begin();
+    let record = container.record();
+    let view = if record.state.is_alive() { living_view(container, &record)? } else { None };
+    let view = match view {
+        Some(view) => view,
+        None => {
+            let record = container.record();
+            let mut overlay = overlay(engine, container, &record)?;
+            // One mount of these layers is all the kernel allows: another's look is joined.
+            let others = container.view_of(record.layer);
+            overlay.shared = others.as_ref().map(|view| view.shared());
+            let binds = binds(&record);
+            with_place(engine, container, |at| Ok(View::of_layers(&overlay, at, &binds)?))?
+        }
     };
-    if is_alive {
-        let root = look::open_root(Path::new(&format!("/proc/{}/root", record.pid)))?;
-        return work(root.as_fd());
+    let view = Arc::new(view);
+    container.remember_view(record.layer, &view);
+    Ok(view)
+}
+
+/// Through the container's process; `None` when it ended meanwhile.
+fn living_view(container: &Container, record: &Record) -> Result<Option<View>> {
+    let failure = match View::of_process(record.pid) {
+        // The number still means the process it meant: it is given anew only after this one is reaped.
+        Ok(view) if container.lock().record.pid == record.pid => return Ok(Some(view)),
+        Ok(_) => None,
+        Err(failure) => Some(failure),
+    };
+    // Its exit is on the way; what does not end is a failure of ours.
+    if container.wait_until(Some(EXIT_WAIT), |inner| !inner.record.state.is_alive()) {
+        return Ok(None);
     }
-    let overlay = overlay(engine, container, &record)?;
-    let at = engine.state_dir.run_dir(&format!("{}.look", container.id));
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Err(Error::conflict(format!("container {} is being restarted", record.id))),
+    }
+}
+
+/// The mounts of the host's that a start would make, volumes among them, outer ones first.
+fn binds(record: &Record) -> Vec<Bind> {
+    let mut binds: Vec<Bind> = record
+        .mounts
+        .iter()
+        .filter(|point| !point.source.is_empty())
+        .map(|point| Bind {
+            source: point.source.clone().into(),
+            target: point.destination.clone().into(),
+            read_only: !point.rw,
+        })
+        .collect();
+    binds.sort_by_key(|bind| bind.target.components().count());
+    binds
+}
+
+/// The layers below the container's own, read-only: what its changes are measured against.
+pub fn below(engine: &Engine, container: &Container, record: &Record) -> Result<OwnedFd> {
+    let overlay = overlay(engine, container, record)?;
+    with_place(engine, container, |at| Ok(look::below(&overlay, at)?))
+}
+
+/// Gives `work` an empty directory of its own to mount on.
+fn with_place<T>(engine: &Engine, container: &Container, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let at = engine.state_dir.run_dir(&format!("{}.look-{number}", container.id));
     crate::daemon::state_dir::make_dir(&at, 0o700)?;
-    let result = look::inside(&overlay, &at, work);
+    let result = work(&at);
     if let Err(cause) = std::fs::remove_dir(&at) {
         log::warn!("remove {at:?}: {cause}");
     }
-    result?
+    result
 }
 
 /// Whom the container's processes run as, by the passwd and group files below `root`.

@@ -4,6 +4,24 @@ use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{Empty, Healthcheck};
 use crate::http::api::image::ImageConfig;
 
+/// Applies instructions one after the other.
+///
+/// A new entry point has no use for the old one's arguments: it drops a command that none of the lines set.
+pub fn apply_all(config: &mut ImageConfig, lines: &[String]) -> Result<()> {
+    let is = |line: &str, name: &str| {
+        line.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(name))
+    };
+    let mut is_command_set = false;
+    for line in lines {
+        apply(config, line)?;
+        is_command_set |= is(line, "CMD");
+        if is(line, "ENTRYPOINT") && !is_command_set {
+            config.cmd = None;
+        }
+    }
+    Ok(())
+}
+
 /// Applies `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `HEALTHCHECK`, `LABEL`, `ONBUILD`, `SHELL`, `STOPSIGNAL`,
 /// `USER`, `VOLUME` or `WORKDIR`. Refuses (400) every other instruction, and words that make no sense.
 pub fn apply(config: &mut ImageConfig, line: &str) -> Result<()> {
@@ -229,6 +247,19 @@ mod tests {
         let check = config.healthcheck.unwrap();
         assert_eq!((check.interval, check.retries), (90_000_000_000, 3));
         assert_eq!(check.test, ["CMD-SHELL", "curl -f localhost"]);
+    }
+
+    #[test]
+    fn an_entry_point_drops_the_command_it_did_not_come_with() {
+        let command = |lines: &[&str]| {
+            let mut config = ImageConfig { cmd: Some(vec!["old".to_owned()]), ..ImageConfig::default() };
+            apply_all(&mut config, &lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()).unwrap();
+            config.cmd
+        };
+        assert_eq!(command(&["ENTRYPOINT [\"e\"]"]), None);
+        let new = Some(vec!["new".to_owned()]);
+        assert_eq!(command(&["ENTRYPOINT [\"e\"]", "CMD [\"new\"]"]), new);
+        assert_eq!(command(&["cmd [\"new\"]", "entrypoint [\"e\"]"]), new);
     }
 
     #[test]

@@ -127,6 +127,28 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
+/// Passes bytes on and tells how many have passed.
+pub struct Counting<R, F> {
+    inner: R,
+    bytes: u64,
+    tell: F,
+}
+
+impl<R: Read, F: FnMut(u64)> Counting<R, F> {
+    pub fn new(inner: R, tell: F) -> Counting<R, F> {
+        Counting { inner, bytes: 0, tell }
+    }
+}
+
+impl<R: Read, F: FnMut(u64)> Read for Counting<R, F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.bytes += count as u64;
+        (self.tell)(self.bytes);
+        Ok(count)
+    }
+}
+
 /// The uncompressed bytes of a plain, gzip or zstd stream. Damage is reported as `InvalidData`.
 pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     // Six bytes tell all formats apart; a reader may deliver them one by one.

@@ -9,10 +9,11 @@ use crate::http::api::image::ImageSummary;
 
 impl Store {
     /// The images that pass the filters, newest first. `all` shows those too that are only another's parent.
-    /// `containers` counts an image's containers.
+    /// `containers` counts an image's containers; `shared` has the bytes counted that images have in common.
     pub fn list(
         &self,
         all: bool,
+        shared: bool,
         filters: &Filters,
         containers: &dyn Fn(&ImageId) -> i64,
     ) -> Result<Vec<ImageSummary>> {
@@ -32,6 +33,7 @@ impl Store {
         let (before, since) = (bound("before", i64::min)?, bound("since", i64::max)?);
         let images = self.images();
         let parents: BTreeSet<_> = images.iter().filter_map(|image| image.parent.clone()).collect();
+        let shared = if shared { self.shared_sizes(&images)? } else { BTreeMap::new() };
         let mut summaries = Vec::new();
         for image in &images {
             let created = seconds(&image.config.created);
@@ -48,12 +50,45 @@ impl Store {
                 && (filters.get("reference").is_empty() || !names.is_empty())
                 && (all || was_named || !parents.contains(&image.id));
             if is_shown {
-                summaries.push(summary(image, &names, containers(&image.id)));
+                let mut summary = summary(image, &names, containers(&image.id));
+                summary.shared_size = shared.get(&image.id).copied().unwrap_or(-1);
+                summaries.push(summary);
             }
         }
         summaries.sort_by(|one, other| (other.created, &one.id).cmp(&(one.created, &other.id)));
         Ok(summaries)
     }
+
+    /// Of each image the bytes in layers that another one has too.
+    fn shared_sizes(&self, images: &[Image]) -> Result<BTreeMap<ImageId, i64>> {
+        let layers_of = |image: &Image| image.config.rootfs.diff_ids.iter().cloned().collect::<BTreeSet<_>>();
+        let mut users: BTreeMap<_, usize> = BTreeMap::new();
+        for image in images {
+            for layer in layers_of(image) {
+                *users.entry(layer).or_default() += 1;
+            }
+        }
+        let mut sizes = BTreeMap::new();
+        for image in images {
+            let mut size = 0;
+            for layer in layers_of(image).iter().filter(|layer| users[*layer] > 1) {
+                size += self.layer(layer)?.size.cast_signed();
+            }
+            sizes.insert(image.id.clone(), size);
+        }
+        Ok(sizes)
+    }
+
+    /// Bytes of all layers' files, each layer counted once.
+    pub fn layers_size(&self) -> u64 {
+        self.lock().layers_size(self)
+    }
+}
+
+/// The filters `label` and `label!` of a prune: all of the first must fit, not all of the second may.
+pub fn prune_labels_match(filters: &Filters, labels: &BTreeMap<String, String>) -> bool {
+    let unwanted = filters.get("label!");
+    labels_match(filters.get("label"), labels) && (unwanted.is_empty() || !labels_match(unwanted, labels))
 }
 
 fn summary(image: &Image, names: &[Reference], containers: i64) -> ImageSummary {
@@ -77,7 +112,7 @@ pub(super) fn boolean(filters: &Filters, key: &str) -> Result<Option<bool>> {
 }
 
 /// `until`: an RFC 3339 time, seconds since 1970, or a duration before now (`24h`).
-pub(super) fn until(filters: &Filters) -> Result<Option<i64>> {
+pub fn until(filters: &Filters) -> Result<Option<i64>> {
     let [value] = filters.get("until") else {
         return match filters.get("until") {
             [] => Ok(None),

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::codec::{Digest, Hashing, decompress};
+use super::codec::{Counting, Digest, Hashing, decompress};
 use super::config::{Config, Index, MAX_JSON_BYTES, Manifest, Platform};
 use super::content::{Pins, Staging, read_failure};
 use super::{Image, ImageId, Record, Reference, Store};
@@ -187,9 +187,13 @@ impl Store {
             let total = size.cast_signed();
             let detail = |current| ProgressDetail { current, total, ..ProgressDetail::default() };
             on_progress(JsonMessage::progress(diff_id.short(), "Loading layer", detail(0)));
+            let mut tell = |current| {
+                on_progress(JsonMessage::progress(diff_id.short(), "Loading layer", detail(current)));
+            };
+            let file = Counting::new(file, |current| tell(current.cast_signed().min(total)));
             self.add_layer(decompress(file)?, Some(diff_id), pins)
                 .map_err(|cause| cause.during(format!("load {name:?}")))?;
-            on_progress(JsonMessage::progress(diff_id.short(), "Loading layer", detail(total)));
+            tell(total);
         }
         Ok(())
     }

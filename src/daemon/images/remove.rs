@@ -140,8 +140,7 @@ impl Store {
                 let skip = in_use(&id).is_some()
                     || dangling && !names.is_empty()
                     || until.is_some_and(|until| seconds(&known.config.created) >= until)
-                    || !super::list::labels_match(filters.get("label"), labels)
-                    || filters.get("label!").iter().any(|wanted| super::list::label_matches(wanted, labels));
+                    || !super::prune_labels_match(filters, labels);
                 if skip || tables.has_children(&id) {
                     continue;
                 }

@@ -26,8 +26,8 @@ impl Store {
     }
 
     /// Writes the images called `names`. A name that is an id saves the image without tags; a repository
-    /// without a tag saves all its tags.
-    pub fn save(&self, names: &[String], out: impl Write) -> Result<()> {
+    /// without a tag saves all its tags. Returns what was saved.
+    pub fn save(&self, names: &[String], out: impl Write) -> Result<Vec<ImageId>> {
         let wanted = self.selection(names)?;
         let mut pins = Pins::new(self);
         let mut writer = Writer::new(out);
@@ -90,7 +90,7 @@ impl Store {
         add(&mut writer, "manifest.json", Some(&json(&table)?))?;
         add(&mut writer, "oci-layout", Some(br#"{"imageLayoutVersion":"1.0.0"}"#))?;
         writer.finish().map_err(|cause| Error::system("write archive", cause))?;
-        Ok(())
+        Ok(wanted.into_keys().collect())
     }
 
     fn selection(&self, names: &[String]) -> Result<BTreeMap<ImageId, (Image, Vec<Reference>)>> {

@@ -147,7 +147,7 @@ fn a_loaded_image_can_be_asked_about_and_outlives_the_process() {
             (inspect.size, inspect.root_fs.layers.len(), inspect.repo_tags.as_slice()),
             (5, 2, &["tool:1".to_owned()][..])
         );
-        let listed = store.list(false, &Filters::default(), &|_| 7).unwrap();
+        let listed = store.list(false, false, &Filters::default(), &|_| 7).unwrap();
         assert_eq!((listed.len(), listed[0].created, listed[0].containers), (1, 1_714_979_289, 7));
     }
 }
@@ -161,7 +161,7 @@ fn shared_layers_are_kept_once_and_go_with_their_last_image() {
     let before = content(&store).len();
     load(&store, &docker_archive("b:1", [&base, &above("2")], "y")).unwrap();
     assert_eq!(content(&store).len(), before + 2, "one layer and one config");
-    assert_eq!(store.list(false, &Filters::default(), &|_| 0).unwrap().len(), 2);
+    assert_eq!(store.list(false, false, &Filters::default(), &|_| 0).unwrap().len(), 2);
 
     let items = store.remove("a:1", false, false, &unused).unwrap();
     assert_eq!(items[0], ImageDeleteItem::Untagged("a:1".into()));
@@ -220,7 +220,7 @@ fn removal_meets_dockers_conflicts() {
     assert_eq!(items, [ImageDeleteItem::Untagged("reg.example.com:5000/b:latest".into())]);
     let mut dangling = Filters::default();
     dangling.add("dangling", "true");
-    assert_eq!(store.list(false, &dangling, &|_| 0).unwrap().len(), 1);
+    assert_eq!(store.list(false, false, &dangling, &|_| 0).unwrap().len(), 1);
     assert_eq!(store.prune(&Filters::default(), &running).unwrap().images_deleted, []);
     let pruned = store.prune(&Filters::default(), &unused).unwrap();
     assert_eq!(pruned.space_reclaimed, 5);
@@ -242,9 +242,9 @@ fn a_tag_moves_and_leaves_its_image_dangling() {
     store.tag(first.hex(), "good", "v1").unwrap();
     let mut filters = Filters::default();
     filters.add("reference", "go*");
-    assert_eq!(store.list(false, &filters, &|_| 0).unwrap()[0].repo_tags, ["good:v1"]);
+    assert_eq!(store.list(false, false, &filters, &|_| 0).unwrap()[0].repo_tags, ["good:v1"]);
     filters.add("nonsense", "1");
-    assert_eq!(store.list(false, &filters, &|_| 0).unwrap_err().class, Class::InvalidParameter);
+    assert_eq!(store.list(false, false, &filters, &|_| 0).unwrap_err().class, Class::InvalidParameter);
 }
 
 #[test]
@@ -257,16 +257,16 @@ fn an_import_is_an_image_of_one_layer() {
         message: "why".into(),
         ..Import::default()
     };
-    let id = store.import(gzip(&base()).as_slice(), &options).unwrap();
+    let id = store.import(gzip(&base()).as_slice(), &options, &mut |_| {}).unwrap();
     let image = store.resolve("made").unwrap();
     assert_eq!((&image.id, image.size), (&id, 4));
     assert_eq!(image.defaults().env, ["B=c"]);
     assert_eq!(image.config.history[0].comment, "why");
     assert_eq!(image.config.os, "linux");
     let bad = Import { changes: vec!["RUN x".into()], ..Import::default() };
-    assert!(store.import(base().as_slice(), &bad).is_err());
+    assert!(store.import(base().as_slice(), &bad, &mut |_| {}).is_err());
     let before = content(&store);
-    assert!(store.import(&gzip(&base())[..80], &Import::default()).is_err());
+    assert!(store.import(&gzip(&base())[..80], &Import::default(), &mut |_| {}).is_err());
     assert_eq!(content(&store), before);
 }
 

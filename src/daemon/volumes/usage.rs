@@ -15,7 +15,6 @@ use crate::http::api::volume::{UsageData, Volume as Shown};
 impl Volumes {
     /// Every volume, by name, with its size in bytes (-1 when it cannot be measured) and the number of
     /// containers that have it. Reads every directory of every volume: it may take long.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the containers' half follows"))]
     pub fn usage(&self) -> Vec<Shown> {
         let measure = |volume: &Volume| {
             let size = volume.size().ok().and_then(|size| i64::try_from(size).ok()).unwrap_or(-1);
@@ -33,9 +32,11 @@ impl Volume {
     }
 }
 
+/// The bytes of the files below `top`, each counted once however many names it has.
+///
 /// Names are resolved beneath `top` and never through a link, so that a container that changes the tree
 /// meanwhile leads nowhere else; one descriptor at a time, so that depth costs none.
-fn bytes_below(top: &Path) -> Result<u64, Errno> {
+pub fn bytes_below(top: &Path) -> Result<u64, Errno> {
     let top = rustix::fs::open(top, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut seen = HashSet::new();
     let mut bytes = 0;

@@ -197,7 +197,6 @@ impl JsonMessage {
     }
 
     /// The end of a stream that had begun when its operation failed.
-    #[cfg(test)]
     pub fn failure(message: impl Into<String>) -> JsonMessage {
         let message = message.into();
         JsonMessage {

@@ -70,8 +70,13 @@ impl Fixture {
             fs::create_dir_all(&path).unwrap();
             path
         };
-        let overlay =
-            Overlay { lower: vec![image], upper: make("upper"), work: make("work"), volatile: true };
+        let overlay = Overlay {
+            lower: vec![image],
+            upper: make("upper"),
+            work: make("work"),
+            volatile: true,
+            shared: None,
+        };
         rootfs::mount(&overlay, &make("merged")).unwrap();
         let spec = spec(&name);
         let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources).unwrap();

@@ -4,6 +4,9 @@
 //! symbolic link, so depth costs no descriptors and a changing tree leads nowhere else.
 //!
 //! Sockets are left out, tar has no word for them. Holes of sparse files are written as zeros.
+//!
+//! A tree that is in use changes: what vanishes is left out, and a file that shrinks while it is read is
+//! filled up with zeros, as its size was written before.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -41,10 +44,24 @@ const KERNEL_TREES: [u32; 11] = [
 pub enum Trees {
     /// The upper directory of an overlay: 0:0 devices become whiteouts.
     Upper,
+    /// The same, of an overlay that is in use.
+    LiveUpper,
     /// As it is.
     Plain,
     /// A live root with file systems mounted in it: the kernel's own are not descended into.
     Mounted,
+    /// A live root by itself; the directory packed has no entry of its own, as in Docker's exports.
+    Bare,
+}
+
+impl Trees {
+    fn is_upper(self) -> bool {
+        matches!(self, Trees::Upper | Trees::LiveUpper)
+    }
+
+    fn is_live(self) -> bool {
+        !matches!(self, Trees::Upper | Trees::Plain)
+    }
 }
 
 /// Writes the upper directory of an overlay as an OCI layer; returns the size of the stream in bytes.
@@ -52,6 +69,11 @@ pub enum Trees {
 /// The tree must not change meanwhile, or the error names the file that did.
 pub fn pack(upper: &Path, out: impl Write) -> Result<u64, Error> {
     pack_directory(upper, out, Trees::Upper)
+}
+
+/// [`pack`] for the upper directory of an overlay that is in use.
+pub fn pack_live(upper: &Path, out: impl Write) -> Result<u64, Error> {
+    pack_directory(upper, out, Trees::LiveUpper)
 }
 
 /// Writes a directory that is no layer; returns the size of the stream in bytes.
@@ -102,6 +124,8 @@ impl<W: Write> Packer<'_, W> {
             (name, b"") => name.to_vec(),
             // The root is "./", the rest has no prefix: what every other builder writes.
             (b"." | b"", path) => path.to_vec(),
+            // Compat: the docker client looks for the "." of `docker cp c:dir/.` in every name.
+            (b"./", path) => [b"./", path].concat(),
             // Compat: `docker cp c:/` has names that begin with the slash.
             (b"/", path) => [b"/", path].concat(),
             (name, path) => [name, b"/", path].concat(),
@@ -118,8 +142,8 @@ impl<W: Write> Packer<'_, W> {
         } else {
             opened = match open_in(self.start, path, flags, resolve) {
                 Ok(inode) => inode,
-                // Gone since its name was read: only a live tree changes.
-                Err(Errno::NOENT) if self.trees == Trees::Mounted => return Ok(Vec::new()),
+                // Gone since its name was read.
+                Err(Errno::NOENT | Errno::NOTDIR) if self.trees.is_live() => return Ok(Vec::new()),
                 Err(errno) => return Err(errno.into()),
             };
             opened.as_fd()
@@ -135,7 +159,7 @@ impl<W: Write> Packer<'_, W> {
             _ => return Ok(Vec::new()),
         };
         let shown_path = self.shown_path(path);
-        if self.trees == Trees::Upper && kind == Kind::Char && stat.st_rdev == 0 {
+        if self.trees.is_upper() && kind == Kind::Char && stat.st_rdev == 0 {
             let at = shown_path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
             let name = [&shown_path[..at], WHITEOUT, &shown_path[at..]].concat();
             let mut entry = Entry::new(name, Kind::File, 0);
@@ -150,7 +174,7 @@ impl<W: Write> Packer<'_, W> {
         for (name, value) in xattrs(inode)? {
             match name.as_slice() {
                 name if name == OPAQUE.as_bytes() => opaque = value == b"y",
-                b"trusted.overlay.redirect" | b"trusted.overlay.metacopy" if self.trees == Trees::Upper => {
+                b"trusted.overlay.redirect" | b"trusted.overlay.metacopy" if self.trees.is_upper() => {
                     return Err(refused("its content is in a lower layer (overlay redirect or metacopy)"));
                 }
                 name if name.starts_with(OVERLAY_XATTRS) => {}
@@ -176,9 +200,16 @@ impl<W: Write> Packer<'_, W> {
             Kind::File => {
                 // The magic link reopens this very inode; anything put in its place is not looked at.
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-                let file = File::from(rustix::fs::open(magic_link(inode), flags, Mode::empty())?);
+                let file = match rustix::fs::open(magic_link(inode), flags, Mode::empty()) {
+                    // Deleted, and the container with it.
+                    Err(Errno::STALE | Errno::NOENT) if self.trees.is_live() => return Ok(Vec::new()),
+                    other => File::from(other?),
+                };
                 entry.size = u64::try_from(stat.st_size).unwrap_or(0);
-                self.append(&entry, &mut &file)
+                match self.trees.is_live() {
+                    true => self.append(&entry, &mut (&file).chain(io::repeat(0))),
+                    false => self.append(&entry, &mut &file),
+                }
             }
             Kind::Symlink => {
                 entry.link = rustix::fs::readlinkat(inode, "", Vec::new())?.into_bytes();
@@ -188,8 +219,10 @@ impl<W: Write> Packer<'_, W> {
                 if !entry.path.ends_with(b"/") {
                     entry.path.push(b'/');
                 }
-                self.append(&entry, &mut io::empty())?;
-                if opaque && self.trees == Trees::Upper {
+                if !(path.is_empty() && self.trees == Trees::Bare) {
+                    self.append(&entry, &mut io::empty())?;
+                }
+                if opaque && self.trees.is_upper() {
                     let inside = self.shown_path(&join(path, WHITEOUT_OPAQUE));
                     self.append(&Entry::new(inside, Kind::File, 0), &mut io::empty())?;
                 }
@@ -219,7 +252,7 @@ impl<W: Write> Packer<'_, W> {
     }
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
@@ -227,7 +260,7 @@ fn mtime(stat: &Stat) -> Time {
     Time { secs: stat.st_mtime, nanos: u32::try_from(stat.st_mtime_nsec).unwrap_or(0) }
 }
 
-fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(magic_link(directory), flags, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 32 << 10];

@@ -481,3 +481,127 @@ fn the_kernel_reads_the_whiteouts() {
     }
     assert_eq!(names, ["./", "dir/", "dir/.wh..wh..opq", "dir/newer", ".wh.stays"]);
 }
+
+/// Two layers mounted as a container would have them, and a look at the lower one.
+struct Mounted {
+    scratch: Scratch,
+    below: std::os::fd::OwnedFd,
+}
+
+impl Mounted {
+    /// `prepare` fills the lower layer, `work` runs on the mounted root.
+    fn new(name: &str, prepare: impl FnOnce(&Path), work: impl FnOnce(&Path) + Send) -> Mounted {
+        let scratch = Scratch::new(name);
+        let overlay = crate::runtime::Overlay {
+            lower: vec![scratch.dir("init"), scratch.dir("lower")],
+            upper: scratch.dir("upper"),
+            work: scratch.dir("work"),
+            volatile: false,
+            shared: None,
+        };
+        prepare(&overlay.lower[1]);
+        let at = scratch.dir("at");
+        let view = crate::runtime::look::View::of_layers(&overlay, &at, &[]).unwrap();
+        let root = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&view.root()));
+        work(Path::new(&root));
+        let below = crate::runtime::look::below(&overlay, &at).unwrap();
+        Mounted { scratch, below }
+    }
+
+    fn changes(&self) -> Vec<String> {
+        let found = changes(&self.scratch.0.join("upper"), std::os::fd::AsFd::as_fd(&self.below)).unwrap();
+        let line = |(path, change): (&Vec<u8>, &Change)| {
+            let letter = match change {
+                Change::Modified => 'C',
+                Change::Added => 'A',
+                Change::Deleted => 'D',
+            };
+            format!("{letter} {}", String::from_utf8_lossy(path))
+        };
+        found.iter().map(line).collect()
+    }
+}
+
+#[test]
+fn changes_are_told_as_docker_tells_them() {
+    let prepare = |lower: &Path| {
+        for dir in ["etc", "gone/deep", "fresh", "swap", "still", "chmod", "copied"] {
+            fs::create_dir_all(lower.join(dir)).unwrap();
+        }
+        for file in
+            ["etc/a", "etc/b", "gone/deep/x", "fresh/old", "swap/in", "still/f", "file", "copied/same"]
+        {
+            fs::write(lower.join(file), file).unwrap();
+        }
+        symlink("a", lower.join("etc/l")).unwrap();
+    };
+    let work = |root: &Path| {
+        fs::write(root.join("etc/a"), "changed").unwrap();
+        fs::remove_file(root.join("etc/b")).unwrap();
+        fs::create_dir_all(root.join("etc/new/deep")).unwrap();
+        fs::remove_file(root.join("etc/l")).unwrap();
+        symlink("b", root.join("etc/l")).unwrap();
+        fs::remove_dir_all(root.join("gone")).unwrap();
+        fs::remove_dir_all(root.join("fresh")).unwrap();
+        fs::create_dir(root.join("fresh")).unwrap();
+        fs::write(root.join("fresh/new"), "").unwrap();
+        fs::remove_dir_all(root.join("swap")).unwrap();
+        fs::write(root.join("swap"), "now a file").unwrap();
+        fs::remove_file(root.join("file")).unwrap();
+        fs::create_dir_all(root.join("file/inside")).unwrap();
+        fs::set_permissions(root.join("chmod"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(root.join("passing"), "").unwrap();
+        fs::remove_file(root.join("passing")).unwrap();
+        // Copied up and put back as it was: no change.
+        let same = root.join("copied/same");
+        let time = fs::metadata(&same).unwrap().modified().unwrap();
+        let file = fs::File::options().append(true).open(&same).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    let mounted = Mounted::new("changes", prepare, work);
+    assert!(mounted.scratch.0.join("upper/copied/same").exists(), "the test touches nothing");
+    let wanted = "C /chmod, C /etc, C /etc/a, D /etc/b, C /etc/l, A /etc/new, A /etc/new/deep, C /file, \
+                  A /file/inside, C /fresh, A /fresh/new, D /fresh/old, D /gone, C /swap";
+    assert_eq!(mounted.changes().join(", "), wanted);
+}
+
+#[test]
+fn a_capability_is_a_change_and_an_untouched_layer_has_none() {
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mounted = Mounted::new(
+        "capability",
+        |lower| fs::write(lower.join("tool"), "x").unwrap(),
+        |root| {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(root.join("tool"), "security.capability", &capability, flags).unwrap();
+        },
+    );
+    assert_eq!(mounted.changes(), ["C /tool"]);
+    assert!(Mounted::new("untouched", |_| {}, |_| {}).changes().is_empty());
+}
+
+#[test]
+fn a_live_tree_may_shrink_and_has_no_entry_for_its_root() {
+    let scratch = Scratch::new("shrink");
+    fs::write(scratch.0.join("file"), vec![b'x'; 300_000]).unwrap();
+    let (root, truncated) = (fs::File::open(&scratch.0).unwrap(), scratch.0.join("file"));
+    /// Cuts the file once its header has passed.
+    struct Cutting<'a>(Vec<u8>, &'a Path);
+    impl io::Write for Cutting<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            fs::File::options().write(true).open(self.1)?.set_len(0)?;
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut writer = Writer::new(Cutting(Vec::new(), &truncated));
+    pack_tree(std::os::fd::AsFd::as_fd(&root), b".", Trees::Bare, &mut writer).unwrap();
+    let bytes = writer.finish().unwrap().0.0;
+    let mut reader = super::tar::Reader::new(bytes.as_slice(), Limits::default());
+    let entry = reader.next_entry().unwrap().unwrap();
+    assert_eq!((entry.path.as_slice(), entry.size), (b"file".as_slice(), 300_000));
+    assert!(reader.next_entry().unwrap().is_none());
+}

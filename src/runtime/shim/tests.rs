@@ -149,6 +149,7 @@ impl Bed {
                 upper: self.dir.join("upper"),
                 work: self.dir.join("work"),
                 volatile: false,
+                shared: None,
             },
             stdio: Stdio {
                 terminal: false,

@@ -1,0 +1,63 @@
+//! A container's filesystem as a whole: what it changed, and all of it as a tar.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::archive::WhileThere;
+use super::container::{Container, Record};
+use super::rootfs;
+use super::state::State;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::http::api::filesystem::FilesystemChange;
+use crate::runtime::layer::tar::Writer;
+use crate::runtime::layer::{self, Change, Trees};
+use crate::runtime::look::View;
+
+/// What the container changed in its image, sorted by path; what dewar itself put there is no change.
+pub fn changes(engine: &Engine, container: &Container) -> Result<Vec<FilesystemChange>> {
+    let record = container.record();
+    let below = rootfs::below(engine, container, &record)?;
+    let upper = container.layer_dir(record.layer).join("upper");
+    let told = layer::changes(&upper, below.as_fd())?.into_iter().map(|(path, change)| FilesystemChange {
+        path: String::from_utf8_lossy(&path).into_owned(),
+        kind: match change {
+            Change::Modified => 0,
+            Change::Added => 1,
+            Change::Deleted => 2,
+        },
+    });
+    Ok(told.collect())
+}
+
+/// The root filesystem to export. Fails as long as a client can still be told a status.
+pub fn export(engine: &Engine, container: &Container) -> Result<Arc<View>> {
+    check_whole(&container.record(), "export")?;
+    let view = rootfs::bare_view(engine, container)?;
+    engine.events.publish("container", "export", &container.id, container.record().event_attributes());
+    Ok(view)
+}
+
+/// Writes what [`export`] gave as a tar.
+pub fn write(view: &View, container: &Container, out: impl Write) -> Result<()> {
+    let mut writer = Writer::new(WhileThere(out, container));
+    layer::pack_tree(view.bare(), b".", Trees::Bare, &mut writer)?;
+    writer
+        .finish()
+        .map_err(|cause| Error::system(format!("export container {:?}", container.name()), cause))?;
+    Ok(())
+}
+
+/// Refuses a container whose files are going or half gone.
+pub fn check_whole(record: &Record, verb: &str) -> Result<()> {
+    match record.state {
+        State::Dead => {
+            Err(Error::conflict(format!("You cannot {verb} container {} which is Dead", record.id)))
+        }
+        State::Removing => {
+            Err(Error::conflict(format!("You cannot {verb} container {} which is being removed", record.id)))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,90 @@
+//! `docker commit`: the writable layer of a container on top of its image.
+
+use std::fs;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::config::{Config, History};
+use super::content::{LayerInfo, Pins};
+use super::{Image, ImageId, Record, Reference, Store};
+use crate::daemon::error::{Error, Result};
+use crate::http::api::Class;
+use crate::http::api::image::ImageConfig;
+use crate::runtime::layer;
+
+/// What the new image says of itself.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The image the container was made of.
+    pub parent: ImageId,
+    pub config: ImageConfig,
+    pub author: String,
+    pub comment: String,
+    /// The container's command, for the history.
+    pub created_by: String,
+    pub reference: Option<Reference>,
+}
+
+impl Store {
+    /// Makes an image of `upper`, the writable directory of an overlay that may be in use. A directory
+    /// nothing was written to adds no layer. Of a commit that fails nothing stays.
+    pub fn commit(&self, commit: &Commit, upper: &Path) -> Result<Image> {
+        let parent = self.get(&commit.parent)?;
+        let mut pins = Pins::new(self);
+        pins.add(&parent.id);
+        for diff_id in &parent.config.rootfs.diff_ids {
+            pins.add(diff_id);
+        }
+        let failed = |cause: io::Error| Error::system(format!("read {}", upper.display()), cause);
+        let is_empty = fs::read_dir(upper).map_err(failed)?.next().is_none();
+        let mut rootfs = parent.config.rootfs.clone();
+        if !is_empty {
+            rootfs.diff_ids.push(self.add_upper(upper, &mut pins)?.diff_id);
+        }
+        let now = jiff::Timestamp::now().to_string();
+        let mut history = parent.config.history.clone();
+        history.push(History {
+            created: now.clone(),
+            created_by: commit.created_by.clone(),
+            author: commit.author.clone(),
+            comment: commit.comment.clone(),
+            empty_layer: is_empty,
+        });
+        let config = Config {
+            created: now,
+            author: commit.author.clone(),
+            comment: commit.comment.clone(),
+            config: commit.config.clone(),
+            rootfs,
+            history,
+            docker_version: String::new(),
+            ..(*parent.config).clone()
+        };
+        let blob = serde_json::to_vec(&config).map_err(|cause| Error::system("write image config", cause))?;
+        let record = Record { parent: Some(parent.id), ..Record::default() };
+        self.publish(&blob, record, commit.reference.as_slice(), &mut pins)
+    }
+
+    /// Packing writes and unpacking reads: a thread and a pipe join them, so that no layer is held in memory
+    /// or on disk twice.
+    fn add_upper(&self, upper: &Path, pins: &mut Pins<'_>) -> Result<LayerInfo> {
+        let (reader, pipe) = io::pipe().map_err(|cause| Error::system("make a pipe", cause))?;
+        let (packed, added) = std::thread::scope(|scope| {
+            let packer = scope.spawn(move || {
+                let mut pipe = BufWriter::with_capacity(64 << 10, pipe);
+                layer::pack_live(upper, &mut pipe)?;
+                pipe.flush().map_err(|cause| Error::system("write layer", cause))
+            });
+            // The reader is dropped by then, so that the thread fails instead of waiting.
+            let added = self.add_layer(reader, None, pins);
+            (packer.join(), added)
+        });
+        match (packed.map_err(|_| Error::system("pack layer", "its thread panicked"))?, added) {
+            (Ok(()), added) => added,
+            // The packer found nobody reading any more; the reader knows why.
+            (Err(_), Err(cause)) if cause.class == Class::System => Err(cause),
+            // The reader found the stream cut off; the packer knows why.
+            (Err(cause), _) => Err(cause),
+        }
+    }
+}

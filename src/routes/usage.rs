@@ -1,0 +1,28 @@
+//! What is on the disk, and giving it back.
+
+use std::sync::Arc;
+
+use crate::daemon::engine::Engine;
+use crate::daemon::error::Result;
+use crate::daemon::usage;
+use crate::http::api::image::{IMAGE_PRUNE, PruneQuery};
+use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, CachePruned, DataUsageQuery, SYSTEM_DATA_USAGE};
+use crate::http::reply::Reply;
+use crate::http::request::Call;
+
+pub fn data_usage(engine: &Arc<Engine>, call: Call<DataUsageQuery>) -> Result<Reply> {
+    Ok(SYSTEM_DATA_USAGE.reply(&usage::data_usage(engine, &call.query.types)?))
+}
+
+pub fn prune_containers(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
+    Ok(CONTAINER_PRUNE.reply(&usage::prune_containers(engine, &call.query.filters)?))
+}
+
+pub fn prune_images(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
+    Ok(IMAGE_PRUNE.reply(&usage::prune_images(engine, &call.query.filters)?))
+}
+
+/// There is no build cache, so there is nothing in it.
+pub fn prune_build_cache(_: &Arc<Engine>, _: Call<PruneQuery>) -> Result<Reply> {
+    Ok(BUILD_PRUNE.reply(&CachePruned::default()))
+}
