@@ -16,6 +16,7 @@ mod complete;
 mod container;
 mod context;
 pub mod daemon;
+mod disk_usage;
 mod error;
 mod format;
 mod help;
@@ -26,6 +27,8 @@ mod network;
 #[cfg(test)]
 mod man;
 mod parse;
+mod progress;
+mod prune;
 mod system;
 mod terminal;
 mod time;

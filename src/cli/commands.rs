@@ -1,7 +1,9 @@
 //! Every command, in the order help shows them.
 
 use super::command::{Command, Flag, Noun};
-use super::{checkpoint, complete, container, daemon, image, inspect, network, system, volume};
+use super::{
+    checkpoint, complete, container, daemon, disk_usage, image, inspect, network, prune, system, volume,
+};
 
 pub static HOST: Flag =
     Flag::value("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
@@ -18,6 +20,7 @@ pub static GLOBALS: &[&Flag] = &[&CONTEXT, &DEBUG, &HOST, &LOG_LEVEL];
 
 /// The nouns, in the order help shows them.
 pub static NOUNS: &[Noun] = &[
+    Noun { name: "builder", summary: "Manage the build cache" },
     Noun { name: "checkpoint", summary: "Freeze containers to disk and manage what was frozen" },
     Noun { name: "container", summary: "Manage containers" },
     Noun { name: "image", summary: "Manage images" },
@@ -33,9 +36,12 @@ pub static COMMANDS: &[&Command] = &[
     &container::list::PS,
     &image::IMAGES,
     &container::attach::ATTACH,
+    &container::filesystem::COMMIT,
     &container::copy::CP,
     &container::run::CREATE,
+    &container::filesystem::DIFF,
     &system::EVENTS,
+    &container::filesystem::EXPORT,
     &image::HISTORY,
     &image::IMPORT,
     &system::INFO,
@@ -74,6 +80,11 @@ pub static COMMANDS: &[&Command] = &[
     &volume::LS,
     &volume::PRUNE,
     &volume::RM,
+    &prune::BUILDER,
+    &prune::CONTAINERS,
+    &prune::IMAGES,
+    &disk_usage::DF,
+    &prune::SYSTEM,
     &daemon::DAEMON,
     &complete::COMPLETION,
 ];

@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod copy;
 pub mod exec;
+pub mod filesystem;
 pub mod list;
 pub mod logs;
 pub mod run;

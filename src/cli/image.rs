@@ -1,22 +1,21 @@
 //! `dewar image`: list, tag and remove images, and move them in and out of archives.
 //!
-//! Archives are streamed: neither side holds one in memory. The daemon's progress messages are printed as
-//! plain lines; on a terminal, lines about the same layer are not repeated.
+//! Archives are streamed: neither side holds one in memory.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read};
 
 use crate::http::api::image::{
     CreateQuery, DeleteQuery, IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_LIST,
-    IMAGE_LOAD, IMAGE_TAG, ImageDeleteItem, ImageHistoryItem, ImageSummary, JsonMessage, ListQuery,
-    LoadQuery, PlatformQuery, SaveQuery, TagQuery,
+    IMAGE_LOAD, IMAGE_TAG, ImageDeleteItem, ImageHistoryItem, ImageSummary, ListQuery, LoadQuery,
+    PlatformQuery, SaveQuery, TagQuery,
 };
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{each, filters, print};
 use super::error::Error;
 use super::format::{self, Column, Format, Row};
+use super::progress::{self, Meter};
 use super::terminal::{is_typed, is_watched, output_error};
 
 static ALL: Flag = Flag::switch("all", "Show intermediate images too").short('a');
@@ -143,7 +142,7 @@ pub static IMPORT: Command = Command {
                 Source::File(path) => context.upload(&IMAGE_CREATE, &[], &query, open(path)?)?,
                 Source::Stdin => context.upload(&IMAGE_CREATE, &[], &query, io::stdin())?,
             };
-            show_progress(reader, false, &mut io::stdout()).map(|()| 0)
+            progress::show(reader, false, io::stdout()).map(|()| 0)
         })
     },
 };
@@ -172,7 +171,7 @@ pub static LOAD: Command = Command {
             } else {
                 context.upload(&IMAGE_LOAD, &[], &query, open(&input)?)?
             };
-            show_progress(reader, false, &mut io::stdout()).map(|()| 0)
+            progress::show(reader, false, io::stdout()).map(|()| 0)
         })
     },
 };
@@ -190,16 +189,7 @@ pub static SAVE: Command = Command {
         let query = SaveQuery { names: matches.args.clone() };
         let output = matches.text(&OUTPUT);
         Action::call(move |context| {
-            if output.is_empty() {
-                if is_watched() {
-                    let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
-                    return Err(Error::Local(text.to_owned()));
-                }
-                let mut reader = context.stream(&IMAGE_GET_ALL, &[], &query, &())?;
-                return io::copy(&mut reader, &mut io::stdout().lock()).map_err(output_error).map(|_| 0);
-            }
-            let mut reader = context.stream(&IMAGE_GET_ALL, &[], &query, &())?;
-            save_to(&mut reader, &output).map(|()| 0)
+            write_archive(&output, "Saving - ", || context.stream(&IMAGE_GET_ALL, &[], &query, &()))
         })
     },
 };
@@ -313,7 +303,7 @@ fn history_row(item: &ImageHistoryItem, human: bool, no_trunc: bool) -> Row {
 
 /// A name taken apart; the tag is empty where there is none. A colon before a slash is a port's;
 /// one with nothing after it is the daemon's to refuse.
-fn name_and_tag(reference: &str) -> (String, String) {
+pub fn name_and_tag(reference: &str) -> (String, String) {
     match reference.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') && !name.is_empty() && !tag.is_empty() => {
             (name.to_owned(), tag.to_owned())
@@ -360,6 +350,25 @@ fn open(path: &str) -> Result<File, Error> {
     Ok(file)
 }
 
+/// Writes an archive to a file, or to stdout when `output` is empty; a terminal is refused before `fetch` asks
+/// for anything.
+pub fn write_archive(
+    output: &str,
+    header: &'static str,
+    fetch: impl FnOnce() -> Result<Box<dyn Read + Send>, Error>,
+) -> Result<u8, Error> {
+    if output.is_empty() {
+        if is_watched() {
+            let text = "cowardly refusing to save to a terminal. Use the -o flag or redirect";
+            return Err(Error::Local(text.to_owned()));
+        }
+        return io::copy(&mut fetch()?, &mut io::stdout().lock()).map_err(output_error).map(|_| 0);
+    }
+    let reader = fetch()?;
+    let meter = Meter::start(header, true);
+    save_to(&mut meter.count(reader), output).map(|()| 0)
+}
+
 /// Writes beside `path`, then renames: a failed save leaves no half archive under the name asked for.
 fn save_to(reader: &mut impl Read, path: &str) -> Result<(), Error> {
     // A device or pipe is written as it is.
@@ -382,42 +391,6 @@ fn save_to(reader: &mut impl Read, path: &str) -> Result<(), Error> {
         File::create_new(&partial).map_err(|cause| Error::local(format!("write {path:?}"), cause))?;
     io::copy(reader, &mut file).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)
-}
-
-/// Prints a progress stream and ends with the failure it carries, if it carries one.
-pub fn show_progress(reader: impl Read, quiet: bool, out: &mut impl Write) -> Result<(), Error> {
-    let mut last: BTreeMap<String, String> = BTreeMap::new();
-    for line in BufReader::new(reader).lines() {
-        let line = line.map_err(|cause| Error::local("read the daemon's progress", cause))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let message: JsonMessage = serde_json::from_str(line.trim())
-            .map_err(|cause| Error::local("read the daemon's progress", cause))?;
-        if let Some(detail) = message.error_detail {
-            return Err(Error::Daemon { status: 200, message: detail.message });
-        }
-        if let Some(message) = message.error {
-            return Err(Error::Daemon { status: 200, message });
-        }
-        if quiet {
-            continue;
-        }
-        let text = match (message.stream, message.status) {
-            (Some(text), _) => text,
-            (None, Some(status)) if message.id.is_empty() => format!("{status}\n"),
-            (None, Some(status)) => {
-                // Progress in bytes would be a line per message; the change of status is what counts.
-                if last.insert(message.id.clone(), status.clone()).as_ref() == Some(&status) {
-                    continue;
-                }
-                format!("{}: {status}\n", message.id)
-            }
-            (None, None) => continue,
-        };
-        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(output_error)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -467,20 +440,6 @@ mod tests {
         assert_eq!(import_request(&matches_of("import -")).0, Source::Stdin);
         let (source, query) = import_request(&matches_of("import http://x/y.tar"));
         assert_eq!((source, query.from_src.as_str()), (Source::Daemon, "http://x/y.tar"));
-    }
-
-    #[test]
-    fn progress_is_printed_and_its_failure_is_one() {
-        let stream = "{\"status\":\"Loading\",\"id\":\"abc\",\"progressDetail\":{\"current\":1}}\r\n\
-                      {\"status\":\"Loading\",\"id\":\"abc\",\"progressDetail\":{\"current\":2}}\r\n\
-                      {\"stream\":\"Loaded image: x\\n\"}\r\n";
-        let mut out = Vec::new();
-        show_progress(stream.as_bytes(), false, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "abc: Loading\nLoaded image: x\n");
-        let failing = "{\"errorDetail\":{\"message\":\"disk full\"},\"error\":\"disk full\"}\r\n";
-        let error = show_progress(failing.as_bytes(), true, &mut Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "Error response from daemon: disk full");
-        assert!(show_progress(&b"garbage"[..], true, &mut Vec::new()).is_err());
     }
 
     #[test]

@@ -136,7 +136,8 @@ const TITLES: &[Column] = &[
     ("STATUS", "Status"),
 ];
 
-fn row(volume: &Volume) -> Row {
+/// The fields of one volume, as Docker's templates name them.
+pub fn row(volume: &Volume) -> Row {
     let none = || "N/A".to_owned();
     let labels = volume.labels.clone().unwrap_or_default();
     let joined: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -2,14 +2,18 @@
 
 mod archive;
 mod containers;
+mod copies;
 mod docker;
 mod examples;
 mod exec;
 mod failures;
+mod filesystem;
 mod images;
 mod logs;
 mod networks;
 mod policies;
+mod progress;
 mod restart;
 mod terminal;
+mod usage;
 mod volumes;

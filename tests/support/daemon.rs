@@ -207,6 +207,16 @@ impl Daemon {
         self.dewar(&["logs", name]).ok().stdout
     }
 
+    /// Waits until the past events, as the stock client prints them, have each of `parts` in them.
+    #[track_caller]
+    pub fn has_told(&self, parts: &[&str]) {
+        // "Until now" is a whole second: what has just happened comes with the next.
+        super::eventually(&format!("the events {parts:?}"), || {
+            let told = self.docker(&["events", "--since", "1h", "--until", "0s"]).ok().stdout;
+            parts.iter().all(|part| told.contains(part))
+        });
+    }
+
     /// `dewar run` of busybox with `--network none`, to its end.
     pub fn run(&self, flags: &[&str], script: &str) -> Cmd {
         self.dewar(&["run", "--rm", "--network", "none"]).args(flags).args([BUSYBOX, "sh", "-c", script])

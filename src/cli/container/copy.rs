@@ -23,6 +23,7 @@ use tar::EntryType;
 use crate::cli::command::{Action, Args, Command, Flag, Matches};
 use crate::cli::context::Context;
 use crate::cli::error::Error;
+use crate::cli::progress::Meter;
 use crate::cli::terminal::{is_typed, is_watched, output_error};
 use crate::http::api::container::{
     ArchiveQuery, CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, PUT_CONTAINER_ARCHIVE,
@@ -45,16 +46,16 @@ pub static CP: Command = Command {
     plan: |matches| {
         let request = request(matches)?;
         Action::call(move |context| {
-            match &request.direction {
+            let copied = match &request.direction {
                 Direction::Out { container, source, destination } => {
-                    copy_out(context, &request, container, source, destination)?;
+                    copy_out(context, &request, container, source, destination)?
                 }
                 Direction::In { source, container, destination } => {
-                    copy_in(context, &request, source, container, destination)?;
+                    copy_in(context, &request, source, container, destination)?
                 }
-            }
-            if !request.quiet && is_watched() {
-                super::super::say(&format!("Successfully copied to {}", request.destination));
+            };
+            if let (Some(copied), false) = (copied, request.quiet) {
+                super::super::say(&format!("Successfully copied {copied}"));
             }
             Ok(0)
         })
@@ -70,8 +71,6 @@ enum Direction {
 #[derive(Debug)]
 struct Request {
     direction: Direction,
-    /// As the user wrote it.
-    destination: String,
     archive: bool,
     follow_link: bool,
     quiet: bool,
@@ -95,14 +94,10 @@ fn request(matches: &Matches) -> Result<Request, Error> {
     };
     Ok(Request {
         direction,
-        destination: match destination.as_str() {
-            "-" => "stdout".to_owned(),
-            _ => destination,
-        },
         archive: matches.is(&ARCHIVE),
         follow_link: matches.is(&FOLLOW_LINK),
-        // What goes to stdout may be the archive itself.
-        quiet: matches.is(&QUIET) || matches.args[1] == "-",
+        // Compat: nobody looks, so nothing is said, unless it is asked for.
+        quiet: if matches.given(&QUIET) { matches.is(&QUIET) } else { !is_watched() },
     })
 }
 
@@ -178,13 +173,14 @@ fn base_name(path: &str) -> Option<OsString> {
     Path::new(path).file_name().map(OsString::from)
 }
 
+/// What was copied and where to, in words; `None` when the archive went to stdout.
 fn copy_out(
     context: &Context,
     request: &Request,
     container: &str,
     source: &str,
     destination: &str,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let mut path = source.to_owned();
     if request.follow_link
         && let Some(Stat { link_target, .. }) = stat(context, container, source)?
@@ -200,13 +196,15 @@ fn copy_out(
             return Err(Error::Local("refusing to write an archive to a terminal".to_owned()));
         }
         let mut reader = context.stream(&CONTAINER_ARCHIVE, &[container], &query, &())?;
-        return io::copy(&mut reader, &mut io::stdout().lock()).map(drop).map_err(output_error);
+        return io::copy(&mut reader, &mut io::stdout().lock()).map(|_| None).map_err(output_error);
     }
     let content = means_content(source);
     let target = Target::choose(destination, base_name(source).filter(|_| !content))?;
     let reader = context.stream(&CONTAINER_ARCHIVE, &[container], &query, &())?;
-    unpack(reader, &target, content, request.archive)
-        .map_err(|cause| Error::local(format!("copy to {destination:?}"), cause))
+    let meter = Meter::start("Copying from container - ", !request.quiet);
+    unpack(meter.count(reader), &target, content, request.archive)
+        .map_err(|cause| Error::local(format!("copy to {destination:?}"), cause))?;
+    Ok(Some(format!("{} to {destination}", meter.finish())))
 }
 
 /// Where an archive goes: below `base`, its root under the name `root`.
@@ -414,10 +412,12 @@ fn copy_in(
     source: &str,
     container: &str,
     destination: &str,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let put = |path: String, body: Box<dyn Read + Send>| {
         let query = ArchiveQuery { path, no_overwrite_dir_non_dir: true, copy_uid_gid: request.archive };
-        context.upload(&PUT_CONTAINER_ARCHIVE, &[container], &query, body).map(drop)
+        let meter = Meter::start("Copying to container - ", !request.quiet);
+        context.upload(&PUT_CONTAINER_ARCHIVE, &[container], &query, meter.count(body))?;
+        Ok(Some(format!("{} to {container}:{destination}", meter.finish())))
     };
     if source == "-" {
         if is_typed() {
@@ -477,9 +477,9 @@ fn copy_in(
     match (packer.join(), sent) {
         // A daemon that refuses stops reading; what it says is what went wrong.
         (_, Err(error)) => Err(error),
-        (Ok(Err(cause)), Ok(())) => Err(failed(cause)),
-        (Err(_), Ok(())) => Err(Error::Local(format!("copy {source:?}: the thread that packs failed"))),
-        (Ok(Ok(())), Ok(())) => Ok(()),
+        (Ok(Err(cause)), Ok(_)) => Err(failed(cause)),
+        (Err(_), Ok(_)) => Err(Error::Local(format!("copy {source:?}: the thread that packs failed"))),
+        (Ok(Ok(())), Ok(copied)) => Ok(copied),
     }
 }
 

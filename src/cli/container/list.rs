@@ -86,7 +86,8 @@ const TITLES: &[Column] = &[
     ("STATE", "State"),
 ];
 
-fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
+/// The fields of one container, as Docker's templates name them.
+pub fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
     let cut = |text: &str, width| if no_trunc { text.to_owned() } else { format::ellipsis(text, width) };
     let id = if no_trunc { container.id.clone() } else { format::short_id(&container.id) };
     // Names with a second slash are links of other containers.
@@ -104,11 +105,10 @@ fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
         false => cut(&mount.name, 15),
     });
     let labels: Vec<String> = container.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let size = format!(
-        "{} (virtual {})",
-        format::size_decimal(container.size_rw.unwrap_or_default()),
-        format::size_decimal(container.size_root_fs.unwrap_or_default())
-    );
+    let mut size = format::size_decimal(container.size_rw.unwrap_or_default());
+    if let Some(whole) = container.size_root_fs.filter(|whole| *whole > 0) {
+        size += &format!(" (virtual {})", format::size_decimal(whole));
+    }
     let local_volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
     let fields = [

@@ -25,7 +25,7 @@ use std::io::Write;
 use crate::cli::command::{Action, Args, Command, Matches};
 use crate::cli::context::{Context, print};
 use crate::cli::error::Error;
-use crate::cli::image::show_progress;
+use crate::cli::progress;
 use crate::cli::terminal::{self, Wiring, converse};
 use crate::http::api::container::{
     AttachQuery, CONTAINER_ATTACH, CONTAINER_CREATE, CONTAINER_START, ContainerCreated, StartQuery,
@@ -130,7 +130,7 @@ fn pull(context: &Context, creation: &Creation) -> Result<(), Error> {
     };
     let reader = context.stream(&IMAGE_CREATE, &[], &query, &())?;
     // Standard output belongs to the container.
-    show_progress(reader, creation.quiet, &mut std::io::stderr())
+    progress::show(reader, creation.quiet, std::io::stderr())
 }
 
 /// A reference taken apart into name and tag or digest; `latest` is meant where neither is given.
