@@ -103,6 +103,7 @@ pub struct Sandbox {
     pid: i32,
     run_dir: PathBuf,
     paused_when_adopted: bool,
+    oom_killed_when_adopted: bool,
     criu: Arc<CriuFinder>,
     link: Arc<Link>,
     monitor: Arc<Monitor>,
@@ -215,6 +216,7 @@ impl Runtime {
             pid,
             run_dir: run_dir.to_owned(),
             paused_when_adopted: hello.paused,
+            oom_killed_when_adopted: hello.oom_killed,
             criu: Arc::clone(&self.criu),
             link: Arc::clone(&link),
             monitor: Arc::clone(&self.monitor),
@@ -373,6 +375,7 @@ impl Runtime {
             pid,
             run_dir,
             paused_when_adopted: false,
+            oom_killed_when_adopted: false,
             criu: Arc::clone(&self.criu),
             link,
             monitor: Arc::clone(&self.monitor),
@@ -463,6 +466,11 @@ impl Sandbox {
     /// Whether it was paused when it was adopted.
     pub fn was_paused(&self) -> bool {
         self.paused_when_adopted
+    }
+
+    /// Whether the OOM killer had struck before it was adopted.
+    pub fn was_oom_killed(&self) -> bool {
+        self.oom_killed_when_adopted
     }
 
     /// Adds a client to the container's streams.

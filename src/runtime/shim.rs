@@ -27,6 +27,7 @@
 //!
 //! Stays whole: one loop over everything a container can do, and all it owns.
 
+pub mod aside;
 pub mod checkpoint;
 pub mod detach;
 pub mod log;
@@ -314,6 +315,7 @@ impl Shim {
             id: self.id.clone(),
             pid: self.container.as_ref().map(|container| container.pid),
             paused: self.container.as_ref().is_some_and(|container| container.paused),
+            oom_killed: self.container.as_ref().is_some_and(|container| container.oom_killed),
             exit: self.exit.clone(),
         };
         self.say(&Message::Hello(hello));
@@ -539,6 +541,13 @@ impl Shim {
             let exec = self.execs.iter().find(|exec| exec.id == id);
             let pidfd = exec.and_then(|exec| exec.pidfd.as_ref());
             let pidfd = pidfd.ok_or_else(|| refused("signal", "exec", "it is not running"))?;
+            if number == libc::SIGKILL
+                && let Some(exec) = exec
+            {
+                // It leads a session of its own and is not reaped: its group is what it started. Refusals
+                // are no matter, it gets the signal itself below.
+                let _ = signal::kill(-exec.pid, number);
+            }
             return sent(signal::send(pidfd.as_fd(), number), "exec");
         }
         let container = self.running()?;
@@ -557,7 +566,26 @@ impl Shim {
         let Some(container) = self.container.as_mut().filter(|container| container.ended.is_none()) else {
             return Err(refused("freeze", "container", "it is not running"));
         };
-        checkpoint::dump(container, &self.stdio, dir, leave_running, !self.execs.is_empty(), criu)?;
+        let stdio = &self.stdio;
+        let has_execs = !self.execs.is_empty();
+        let mut work = || checkpoint::dump(container, stdio, dir, leave_running, has_execs, criu);
+        let live = self.execs.iter().enumerate();
+        let live = live.filter_map(|(at, exec)| Some((at, exec.pidfd.as_ref()?.as_fd(), exec.pid)));
+        let (places, children): (Vec<usize>, Vec<aside::Child<'_>>) =
+            live.map(|(at, pidfd, pid)| (at, (pidfd, pid))).unzip();
+        let (result, codes) = if children.is_empty() {
+            (work(), Vec::new())
+        } else {
+            aside::reaping(&children, work).map_err(|error| failed("freeze", "container", error))?
+        };
+        for (at, code) in places.into_iter().zip(codes) {
+            if let Some(code) = code {
+                let exec = &mut self.execs[at];
+                exec.pidfd = None;
+                exec.ended = Some((code, Instant::now()));
+            }
+        }
+        result?;
         container.checkpointed = !leave_running;
         Ok(())
     }

@@ -141,6 +141,9 @@ pub struct Hello {
     /// The container's first process, once it runs.
     pub pid: Option<i32>,
     pub paused: bool,
+    /// Whether the OOM killer has struck in this life.
+    #[serde(default)]
+    pub oom_killed: bool,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
 }
