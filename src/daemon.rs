@@ -15,6 +15,7 @@ pub mod config;
 pub mod containers;
 pub mod engine;
 pub mod error;
+pub mod event_stream;
 pub mod events;
 pub mod images;
 pub mod info;
@@ -190,12 +191,14 @@ fn dispatch(engine: &Arc<Engine>, events: &Receiver<SandboxEvent>) {
                 containers::exec::ended(engine, &container, &exec_id, code);
             }
             SandboxEvent::Oom { .. } => {
-                let attributes = {
-                    let mut inner = container.lock();
-                    inner.record.oom_killed = true;
-                    inner.record.event_attributes()
-                };
-                engine.events.publish("container", "oom", &id, attributes);
+                let mut inner = container.lock();
+                // On disk at once: the next daemon must not tell it again.
+                if !std::mem::replace(&mut inner.record.oom_killed, true)
+                    && let Err(error) = container.save(&inner)
+                {
+                    log::error!("{error}");
+                }
+                engine.events.publish("container", "oom", &id, inner.record.event_attributes());
             }
             SandboxEvent::Detached { exec_id, .. } => {
                 let action = if exec_id.is_some() { "exec_detach" } else { "detach" };

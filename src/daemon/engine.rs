@@ -5,7 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock};
 
 use super::config::Config;
-use super::containers::Containers;
+use super::containers::{Containers, health};
 use super::error::{Error, Result};
 use super::events::Bus;
 use super::images;
@@ -24,6 +24,7 @@ pub struct Engine {
     pub containers: Containers,
     pub networks: Networks,
     pub events: Bus,
+    pub health: health::Schedule,
     pub runtime: Runtime,
     pub pruning: Pruning,
     /// Set when the daemon is going down: restart policies rest.
@@ -58,6 +59,7 @@ impl Engine {
             containers: Containers::default(),
             networks,
             events: Bus::default(),
+            health: health::Schedule::default(),
             runtime,
             pruning: Pruning::default(),
             is_stopping: AtomicBool::new(false),

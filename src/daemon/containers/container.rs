@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
+use super::health;
 use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
 use crate::daemon::error::{Error, Result};
@@ -87,6 +88,8 @@ pub struct Inner {
     /// Attached before there was a process.
     pub pending: Vec<Attachment>,
     pub execs: BTreeMap<String, ExecState>,
+    /// Of a container that has a check, once it has been started.
+    pub health: Option<Box<health::Monitor>>,
     waiters: Vec<(WaitFor, Sender<Outcome>)>,
     /// When the current run began, for the restart policy's back-off.
     pub run_began: Option<std::time::Instant>,
@@ -189,6 +192,11 @@ impl Container {
     /// A copy of what is on disk about it.
     pub fn record(&self) -> Record {
         self.lock().record.clone()
+    }
+
+    /// How it fares; `None` without a check.
+    pub fn health(&self) -> Option<health::Status> {
+        self.lock().health.as_ref().map(|monitor| monitor.status)
     }
 
     /// The name in messages: the container's own, never the id alone.

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::container::{Container, Record};
-use super::{files, spec, state::State};
+use super::{files, health, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -42,6 +42,7 @@ pub fn create(engine: &Arc<Engine>, name: &str, request: ContainerCreate) -> Res
     };
     fill_defaults(&mut record, engine)?;
     (record.path, record.args) = command(&record.config)?;
+    health::validate(record.config.healthcheck.as_ref())?;
     check_host_config(&record.host_config)?;
     check_network(engine, &mut record, &networking_config, &mut warnings)?;
     record.mounts = mount_points(&record)?;
@@ -108,6 +109,10 @@ fn merge(mut config: ContainerConfig, image: &ImageConfig) -> ContainerConfig {
     }
     for port in image.exposed_ports.keys() {
         config.exposed_ports.entry(port.clone()).or_default();
+    }
+    health::merge(&mut config.healthcheck, image.healthcheck.as_ref());
+    if config.shell.as_ref().is_none_or(Vec::is_empty) {
+        config.shell.clone_from(&image.shell);
     }
     if config.stop_signal.as_ref().is_none_or(String::is_empty) {
         config.stop_signal = image.stop_signal.clone().filter(|signal| !signal.is_empty());

@@ -188,6 +188,12 @@ pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
     engine.events.publish("container", "exec_die", &container.id, attributes);
 }
 
+/// Forgets an exec before its time.
+pub fn forget(engine: &Engine, container: &Container, exec_id: &str) {
+    container.lock().execs.remove(exec_id);
+    engine.containers.forget_exec(exec_id);
+}
+
 /// How an exec fares.
 pub fn inspect(engine: &Engine, exec_id: &str) -> Result<ExecInspect> {
     let container = container_of(engine, exec_id)?;

@@ -15,7 +15,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Describes a container.
 pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Result<ContainerInspect> {
-    let (record, execs) = {
+    let (record, execs, health) = {
         let inner = container.lock();
         let running: Vec<String> = inner
             .execs
@@ -23,7 +23,8 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
             .filter(|(_, exec)| matches!(exec.phase, Phase::Running))
             .map(|(id, _)| id.clone())
             .collect();
-        (inner.record.clone(), (!running.is_empty()).then_some(running))
+        let health = inner.health.as_ref().map(|monitor| monitor.describe());
+        (inner.record.clone(), (!running.is_empty()).then_some(running), health)
     };
     let overlay = super::rootfs::overlay(engine, container, &record)?;
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
@@ -34,7 +35,7 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         created: record.created.clone(),
         path: record.path.clone(),
         args: record.args.clone(),
-        state: state(&record),
+        state: ContainerState { health, ..state(&record) },
         image: record.image_id.clone(),
         resolv_conf_path: text(&container.dir.join("resolv.conf")),
         hostname_path: text(&container.dir.join("hostname")),
@@ -90,6 +91,7 @@ fn state(record: &Record) -> ContainerState {
         error: record.error.clone(),
         started_at: time(&record.started_at),
         finished_at: time(&record.finished_at),
+        health: None,
     }
 }
 

@@ -20,7 +20,7 @@ use super::create::{log_file, now};
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{files, rootfs, spec};
+use super::{files, health, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
@@ -107,6 +107,7 @@ pub fn start_locked(
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());
             inner.run += 1;
+            health::begin(engine, &mut inner);
             // The container runs; that its record could not be written is worth a line, not its death. The
             // next daemon finds it through its run directory.
             if let Err(error) = container.save(&inner) {
@@ -301,7 +302,7 @@ fn call_off_restart(container: &Container, inner: &mut Inner) -> Result<()> {
 /// # Errors
 /// NotModified when it does not run; System when it outlives the kill.
 pub fn stop(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     container: &Arc<Container>,
     signal: &str,
     timeout_secs: Option<i64>,
@@ -331,7 +332,7 @@ pub fn stop(
 }
 
 /// The signal, the grace, the kill.
-fn end(engine: &Engine, container: &Container, signal: i32, grace: i64) -> Result<()> {
+fn end(engine: &Arc<Engine>, container: &Container, signal: i32, grace: i64) -> Result<()> {
     let Some(sandbox) = container.lock().sandbox.clone() else { return Ok(()) };
     // Compat: told before it is sent, so that no exit is told before its signal.
     let is_paused = {
@@ -341,7 +342,7 @@ fn end(engine: &Engine, container: &Container, signal: i32, grace: i64) -> Resul
     };
     if is_paused {
         // A frozen process cannot obey: it is thawed first, as Docker does on v1.
-        thaw_for_signal(container, &sandbox);
+        thaw_for_signal(engine, container, &sandbox);
     }
     let has_ended = |inner: &Inner| !inner.record.state.is_alive();
     if sandbox.signal(signal, None).is_ok() {
@@ -353,12 +354,13 @@ fn end(engine: &Engine, container: &Container, signal: i32, grace: i64) -> Resul
     kill_and_wait(engine, container, &sandbox)
 }
 
-fn thaw_for_signal(container: &Container, sandbox: &Sandbox) {
+fn thaw_for_signal(engine: &Arc<Engine>, container: &Container, sandbox: &Sandbox) {
     match sandbox.resume() {
         Ok(()) => {
             let mut inner = container.lock();
             if inner.record.state == State::Paused {
                 inner.record.state = State::Running;
+                health::resume(engine, &mut inner);
             }
         }
         // The signal is tried all the same; its own failure is the one that counts.
@@ -380,7 +382,7 @@ fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Sandbox) -> R
 ///
 /// # Errors
 /// Conflict when it does not run; InvalidParameter for an unknown signal.
-pub fn kill(engine: &Engine, container: &Arc<Container>, signal: &str) -> Result<()> {
+pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> Result<()> {
     let number = parse_signal(if signal.is_empty() { "KILL" } else { signal })?;
     let (sandbox, is_paused) = {
         let mut inner = container.lock();
@@ -403,7 +405,7 @@ pub fn kill(engine: &Engine, container: &Arc<Container>, signal: &str) -> Result
         .signal(number, None)
         .map_err(|error| Error::system(format!("cannot kill container: {}", container.name()), error))?;
     if is_paused {
-        thaw_for_signal(container, &sandbox);
+        thaw_for_signal(engine, container, &sandbox);
     }
     if number == 9 {
         // Compat: `kill; rm` must not meet a container that still runs.
@@ -413,7 +415,7 @@ pub fn kill(engine: &Engine, container: &Arc<Container>, signal: &str) -> Result
 }
 
 /// Freezes every process of the container.
-pub fn pause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
+pub fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let _action = container.begin();
     let sandbox = sandbox(container, Action::Pause)?;
     sandbox.pause()?;
@@ -421,7 +423,7 @@ pub fn pause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
 }
 
 /// Lets them go on.
-pub fn unpause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
+pub fn unpause(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let _action = container.begin();
     let sandbox = sandbox(container, Action::Unpause)?;
     sandbox.resume()?;
@@ -429,10 +431,14 @@ pub fn unpause(engine: &Engine, container: &Arc<Container>) -> Result<()> {
 }
 
 /// Records a change of state, unless the container ended meanwhile.
-fn settle(engine: &Engine, container: &Container, from: State, to: State, event: &str) -> Result<()> {
+fn settle(engine: &Arc<Engine>, container: &Container, from: State, to: State, event: &str) -> Result<()> {
     let mut inner = container.lock();
     if inner.record.state == from {
         inner.record.state = to;
+        match to {
+            State::Paused => health::suspend(engine, &mut inner),
+            _ => health::resume(engine, &mut inner),
+        }
         container.save(&inner)?;
     }
     publish(engine, &inner, event);
@@ -511,7 +517,7 @@ pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> 
         };
         if let Some(sandbox) = sandbox {
             if container.lock().record.state == State::Paused {
-                thaw_for_signal(container, &sandbox);
+                thaw_for_signal(engine, container, &sandbox);
             }
             kill_and_wait(engine, container, &sandbox).map_err(|error| {
                 error.during(format!("cannot remove container \"/{}\"", container.name()))
@@ -613,6 +619,7 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
             record.restart_count += 1;
         }
         inner.execs.values_mut().for_each(|exec| exec.end_with_container());
+        health::end(engine, &mut inner);
         if let Err(error) = container.save(&inner) {
             log::error!("record the exit of container {:?}: {error}", inner.record.name);
         }

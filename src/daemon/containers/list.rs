@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::container::{Container, Record};
+use super::health::Status;
 use super::inspect::size_rw;
 use super::state::State;
 use crate::daemon::engine::Engine;
@@ -54,6 +55,7 @@ pub fn list(engine: &Arc<Engine>, query: &ListQuery) -> Result<Vec<ContainerSumm
         })
         .filter(|(_, record)| is_everything || record.state.is_alive() || record.state == State::Restarting)
         .filter(|(_, record)| wanted.has(engine, record))
+        .filter(|(container, _)| is_as_well_as(container.health(), query.filters.get("health")))
         .collect();
     found.sort_by(|(_, left), (_, right)| right.created.cmp(&left.created));
     if let Some(limit) = limit {
@@ -75,6 +77,11 @@ pub fn running(engine: &Engine) -> Vec<Member> {
         .filter(|record| record.state.is_alive())
         .map(|record| (record.id, record.name, record.host_config.network_mode))
         .collect()
+}
+
+/// `none` is a container without a check.
+fn is_as_well_as(health: Option<Status>, wanted: &[String]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|value| health.map_or("none", Status::name) == value)
 }
 
 /// The filters of one request, checked and looked up once.
@@ -162,7 +169,6 @@ impl<'a> Wanted<'a> {
                 networks::of_mode(&host.network_mode)
                     .is_some_and(|name| name == value || engine.networks.id(name).starts_with(value))
             })
-            && any("health", &|value| value == "none")
             && self.is_task != Some(true)
             && any("volume", &|value| {
                 record.mounts.iter().any(|mount| {
@@ -260,7 +266,7 @@ fn summary(engine: &Engine, container: &Container, record: Record, with_size: bo
     let size = with_size.then(|| size_rw(container, &record));
     let mode = &record.host_config.network_mode;
     ContainerSummary {
-        status: status(&record, jiff::Timestamp::now()),
+        status: status(&record, container.health(), jiff::Timestamp::now()),
         names: vec![format!("/{}", record.name)],
         created: record.created.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_second),
         command: command(&record),
@@ -289,13 +295,16 @@ pub fn image_size(engine: &Engine, record: &Record) -> i64 {
 }
 
 /// `Up 5 minutes (Paused)` and its like.
-fn status(record: &Record, now: jiff::Timestamp) -> String {
+fn status(record: &Record, health: Option<Status>, now: jiff::Timestamp) -> String {
     let since = |time: &str| {
         time.parse::<jiff::Timestamp>().map_or_else(|_| "unknown".to_owned(), |time| ago(now, time))
     };
     match record.state {
         State::Created => "Created".to_owned(),
-        State::Running => format!("Up {}", since(&record.started_at)),
+        State::Running => {
+            let health = health.map(|health| format!(" ({})", health.label())).unwrap_or_default();
+            format!("Up {}{health}", since(&record.started_at))
+        }
         State::Paused => format!("Up {} (Paused)", since(&record.started_at)),
         State::Restarting => format!("Restarting ({}) {} ago", record.exit_code, since(&record.finished_at)),
         State::Removing => "Removal In Progress".to_owned(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::container::{Container, Record};
 use super::create::now;
 use super::state::State;
-use super::{lifecycle, policy};
+use super::{health, lifecycle, policy};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -78,8 +78,17 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
             let mut inner = container.lock();
             inner.record.pid = sandbox.pid();
             inner.record.state = if sandbox.was_paused() { State::Paused } else { State::Running };
-            inner.run_began = Some(std::time::Instant::now());
+            inner.run_began = Some(began(&inner.record.started_at));
+            inner.run += 1;
+            if sandbox.was_oom_killed() && !inner.record.oom_killed {
+                inner.record.oom_killed = true;
+                engine.events.publish("container", "oom", &container.id, inner.record.event_attributes());
+            }
             inner.sandbox = Some(sandbox);
+            health::begin(engine, &mut inner);
+            if inner.record.state == State::Paused {
+                health::suspend(engine, &mut inner);
+            }
             if let Err(error) = container.save(&inner) {
                 log::error!("{error}");
             }
@@ -101,6 +110,7 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
 fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     {
         let mut inner = container.lock();
+        let is_oom_news = exit.oom_killed && !inner.record.oom_killed;
         let record = &mut inner.record;
         record.state = State::Exited;
         record.pid = 0;
@@ -108,6 +118,13 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
         record.oom_killed |= exit.oom_killed;
         record.finished_at.clone_from(&exit.finished_at);
         record.manually_stopped |= exit.checkpointed;
+        let mut attributes = record.event_attributes();
+        if is_oom_news {
+            engine.events.publish("container", "oom", &container.id, attributes.clone());
+        }
+        attributes.insert("exitCode".to_owned(), exit.code.to_string());
+        attributes.insert("execDuration".to_owned(), run_secs(record).to_string());
+        engine.events.publish("container", "die", &container.id, attributes);
         if let Err(error) = container.save(&inner) {
             log::error!("{error}");
         }
@@ -125,6 +142,23 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
         log::warn!("{error}");
     }
     begin_again(engine, container);
+}
+
+/// When a run began that an earlier daemon started, by this one's clock.
+fn began(started_at: &str) -> std::time::Instant {
+    let now = std::time::Instant::now();
+    let started = started_at.parse::<jiff::Timestamp>().ok();
+    let age = started.and_then(|started| jiff::Timestamp::now().duration_since(started).try_into().ok());
+    age.and_then(|age| now.checked_sub(age)).unwrap_or(now)
+}
+
+/// Seconds from a container's start to its end.
+fn run_secs(record: &Record) -> i64 {
+    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    match (time(&record.started_at), time(&record.finished_at)) {
+        (Some(start), Some(end)) => end.duration_since(start).as_secs().max(0),
+        _ => 0,
+    }
 }
 
 /// Starts a container whose policy wants it up.
