@@ -28,6 +28,7 @@ mod oom;
 mod processes;
 mod stats;
 mod tree;
+mod undo;
 mod view;
 
 use std::fs::{self, OpenOptions};
@@ -43,6 +44,7 @@ use self::limits::{Controller, Current};
 pub use self::oom::OomNotifier;
 pub use self::stats::{BlkioEntry, CpuStats, Stats};
 use self::tree::{children, enable_controllers, make_cpuset, make_dir, remove_tree};
+pub use self::undo::Undo;
 pub use self::view::{Features, Namespace, features, view};
 use super::{Cause, Error, spec};
 
@@ -101,7 +103,7 @@ impl Cgroup {
         if !cgroup.pids()?.is_empty() {
             return Err(refused("create cgroup", path, "it exists and has processes"));
         }
-        let made = cgroup.make_dirs().and_then(|()| cgroup.apply(resources, true));
+        let made = cgroup.make_dirs().and_then(|()| cgroup.apply(resources, None));
         match made {
             // Nobody waits for what a limit could not do; the host's abilities are in its info.
             Ok(_) => Ok(cgroup),
@@ -179,21 +181,30 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Changes limits of a living cgroup; what is absent stays as it is. Returns warnings.
+    /// Changes limits of a living cgroup, all or none; what is absent stays as it is. Returns warnings, and
+    /// the way back.
     ///
     /// # Errors
-    /// When the kernel refuses a value; earlier ones stay in force.
-    pub fn update(&self, resources: &spec::Resources) -> Result<Vec<String>, Error> {
-        self.apply(resources, false)
+    /// When the kernel refuses a value; those before it are taken back.
+    pub fn update(&self, resources: &spec::Resources) -> Result<(Vec<String>, Undo), Error> {
+        let mut undo = Undo::default();
+        match self.apply(resources, Some(&mut undo)) {
+            Ok(warnings) => Ok((warnings, undo)),
+            Err(error) => {
+                undo.run();
+                Err(error)
+            }
+        }
     }
 
-    fn apply(&self, resources: &spec::Resources, fresh: bool) -> Result<Vec<String>, Error> {
+    /// Writes the limits. With `undo` the cgroup lives, and what was there is noted before each write.
+    fn apply(&self, resources: &spec::Resources, mut undo: Option<&mut Undo>) -> Result<Vec<String>, Error> {
         let mut warnings: Vec<String> = Vec::new();
         for controller in Controller::ALL {
             let home = self.home(controller.name());
             let version = home.as_ref().map_or(Version::V1, |(version, _)| *version);
             let current = match &home {
-                Some((_, dir)) if !fresh => current(dir),
+                Some((_, dir)) if undo.is_some() => current(dir),
                 _ => Current::default(),
             };
             // A period the old quota does not allow is set again once the new quota is.
@@ -203,6 +214,9 @@ impl Cgroup {
                 if let Some((_, dir)) = &home {
                     for (file, value) in &write.files {
                         let path = dir.join(file);
+                        if let Some(undo) = undo.as_deref_mut() {
+                            undo.note(&path, value);
+                        }
                         match put(&path, value) {
                             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                             Err(e)

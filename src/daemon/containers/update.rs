@@ -11,7 +11,7 @@ use super::{spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerUpdate, ContainerUpdated, Resources};
-use crate::runtime::cgroup::Cgroup;
+use crate::runtime::cgroup::{Cgroup, Undo};
 use crate::runtime::spec::Pids;
 
 /// Changes the container.
@@ -46,6 +46,7 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     let old = &record.host_config.resources;
     let new = merge(old, &request.resources)?;
     let mut warnings = Vec::new();
+    let mut undo = None;
     if new != *old {
         let mut limits = spec::resources(&new)?;
         if matches!(record.state, State::Running | State::Paused) {
@@ -53,16 +54,9 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
                 limits.pids = Pids { limit: Some(-1) };
             }
             let cgroup = Cgroup::open(&spec::cgroup_path(&record, &engine.config.cgroup_parent()))?;
-            warnings = match cgroup.update(&limits) {
-                Ok(warnings) => warnings,
-                Err(error) => {
-                    // Those in force before the refused one go back, as far as they were set at all.
-                    if let Err(undo) = cgroup.update(&spec::resources(old)?) {
-                        log::warn!("restore the limits of container {:?}: {undo}", record.name);
-                    }
-                    return Err(error.into());
-                }
-            };
+            let updated = cgroup.update(&limits)?;
+            warnings = updated.0;
+            undo = Some(updated.1);
         }
     }
     let mut inner = container.lock();
@@ -70,7 +64,11 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     if !policy.name.is_empty() {
         inner.record.host_config.restart_policy = policy.clone();
     }
-    container.save(&inner)?;
+    if let Err(error) = container.save(&inner) {
+        inner.record.host_config = record.host_config;
+        undo.into_iter().for_each(Undo::run);
+        return Err(error);
+    }
     let attributes = inner.record.event_attributes();
     drop(inner);
     engine.events.publish("container", "update", &container.id, attributes);

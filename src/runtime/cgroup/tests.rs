@@ -84,7 +84,7 @@ fn limits_reach_the_kernel_and_can_be_changed() {
     // Up past the old memsw, then down again: the order differs.
     for (limit, swap) in [(256 << 20, 512 << 20), (32 << 20, 40 << 20), (64 << 20, -1), (-1, -1)] {
         let memory = Memory { limit: Some(limit), swap: Some(swap), ..Memory::default() };
-        let warnings = made.0.update(&Resources { memory, ..Resources::default() }).unwrap();
+        let (warnings, _) = made.0.update(&Resources { memory, ..Resources::default() }).unwrap();
         assert_eq!(warnings, Vec::<String>::new());
     }
     assert_eq!(read("cpu", "cpu.shares"), "512");
@@ -287,7 +287,7 @@ fn v2_files_get_v2_words() {
         pids: Pids { limit: Some(0) },
         ..Resources::default()
     };
-    let warnings = fake.cgroup().update(&resources).unwrap();
+    let (warnings, _) = fake.cgroup().update(&resources).unwrap();
     assert_eq!(fake.read("memory.max"), "1000");
     assert_eq!(fake.read("memory.swap.max"), "500");
     assert_eq!(fake.read("cpu.weight"), "100");
@@ -336,4 +336,34 @@ fn controllers_are_enabled_from_the_top() {
         (top.as_str(), fake.read("cgroup.subtree_control").as_str()),
         ("+memory +pids", "+cpu +memory")
     );
+}
+
+#[test]
+fn an_update_that_fails_half_way_changes_nothing() {
+    let memory = Memory { limit: Some(32 << 20), ..Memory::default() };
+    let made = Made::new(&Resources { memory, ..Resources::default() });
+    let read = |controller: &str, file: &str| {
+        std::fs::read_to_string(made.0.v1_dir(controller).unwrap().join(file)).unwrap()
+    };
+    let files = [("memory", "memory.limit_in_bytes"), ("cpu", "cpu.shares"), ("cpu", "cpu.cfs_quota_us")];
+    let before = files.map(|(controller, file)| read(controller, file));
+    let asked = Resources {
+        memory: Memory { limit: Some(64 << 20), ..Memory::default() },
+        cpu: Cpu {
+            shares: Some(99),
+            quota: Some(50_000),
+            // Written after the others, and no such processor.
+            cpus: Some("4095".to_owned()),
+            ..Cpu::default()
+        },
+        ..Resources::default()
+    };
+    assert!(made.0.update(&asked).is_err());
+    assert_eq!(files.map(|(controller, file)| read(controller, file)), before);
+    // What succeeded can be taken back all the same.
+    let cpu = Cpu { cpus: None, ..asked.cpu.clone() };
+    let (_, undo) = made.0.update(&Resources { cpu, ..asked }).unwrap();
+    assert_ne!(files.map(|(controller, file)| read(controller, file)), before);
+    undo.run();
+    assert_eq!(files.map(|(controller, file)| read(controller, file)), before);
 }
