@@ -18,6 +18,7 @@ pub mod look;
 pub mod mounts;
 pub mod netns;
 pub mod plan;
+pub mod program;
 pub mod rootfs;
 pub mod sandbox;
 pub mod seccomp;

@@ -35,6 +35,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cgroup::Cgroup;
 use super::criu::{self, CriuInfo};
+use super::program::Program;
 use super::shim::protocol::{self, Call, Client, CriuPlace, Event, Hello, Message, Outcome, Request};
 use super::shim::{self, LAUNCH, ROOTFS, SOCKET};
 use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, SandboxEvent, Thaw};
@@ -62,7 +63,7 @@ pub struct RuntimeConfig {
 /// Brings containers to life and keeps in touch with them.
 #[derive(Debug)]
 pub struct Runtime {
-    config: RuntimeConfig,
+    program: Program,
     monitor: Arc<Monitor>,
     thread: Option<JoinHandle<()>>,
     criu: Arc<CriuFinder>,
@@ -128,7 +129,7 @@ impl Runtime {
     /// Starts the monitor. Events go to `events` until the runtime is dropped.
     ///
     /// # Errors
-    /// No descriptors or threads are to be had.
+    /// No descriptors or threads are to be had, or we are not root.
     pub fn new(config: RuntimeConfig, events: mpsc::Sender<SandboxEvent>) -> Result<Runtime, Error> {
         let failed = |errno: rustix::io::Errno| failed("start", "the shims' monitor", errno);
         let monitor = Monitor {
@@ -146,12 +147,13 @@ impl Runtime {
             .stack_size(256 * 1024)
             .spawn(move || listening.run(&events))
             .map_err(|error| self::failed("start", "the shims' monitor", error))?;
+        let program = Program::open(config.exe.as_deref().unwrap_or(Path::new("/proc/self/exe")))?;
         let criu = CriuFinder {
             named: config.criu.clone(),
             cache_dir: config.criu_cache_dir.clone(),
             found: Mutex::new(None),
         };
-        Ok(Runtime { config, monitor, thread: Some(thread), criu: Arc::new(criu) })
+        Ok(Runtime { program, monitor, thread: Some(thread), criu: Arc::new(criu) })
     }
 
     /// Runs a container's command. Blocks until execve has succeeded.
@@ -245,11 +247,7 @@ impl Runtime {
     /// # Errors
     /// There is none, or it does not work here; the message says what to do.
     pub fn probe_criu(&self) -> Result<CriuInfo, Error> {
-        criu::probe(self.exe(), &self.criu.place()?)
-    }
-
-    fn exe(&self) -> &Path {
-        self.config.exe.as_deref().unwrap_or(Path::new("/proc/self/exe"))
+        criu::probe(&self.program.path(), &self.criu.place()?)
     }
 
     fn link(&self, socket: OwnedFd, id: Option<String>) -> Result<(Arc<Link>, Receiver<Hello>), Error> {
@@ -331,7 +329,7 @@ impl Runtime {
                 .map_err(|errno| failed("start", "shim", errno))?;
         let log = std::fs::File::create(run_dir.join("shim.log"))
             .map_err(|error| failed("make", run_dir.join("shim.log"), error))?;
-        let child = Command::new(self.exe())
+        let child = Command::new(self.program.path())
             .arg0(shim::NAME)
             .arg(launch.id.get(..12).unwrap_or(&launch.id))
             .env_clear()

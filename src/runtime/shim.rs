@@ -166,6 +166,8 @@ impl Shim {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let null = null.map_err(|errno| failed("open", "/dev/null", errno))?;
         rustix::stdio::dup2_stdin(&null).map_err(|errno| failed("open", "/dev/null", errno))?;
+        // Executed by a descriptor's path, its name would be a number.
+        let _ = rustix::thread::set_name(c"dewar-shim");
         // Fails only for a process group's leader, which a shim started from a shell would be.
         let _ = rustix::process::setsid();
         let _ = rustix::process::chdir("/");

@@ -1,5 +1,7 @@
 //! Input that means harm. Each test looks for the harm itself, on the host.
 
+mod program;
+
 use std::path::Path;
 
 use crate::support::requires::requires;
