@@ -219,6 +219,12 @@ impl Cgroup {
                         }
                         match put(&path, value) {
                             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                            // Weights per device take a device whose scheduler knows them.
+                            Err(e)
+                                if e.raw_os_error() == Some(libc::EOPNOTSUPP) && file.contains("weight") =>
+                            {
+                                continue;
+                            }
                             Err(e)
                                 if e.kind() == io::ErrorKind::InvalidInput
                                     && *file == "cpu.cfs_period_us" =>

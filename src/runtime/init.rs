@@ -96,6 +96,7 @@ pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) 
     let policy = spec.linux.seccomp.as_ref();
     let program = Program::prepare(&spec.process, &spec.process, rights, policy, supervision)?;
     let namespaces = Namespaces::open(spec)?;
+    let borrowed = steps::borrow(spec)?;
     let born_inside = cgroup.clone_into()?;
 
     let body = |report: BorrowedFd<'_>| {
@@ -109,7 +110,7 @@ pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) 
         rustix::process::setsid().map_err(|errno| failed("start", "a session", errno))?;
         program.adjust_oom_score()?;
         rustix::process::umask(Mode::empty());
-        let mut assembly = Assembly::new(spec, rootfs, report)?;
+        let mut assembly = Assembly::new(spec, rootfs, report, &borrowed)?;
         assembly.run(&plan)?;
         let terminal = assembly.terminal.take();
         place(assembly.root(), streams, terminal)

@@ -274,6 +274,8 @@ pub struct BlockIo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u16>,
     #[serde(skip_serializing_if = "is_default")]
+    pub weight_device: Vec<WeightDevice>,
+    #[serde(skip_serializing_if = "is_default")]
     pub throttle_read_bps_device: Vec<Throttle>,
     #[serde(skip_serializing_if = "is_default")]
     pub throttle_write_bps_device: Vec<Throttle>,
@@ -281,6 +283,14 @@ pub struct BlockIo {
     pub throttle_read_iops_device: Vec<Throttle>,
     #[serde(rename = "throttleWriteIOPSDevice", skip_serializing_if = "is_default")]
     pub throttle_write_iops_device: Vec<Throttle>,
+}
+
+/// A share for one device, 10..=1000.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WeightDevice {
+    pub major: u32,
+    pub minor: u32,
+    pub weight: u16,
 }
 
 /// A rate for one device, in bytes or operations per second.

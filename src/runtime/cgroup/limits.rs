@@ -9,7 +9,7 @@
 //! Source: kernel Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst; runtime-spec `config-linux.md`.
 
 use super::layout::Version;
-use crate::runtime::spec::{BlockIo, Cpu, Memory, Pids, Resources, Throttle};
+use crate::runtime::spec::{BlockIo, Cpu, Memory, Pids, Resources, Throttle, WeightDevice};
 
 /// A controller whose limits are written together; `Blkio` is v2's `io`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ const NO_CPUSET: &str = "Your kernel does not support cpuset or the cgroup is no
 const NO_PIDS: &str = "Your kernel does not support PIDs limit capabilities or the cgroup is not mounted. PIDs limit discarded.";
 const NO_WEIGHT: &str =
     "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.";
+const NO_WEIGHT_DEVICE: &str = "Your kernel does not support Block I/O weight_device or the cgroup is not mounted. Weight-device discarded.";
 const NO_READ_BPS: &str = "Your kernel does not support BPS Block I/O read limit or the cgroup is not mounted. Block I/O BPS read limit discarded.";
 const NO_WRITE_BPS: &str = "Your kernel does not support BPS Block I/O write limit or the cgroup is not mounted. Block I/O BPS write limit discarded.";
 const NO_READ_IOPS: &str = "Your kernel does not support IOPS Block read limit or the cgroup is not mounted. Block I/O IOPS read limit discarded.";
@@ -275,6 +276,13 @@ fn blkio_v1(io: &BlockIo) -> Vec<Write> {
             discarded: NO_WEIGHT,
         });
     }
+    for WeightDevice { major, minor, weight } in &io.weight_device {
+        let value = format!("{major}:{minor} {weight}");
+        writes.push(Write {
+            files: vec![("blkio.weight_device", value.clone()), ("blkio.bfq.weight_device", value)],
+            discarded: NO_WEIGHT_DEVICE,
+        });
+    }
     let groups: [(&[Throttle], &'static str, &'static str); 4] = [
         (&io.throttle_read_bps_device, "blkio.throttle.read_bps_device", NO_READ_BPS),
         (&io.throttle_write_bps_device, "blkio.throttle.write_bps_device", NO_WRITE_BPS),
@@ -295,6 +303,15 @@ fn io_v2(io: &BlockIo) -> Vec<Write> {
         writes.push(Write {
             files: vec![("io.bfq.weight", weight.to_string()), ("io.weight", io_weight(weight).to_string())],
             discarded: NO_WEIGHT,
+        });
+    }
+    for WeightDevice { major, minor, weight } in &io.weight_device {
+        writes.push(Write {
+            files: vec![
+                ("io.bfq.weight", format!("{major}:{minor} {weight}")),
+                ("io.weight", format!("{major}:{minor} {}", io_weight(*weight))),
+            ],
+            discarded: NO_WEIGHT_DEVICE,
         });
     }
     let groups: [(&[Throttle], &str, &'static str); 4] = [

@@ -149,7 +149,7 @@ impl<'a> Program<'a> {
         rustix::process::umask(Mode::from_raw_mode(process.user.umask.unwrap_or(0o022) & 0o777));
         for (resource, limit) in &self.limits {
             rustix::process::setrlimit(*resource, *limit)
-                .map_err(|errno| failed("set the limit", &format!("{resource:?}"), errno.into()))?;
+                .map_err(|errno| user_error("set the limit", &format!("{resource:?}"), errno.into()))?;
         }
         if !self.no_new_privileges {
             self.load_filter()?;
@@ -158,7 +158,7 @@ impl<'a> Program<'a> {
             .map_err(|cause| failed("become user", &identity.uid.to_string(), cause))?;
         if entered == Entered::NotYet {
             rustix::process::chdir(directory(&process.cwd))
-                .map_err(|errno| failed("change directory to", &process.cwd, errno.into()))?;
+                .map_err(|errno| user_error("change directory to", &process.cwd, errno.into()))?;
         }
         self.execute(&env)
     }
@@ -344,14 +344,14 @@ fn enter_directory(cwd: &str) -> Result<Entered, Error> {
     let entered = match rustix::process::chdir(path) {
         Err(Errno::NOENT) => {
             std::fs::create_dir_all(path)
-                .map_err(|cause| failed("make the working directory", cwd, cause))?;
+                .map_err(|cause| user_error("make the working directory", cwd, cause))?;
             rustix::process::chdir(path)
         }
         other => other,
     };
     match entered {
         Err(Errno::ACCESS) => return Ok(Entered::NotYet),
-        other => other.map_err(|errno| failed("change directory to", cwd, errno.into()))?,
+        other => other.map_err(|errno| user_error("change directory to", cwd, errno.into()))?,
     }
     // A path that leads out through a descriptor somebody forgot (CVE-2024-21626) has no name in our root.
     let here = rustix::process::getcwd(Vec::new()).map_err(|errno| failed("find", cwd, errno.into()))?;
@@ -359,6 +359,14 @@ fn enter_directory(cwd: &str) -> Result<Entered, Error> {
         return Err(refused("change directory to", cwd, "it is outside the container's root"));
     }
     Ok(Entered::Yes)
+}
+
+/// A failure that what the caller asked for explains.
+fn user_error(op: &str, object: &str, cause: io::Error) -> Error {
+    match Errno::from_io_error(&cause) {
+        Some(errno) => refused(op, object, &command::phrase(errno)),
+        None => failed(op, object, cause),
+    }
 }
 
 fn failed(op: &str, object: &str, cause: io::Error) -> Error {

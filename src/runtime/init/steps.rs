@@ -7,6 +7,7 @@
 //!
 //! Needs Linux 5.12 (mount_setattr).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,11 +20,14 @@ use rustix::mount::{
     UnmountFlags,
 };
 
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
 use super::report;
 use super::root::{self, Kind, Root};
 use crate::runtime::plan::{self, Binding, Options, Plan, Propagation, Step};
 use crate::runtime::spec::{ConsoleSize, Device, Spec};
 use crate::runtime::sys::mount::{self, Attributes, Reach};
+use crate::runtime::sys::process;
 use crate::runtime::{Cause, Error, cgroup, console, devices};
 
 /// A container's file systems while they are being put together.
@@ -40,14 +44,23 @@ pub struct Assembly<'a> {
     pub terminal: Option<OwnedFd>,
     /// An attached empty directory, to show in place of masked ones.
     empty: Option<OwnedFd>,
+    borrowed: &'a Borrowed,
 }
+
+/// Mounts of other containers to be shown in this one, by the bind's source.
+pub type Borrowed = BTreeMap<PathBuf, OwnedFd>;
 
 impl<'a> Assembly<'a> {
     /// Opens `rootfs`, a directory that is a mount.
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn new(spec: &'a Spec, rootfs: &'a Path, report: BorrowedFd<'a>) -> Result<Self, Error> {
+    pub fn new(
+        spec: &'a Spec,
+        rootfs: &'a Path,
+        report: BorrowedFd<'a>,
+        borrowed: &'a Borrowed,
+    ) -> Result<Self, Error> {
         let private = plan::owns(spec, crate::runtime::spec::NamespaceKind::Cgroup);
         Ok(Assembly {
             rootfs,
@@ -58,6 +71,7 @@ impl<'a> Assembly<'a> {
             report,
             terminal: None,
             empty: None,
+            borrowed,
         })
     }
 
@@ -84,13 +98,22 @@ impl<'a> Assembly<'a> {
                 .map_err(|errno| failed("set the host name", text(name), errno.into())),
             Step::Domainname { name } => rustix::system::setdomainname(name.as_bytes())
                 .map_err(|errno| failed("set the domain name", text(name), errno.into())),
+            // Which parameters there are, and what fits them, only the kernel knows.
             Step::Sysctl { name, value } => {
                 fs::write(Path::new("/proc/sys").join(plan::sysctl_path(name)), value)
-                    .map_err(|cause| failed("set the sysctl", text(name), cause))
+                    .map_err(|cause| refused("set the sysctl", Path::new(name), &cause.to_string()))
             }
-            Step::Mount { kind, source, target, options } => self
-                .mount(kind, source, target, options)
-                .map_err(|cause| failed(&format!("mount {kind} on"), target, cause)),
+            Step::Mount { kind, source, target, options } => {
+                self.mount(kind, source, target, options).map_err(|cause| {
+                    let op = format!("mount {kind} on");
+                    match cause.raw_os_error() {
+                        Some(libc::EINVAL) if kind == "tmpfs" => {
+                            refused(&op, target, &format!("invalid options: {options}"))
+                        }
+                        _ => failed(&op, target, cause),
+                    }
+                })
+            }
             Step::Bind { source, target, options } => self.bind(source, target, options),
             Step::Cgroups { target, options } => self.cgroups(target, options),
             Step::Node { device } => {
@@ -138,16 +161,23 @@ impl<'a> Assembly<'a> {
     }
 
     fn bind(&self, source: &Path, target: &Path, options: &Options) -> Result<(), Error> {
-        let tree = rustix::mount::open_tree(CWD, source, clone_flags(options.binding))
-            .map_err(|errno| failed("open the bind source", source, errno.into()))?;
-        let shown = root::identify(&tree).map_err(|cause| failed("look at", source, cause))?.0;
+        let opened;
+        let tree = match self.borrowed.get(source) {
+            Some(tree) => tree,
+            None => {
+                opened = rustix::mount::open_tree(CWD, source, clone_flags(options.binding))
+                    .map_err(|errno| failed("open the bind source", source, errno.into()))?;
+                &opened
+            }
+        };
+        let shown = root::identify(tree).map_err(|cause| failed("look at", source, cause))?.0;
         let kind = if shown == FileType::Directory { Kind::Directory } else { Kind::File };
         let attached = || -> io::Result<bool> {
             let place = self.root.make(target, kind)?;
             let fits = (root::identify(&place)?.0 == FileType::Directory) == (kind == Kind::Directory);
             if fits {
-                decorate(&tree, options)?;
-                attach(&tree, &place)?;
+                decorate(tree, options)?;
+                attach(tree, &place)?;
             }
             Ok(fits)
         };
@@ -284,6 +314,39 @@ impl<'a> Assembly<'a> {
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         Ok(rustix::process::chdir("/")?)
     }
+}
+
+/// Opens the sources of binds that are another container's, `/proc/PID/root/…`: a mount can only be copied
+/// from inside its own namespace, and with the links of its own root.
+///
+/// # Errors
+/// The container is gone, or shows nothing there.
+pub fn borrow(spec: &Spec) -> Result<Borrowed, Error> {
+    let mut borrowed = Borrowed::new();
+    for mount in &spec.mounts {
+        let source = Path::new(&mount.source);
+        let Some((pid, inside)) =
+            mount.source.strip_prefix("/proc/").and_then(|rest| rest.split_once("/root/"))
+        else {
+            continue;
+        };
+        let open = || -> io::Result<OwnedFd> {
+            let namespace = fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+            // A thread of its own, so that this process stays where it is.
+            process::unshare(UnshareFlags::FS)?;
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
+            let flags = clone_flags(Binding::Tree) | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+            Ok(rustix::mount::open_tree(CWD, Path::new("/").join(inside), flags)?)
+        };
+        let opened = std::thread::scope(|scope| {
+            scope.spawn(open).join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+        });
+        borrowed.insert(
+            source.to_owned(),
+            opened.map_err(|cause| failed("open the bind source", source, cause))?,
+        );
+    }
+    Ok(borrowed)
 }
 
 /// Missing, or below something that is no directory: nothing to hide or protect.

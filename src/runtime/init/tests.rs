@@ -421,7 +421,7 @@ fn limits_umask_directory_and_privileges_are_as_asked() {
         let wanted = "20\n30\n0077\n/a/b\n755\nNoNewPrivs:\t1\n500\nexample\n77\n";
         assert_eq!((code, text.as_str()), (0, wanted));
         fixture.process().cwd = "/bin/busybox".to_owned();
-        assert!(fixture.refusal().1.starts_with("change directory to /bin/busybox: Not a directory"));
+        assert!(fixture.refusal().1.starts_with("change directory to /bin/busybox: not a directory"));
     });
 }
 

@@ -12,12 +12,24 @@ use super::check;
 pub const MAX: i32 = 64;
 
 /// Gives every signal its default disposition and unblocks all: what a fresh program expects. (Rust's
-/// runtime ignores SIGPIPE, and an ignored signal stays ignored across execve.)
+/// runtime ignores SIGPIPE, glibc's posix_spawn the two signals it keeps to itself, and an ignored signal stays
+/// ignored across execve.)
 pub fn reset() {
+    // The kernel's sigaction: handler, flags, restorer, mask. All zero is SIG_DFL.
+    let default = [0_u64; 4];
     for number in 1..=MAX {
-        // SAFETY: SIG_DFL installs no code of ours. KILL, STOP and libc's two internal signals are refused
-        // with EINVAL, which is as good.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // Not signal(3), which refuses libc's own signals. KILL and STOP are refused by the kernel, which is as good.
+        // SAFETY: the structure is live and of the size of the kernel's, a null old one is allowed, 8 is the size
+        // of the kernel's signal set, and SIG_DFL installs no code of ours.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                size_of::<u64>(),
+            )
+        };
     }
     change_mask(libc::SIG_SETMASK, &empty());
 }
