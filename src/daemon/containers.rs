@@ -7,6 +7,7 @@
 pub mod archive;
 pub mod attach;
 pub mod checkpoint;
+pub mod checks;
 pub mod commit;
 pub mod container;
 pub mod create;

@@ -54,7 +54,7 @@ pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
 }
 
 pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery, ContainerCreate>) -> Result<Reply> {
-    Ok(CONTAINER_CREATE.reply(&create::create(engine, &call.query.name, call.body)?))
+    Ok(CONTAINER_CREATE.reply(&create::create(engine, &call.query.name, &call.query.platform, call.body)?))
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> {

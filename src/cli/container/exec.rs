@@ -49,9 +49,12 @@ fn request(matches: &Matches) -> Result<Request, Error> {
     let detach = matches.is(&DETACH);
     let mut env: Vec<String> = Vec::new();
     for lines in matches.read_all(&ENV_FILE, values::lines_of)? {
-        env.extend(lines.iter().filter_map(|line| values::env(line).ok().flatten()));
+        // A bare name the client has no value for is passed over here, unlike with --env.
+        env.extend(
+            lines.iter().filter_map(|line| values::env(line).ok()).filter(|entry| entry.contains('=')),
+        );
     }
-    env.extend(matches.read_all(&ENV, values::env)?.into_iter().flatten());
+    env.extend(matches.read_all(&ENV, values::env)?);
     let create = ExecCreate {
         user: matches.text(&USER),
         privileged: matches.is(&PRIVILEGED),

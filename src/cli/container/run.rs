@@ -105,7 +105,9 @@ fn create(context: &Context, mut creation: Creation) -> Result<ContainerCreated,
     let attempt = || context.call(&CONTAINER_CREATE, &[], &creation.query, &creation.body);
     let created = match attempt() {
         Err(error) if error.is_not_found() && creation.pull == Pull::Missing => {
-            super::super::say(&format!("Unable to find image '{}' locally", creation.body.config.image));
+            let (name, tag) = split_reference(&creation.body.config.image);
+            let joint = if creation.body.config.image.contains('@') { '@' } else { ':' };
+            super::super::say(&format!("Unable to find image '{name}{joint}{tag}' locally"));
             pull(context, &creation)?;
             attempt()?
         }

@@ -25,6 +25,8 @@ pub static ATTACH: Flag =
     Flag::many("attach", "STREAM", "Attach to stdin, stdout or stderr (default: both outputs)").short('a');
 pub static BLKIO_WEIGHT: Flag =
     Flag::value("blkio-weight", "WEIGHT", "Share of block I/O, 10 to 1000, or 0 for no limit");
+pub static BLKIO_WEIGHT_DEVICE: Flag =
+    Flag::many("blkio-weight-device", "DEVICE:WEIGHT", "Share of one device's block I/O, 10 to 1000");
 pub static CAP_ADD: Flag = Flag::many("cap-add", "CAPABILITY", "Add a Linux capability, or ALL");
 pub static CAP_DROP: Flag = Flag::many("cap-drop", "CAPABILITY", "Drop a Linux capability, or ALL");
 pub static CGROUP_PARENT: Flag =
@@ -99,7 +101,7 @@ pub static IO_MAXIOPS: Flag = Flag::value("io-maxiops", "RATE", "I/O operations"
 pub static IP: Flag = Flag::value("ip", "ADDRESS", "IPv4 address on the container's network");
 pub static IP6: Flag = Flag::value("ip6", "ADDRESS", "IPv6 address on the container's network");
 pub static IPC: Flag = Flag::value("ipc", "MODE", "IPC namespace: private, host, none or container:NAME");
-pub static ISOLATION: Flag = Flag::value("isolation", "TECHNOLOGY", "Isolation technology").refused(WINDOWS);
+pub static ISOLATION: Flag = Flag::value("isolation", "TECHNOLOGY", "Isolation technology: default");
 pub static KERNEL_MEMORY: Flag = Flag::value("kernel-memory", "SIZE", "Limit of kernel memory")
     .ignored("the kernel no longer has this limit");
 pub static LABEL: Flag = Flag::many("label", "KEY[=VALUE]", "Set a label").short('l');
@@ -182,7 +184,7 @@ pub static WORKDIR: Flag = Flag::value("workdir", "PATH", "Working directory of 
 macro_rules! flags {
     ($name:ident $(, $extra:ident)*) => {
         pub static $name: &[&Flag] = &[
-            &ADD_HOST, &ANNOTATION, &ATTACH, &BLKIO_WEIGHT, &CAP_ADD, &CAP_DROP, &CGROUP_PARENT, &CGROUPNS,
+            &ADD_HOST, &ANNOTATION, &ATTACH, &BLKIO_WEIGHT, &BLKIO_WEIGHT_DEVICE, &CAP_ADD, &CAP_DROP, &CGROUP_PARENT, &CGROUPNS,
             &CIDFILE, &CPU_COUNT, &CPU_PERCENT, &CPU_PERIOD, &CPU_QUOTA, &CPU_RT_PERIOD, &CPU_RT_RUNTIME,
             &CPU_SHARES, &CPUS, &CPUSET_CPUS, &CPUSET_MEMS, &DEVICE, &DEVICE_CGROUP_RULE, &DEVICE_READ_BPS,
             &DEVICE_READ_IOPS, &DEVICE_WRITE_BPS, &DEVICE_WRITE_IOPS, &CONTENT_TRUST, &DNS, &DNS_OPTION,
@@ -305,9 +307,12 @@ fn container_config(matches: &Matches, detach: bool) -> Result<ContainerConfig, 
     let open_stdin = matches.is(&INTERACTIVE);
     let mut env: Vec<String> = Vec::new();
     for lines in matches.read_all(&ENV_FILE, values::lines_of)? {
-        env.extend(lines.iter().filter_map(|line| values::env(line).ok().flatten()));
+        // A bare name the client has no value for is passed over here, unlike with --env.
+        env.extend(
+            lines.iter().filter_map(|line| values::env(line).ok()).filter(|entry| entry.contains('=')),
+        );
     }
-    env.extend(matches.read_all(&ENV, values::env)?.into_iter().flatten());
+    env.extend(matches.read_all(&ENV, values::env)?);
     let mut labels = BTreeMap::new();
     for lines in matches.read_all(&LABEL_FILE, values::lines_of)? {
         labels.extend(lines.iter().filter_map(|line| values::pair(line).ok()));
@@ -408,6 +413,7 @@ fn host_config(matches: &Matches, auto_remove: bool) -> Result<HostConfig, Error
         shm_size: matches.read(&SHM_SIZE, values::bytes)?.unwrap_or_default(),
         sysctls: values::map(matches.read_all(&SYSCTL, values::pair)?),
         runtime: matches.text(&RUNTIME),
+        isolation: matches.text(&ISOLATION),
         resources: resources(matches)?,
         masked_paths: paths(),
         readonly_paths: paths(),
@@ -439,6 +445,7 @@ fn resources(matches: &Matches) -> Result<Resources, Error> {
         nano_cpus: matches.read(&CPUS, values::nano_cpus)?.unwrap_or_default(),
         cgroup_parent: matches.text(&CGROUP_PARENT),
         blkio_weight: matches.parse(&BLKIO_WEIGHT, "a number from 10 to 1000, or 0")?.unwrap_or_default(),
+        blkio_weight_device: matches.read_all(&BLKIO_WEIGHT_DEVICE, values::weight)?,
         blkio_device_read_bps: throttle(&DEVICE_READ_BPS)?,
         blkio_device_write_bps: throttle(&DEVICE_WRITE_BPS)?,
         blkio_device_read_iops: throttle(&DEVICE_READ_IOPS)?,
@@ -604,7 +611,7 @@ mod tests {
     fn a_bare_env_name_passes_the_clients_value_on() {
         let made = made("-e PATH -e DEWAR_SURELY_UNSET -e X= alpine");
         assert!(made.body.config.env[0].starts_with("PATH="));
-        assert_eq!(made.body.config.env[1..], ["X=".to_owned()]);
+        assert_eq!(made.body.config.env[1..], ["DEWAR_SURELY_UNSET".to_owned(), "X=".to_owned()]);
     }
 
     #[test]

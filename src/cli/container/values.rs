@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::http::api::container::{
     BindOptions, DeviceMapping, MountRequest, PortBinding, RestartPolicy, ThrottleDevice, TmpfsOptions,
-    Ulimit, VolumeOptions,
+    Ulimit, VolumeOptions, WeightDevice,
 };
 
 /// Bytes from `512m`, `1.5g`, `64KiB`; units are powers of 1024, a bare number is bytes.
@@ -84,15 +84,16 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// One `--env`: a bare name takes the client's value, and is dropped (`None`) where there is none.
-pub fn env(text: &str) -> Result<Option<String>, String> {
+/// One `--env`: a bare name takes the client's value; where there is none it stays bare, which takes the
+/// image's away.
+pub fn env(text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('=') {
-        return Err("expected NAME=value or NAME".to_owned());
+        return Err(format!("invalid environment variable: {text}"));
     }
-    if text.contains('=') {
-        return Ok(Some(text.to_owned()));
+    match std::env::var(text) {
+        Ok(value) if !text.contains('=') => Ok(format!("{text}={value}")),
+        _ => Ok(text.to_owned()),
     }
-    Ok(std::env::var(text).ok().map(|value| format!("{text}={value}")))
 }
 
 /// The lines of an `--env-file` or `--label-file`: comments and empty lines left out.
@@ -336,15 +337,30 @@ pub fn throttle(text: &str) -> Result<ThrottleDevice, String> {
     Ok(ThrottleDevice { path: path.to_owned(), rate: bytes(rate)?.unsigned_abs() })
 }
 
+/// `/dev/sda:300`: a share of block I/O, 10 to 1000.
+pub fn weight(text: &str) -> Result<WeightDevice, String> {
+    let bad = || format!("bad format: {text}");
+    let (path, weight) = text.rsplit_once(':').ok_or_else(bad)?;
+    if !path.starts_with("/dev/") {
+        return Err(format!("bad format for device path: {text}"));
+    }
+    let weight = weight.parse().ok().filter(|weight| *weight == 0 || (10..=1000).contains(weight));
+    let weight = weight.ok_or_else(|| format!("invalid weight for device: {text}"))?;
+    Ok(WeightDevice { path: path.to_owned(), weight })
+}
+
 /// `NAME:ADDRESS` or `NAME=ADDRESS`, as `--add-host` writes it.
 pub fn extra_host(text: &str) -> Result<String, String> {
     let split = text.split_once('=').or_else(|| text.split_once(':'));
-    match split {
-        Some((name, address)) if !name.is_empty() && !address.is_empty() => {
-            Ok(format!("{name}:{}", address.trim_start_matches('[').trim_end_matches(']')))
-        }
-        _ => Err("expected NAME:ADDRESS".to_owned()),
+    let Some((name, address)) = split.filter(|(name, address)| !name.is_empty() && !address.is_empty())
+    else {
+        return Err(format!("bad format for add-host: {text:?}"));
+    };
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+        return Err(format!("invalid IP address in add-host: {address:?}"));
     }
+    Ok(format!("{name}:{address}"))
 }
 
 /// One published port: the container's side (`80/tcp`) and where it appears on the host.
@@ -549,6 +565,8 @@ mod tests {
         assert_eq!(extra_host("db:10.0.0.1"), Ok("db:10.0.0.1".into()));
         assert_eq!(extra_host("db=[::1]"), Ok("db:::1".into()));
         assert_eq!(nano_cpus("1.5"), Ok(1_500_000_000));
+        assert_eq!(weight("/dev/sda:300").unwrap().weight, 300);
+        assert!(weight("/dev/sda:5").is_err() && weight("sda:300").is_err() && weight("/dev/sda").is_err());
         assert!(nano_cpus("-1").is_err() && nano_cpus("nan").is_err());
     }
 

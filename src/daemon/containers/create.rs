@@ -4,17 +4,22 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::container::{Container, Record};
-use super::{files, health, spec, state::State};
+use super::{checks, files, health, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::images::config::{Config, Platform};
 use crate::daemon::{names, state_dir};
 use crate::http::api::container::{
-    ContainerConfig, ContainerCreate, ContainerCreated, HostConfig, MountPoint, MountRequest, RestartPolicy,
+    ContainerConfig, ContainerCreate, ContainerCreated, MountPoint, MountRequest,
 };
 use crate::http::api::image::ImageConfig;
 
 /// Docker's default size of /dev/shm.
 const DEFAULT_SHM_BYTES: i64 = 64 * 1024 * 1024;
+
+/// Old clients link what they start beside a service; refusing that would refuse them altogether.
+const NO_LINKS: &str = "Links have no effect in this version of dewar: it has no bridge network on which one container \
+could reach another.";
 
 /// Said once per container: nothing is hidden from whoever expects a network.
 const NO_BRIDGE: &str = "The default bridge network is not available in this version of dewar: the container has \
@@ -24,12 +29,20 @@ only a loopback interface. Use --network host for the host's network, or --netwo
 ///
 /// # Errors
 /// InvalidParameter, NotFound (the image: clients pull on it), Conflict (the name).
-pub fn create(engine: &Arc<Engine>, name: &str, request: ContainerCreate) -> Result<ContainerCreated> {
+pub fn create(
+    engine: &Arc<Engine>,
+    name: &str,
+    platform: &str,
+    request: ContainerCreate,
+) -> Result<ContainerCreated> {
     let ContainerCreate { config, host_config, networking_config } = request;
     if config.image.is_empty() {
         return Err(Error::invalid("invalid config: no image specified"));
     }
+    checks::config(&config)?;
+    checks::conflicts(&config, &host_config)?;
     let image = engine.images.resolve(&config.image)?;
+    check_platform(&config.image, &image.config, platform)?;
     let id = names::new_id()?;
     let mut warnings = Vec::new();
     let mut record = Record {
@@ -43,7 +56,7 @@ pub fn create(engine: &Arc<Engine>, name: &str, request: ContainerCreate) -> Res
     fill_defaults(&mut record, engine)?;
     (record.path, record.args) = command(&record.config)?;
     health::validate(record.config.healthcheck.as_ref())?;
-    check_host_config(&record.host_config)?;
+    checks::host_config(&record.config, &record.host_config)?;
     check_network(engine, &mut record, &networking_config, &mut warnings)?;
     record.mounts = mount_points(&record)?;
     spec::validate(&record)?;
@@ -66,6 +79,43 @@ pub fn create(engine: &Arc<Engine>, name: &str, request: ContainerCreate) -> Res
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
     Ok(ContainerCreated { id, warnings })
+}
+
+/// Refuses an image that is not of the platform asked for.
+///
+/// # Errors
+/// NotFound: clients then pull the right one. InvalidParameter for what is no platform.
+fn check_platform(reference: &str, image: &Config, asked: &str) -> Result<()> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let has = Platform {
+        os: image.os.clone(),
+        architecture: image.architecture.clone(),
+        variant: image.variant.clone(),
+    };
+    // A system or an architecture alone is enough, and the rest is ours.
+    let wanted = match asked.split_once('/') {
+        Some(_) => Platform::parse(asked)?,
+        None if matches!(asked, "linux" | "windows" | "darwin" | "freebsd") => {
+            Platform { os: asked.to_owned(), ..Platform::host() }
+        }
+        None if matches!(asked, "amd64" | "arm64" | "arm" | "386" | "ppc64le" | "riscv64" | "s390x") => {
+            Platform { architecture: asked.to_owned(), variant: String::new(), ..Platform::host() }
+        }
+        None => {
+            return Err(Error::invalid(format!(
+                "{asked:?}: unknown operating system or architecture: invalid argument"
+            )));
+        }
+    };
+    if wanted.accepts(&has) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {reference} was found but its platform ({has}) does not match the specified platform \
+         ({wanted})"
+    )))
 }
 
 fn write(container: &Container) -> Result<()> {
@@ -150,18 +200,17 @@ fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
             *mode = format!("container:{}", engine.containers.get(reference)?.id);
         }
     }
+    if record.config.hostname.is_empty()
+        && let Some(id) = host.network_mode.strip_prefix("container:")
+    {
+        record.config.hostname = engine.containers.get(id)?.record().config.hostname;
+    }
     if record.config.hostname.is_empty() {
         record.config.hostname = if host.network_mode == "host" || host.uts_mode == "host" {
             rustix::system::uname().nodename().to_string_lossy().into_owned()
         } else {
             record.id[..12].to_owned()
         };
-    }
-    if record.config.hostname.len() > 64 {
-        return Err(Error::invalid(format!(
-            "invalid hostname {:?}: longer than 64 bytes",
-            record.config.hostname
-        )));
     }
     record.state = State::Created;
     Ok(())
@@ -174,129 +223,6 @@ fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
         Some(path) if !path.is_empty() => Ok((path, words.collect())),
         _ => Err(Error::invalid("no command specified")),
     }
-}
-
-/// The restart policy by itself.
-pub fn check_restart_policy(policy: &RestartPolicy) -> Result<()> {
-    if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
-        return Err(Error::invalid(format!(
-            "invalid restart policy: unknown policy '{}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
-            policy.name
-        )));
-    }
-    if policy.maximum_retry_count < 0 {
-        return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
-    }
-    if policy.maximum_retry_count > 0 && policy.name != "on-failure" {
-        return Err(Error::invalid(
-            "invalid restart policy: maximum retry count can only be used with 'on-failure'",
-        ));
-    }
-    Ok(())
-}
-
-fn check_host_config(host: &HostConfig) -> Result<()> {
-    let policy = &host.restart_policy;
-    check_restart_policy(policy)?;
-    if host.auto_remove && policy.name != "no" {
-        return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
-    }
-    match host.log_config.kind.as_str() {
-        "json-file" | "none" => {}
-        other => {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{other}' is registered: this version has json-file and none"
-            )));
-        }
-    }
-    log_file(host)?;
-    if !matches!(host.runtime.as_str(), "dewar" | "runc" | "io.containerd.runc.v2") {
-        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
-    if host.shm_size < 0 {
-        return Err(Error::invalid("SHM size can not be less than 0"));
-    }
-    if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return Err(Error::invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        )));
-    }
-    match host.ipc_mode.as_str() {
-        "private" | "shareable" | "host" | "none" => {}
-        mode if mode.starts_with("container:") => {}
-        mode => return Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
-    }
-    match host.pid_mode.as_str() {
-        "" | "host" => {}
-        mode if mode.starts_with("container:") => {}
-        mode => return Err(Error::invalid(format!("invalid PID mode: {mode}"))),
-    }
-    if !matches!(host.uts_mode.as_str(), "" | "host") {
-        return Err(Error::invalid(format!("invalid UTS mode: {}", host.uts_mode)));
-    }
-    if !matches!(host.cgroupns_mode.as_str(), "private" | "host") {
-        return Err(Error::invalid(format!("invalid CgroupNS mode: {}", host.cgroupns_mode)));
-    }
-    if !matches!(host.userns_mode.as_str(), "" | "host") {
-        return Err(Error::invalid(format!("invalid USER mode: {}", host.userns_mode)));
-    }
-    if host.resources.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()) {
-        return Err(Error::invalid("could not select device driver: this version of dewar has none"));
-    }
-    for key in host.sysctls.keys() {
-        let is_ipc = key.starts_with("kernel.msg")
-            || key.starts_with("kernel.sem")
-            || key.starts_with("kernel.shm")
-            || key.starts_with("fs.mqueue.");
-        let is_net = key.starts_with("net.");
-        if key.contains("..") || key.contains('/') || !(is_ipc || is_net) {
-            return Err(Error::invalid(format!("sysctl \"{key}\" is not in a separate kernel namespace")));
-        }
-        if is_net && host.network_mode == "host" {
-            return Err(Error::invalid(format!("sysctl \"{key}\" not allowed in host network namespace")));
-        }
-        if is_ipc && host.ipc_mode == "host" {
-            return Err(Error::invalid(format!("sysctl \"{key}\" not allowed in host ipc namespace")));
-        }
-    }
-    Ok(())
-}
-
-/// The log file's limits from the driver's options; `None` for the driver `none`.
-pub fn log_file(host: &HostConfig) -> Result<Option<(Option<u64>, u32)>> {
-    if host.log_config.kind == "none" {
-        return Ok(None);
-    }
-    let (mut max_size, mut max_files) = (None, 1);
-    for (key, value) in &host.log_config.config {
-        let invalid = || Error::invalid(format!("invalid value for log-opt {key}: {value:?}"));
-        match key.as_str() {
-            "max-size" => max_size = parse_size(value).ok_or_else(invalid)?,
-            "max-file" => max_files = value.parse().ok().filter(|count| *count >= 1).ok_or_else(invalid)?,
-            // Accepted for the labels' sake, written by no driver yet: details are read from the record.
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
-            _ => return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver"))),
-        }
-    }
-    Ok(Some((max_size, max_files)))
-}
-
-/// `10m`; `-1` is unlimited. The outer `None` is a syntax error.
-fn parse_size(text: &str) -> Option<Option<u64>> {
-    if text == "-1" {
-        return Some(None);
-    }
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor: u64 = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|size| *size > 0).map(Some)
 }
 
 fn check_network(
@@ -326,8 +252,19 @@ fn check_network(
         }
         mode => return Err(no_network(mode)),
     }
-    let known = ["default", "bridge", "none", "host"];
-    if let Some(network) = networking.endpoints_config.keys().find(|name| !known.contains(&name.as_str())) {
+    for link in host.links.iter().flatten() {
+        let name = link.split(':').next().unwrap_or_default();
+        engine
+            .containers
+            .get(name)
+            .map_err(|error| Error::invalid(format!("could not get container for {name}: {error}")))?;
+    }
+    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        warnings.push(NO_LINKS.to_owned());
+    }
+    let known =
+        |name: &str| matches!(name, "default" | "bridge" | "none" | "host") || name.starts_with("container:");
+    if let Some(network) = networking.endpoints_config.keys().find(|name| !known(name)) {
         return Err(no_network(network));
     }
     Ok(())
@@ -520,14 +457,5 @@ mod tests {
         assert_eq!(run(Some(vec!["/x"]), None).unwrap(), "/x ");
         assert_eq!(run(Some(vec![""]), Some(vec!["d"])).unwrap(), "d ");
         assert_eq!(run(Some(vec![""]), None).unwrap_err().message, "no command specified");
-    }
-
-    #[test]
-    fn log_sizes_have_units() {
-        assert_eq!(parse_size("10m"), Some(Some(10 << 20)));
-        assert_eq!(parse_size("-1"), Some(None));
-        for bad in ["", "x", "10q", "0", "99999999999999999999g"] {
-            assert_eq!(parse_size(bad), None, "{bad}");
-        }
     }
 }

@@ -164,12 +164,14 @@ impl Ready {
                 Ok(())
             }
             Err(error) => {
-                let code = match &error.cause {
-                    Cause::Command(command) => i32::from(command.exit_code),
-                    _ => 126,
+                let (code, cause) = match &error.cause {
+                    Cause::Command(command) => (i32::from(command.exit_code), command.to_string()),
+                    _ => (126, error.to_string()),
                 };
                 ended(engine, &container, &id, code);
-                Err(Error::invalid(format!("OCI runtime exec failed: {error}")))
+                Err(Error::invalid(format!(
+                    "OCI runtime exec failed: exec failed: unable to start container process: {cause}"
+                )))
             }
         }
     }

@@ -19,6 +19,8 @@ pub fn write(dir: &Path, record: &Record) -> Result<()> {
         let (name, address) = entry
             .split_once(':')
             .ok_or_else(|| Error::invalid(format!("bad format for add-host: {entry:?}")))?;
+        // With the host's network the host is at home; other modes were refused at create.
+        let address = if address == "host-gateway" { "127.0.0.1" } else { address };
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
     let resolv = resolv_conf(&host_file("/etc/resolv.conf"), record);

@@ -16,11 +16,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::container::{Container, Inner, Outcome, Record};
-use super::create::{log_file, now};
+use super::create::now;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{files, health, rootfs, spec};
+use super::{checks, files, health, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
@@ -171,7 +171,20 @@ fn classify(container: &Container, error: runtime::Error) -> (i32, Error) {
             i32::from(command.exit_code),
             Error::invalid(format!("failed to start container \"{}\": {command}", container.id)),
         ),
-        _ => (128, Error::system(format!("failed to start container \"{}\"", container.id), error)),
+        // What was asked for cannot be; Docker tells the code from the cause's words.
+        Cause::Refused(ref cause) => {
+            let code = if cause.contains("not a directory") {
+                127
+            } else if cause.contains("permission denied") || cause.contains("is a directory") {
+                126
+            } else {
+                128
+            };
+            (code, Error::invalid(format!("failed to start container \"{}\": {error}", container.id)))
+        }
+        Cause::Io(_) => {
+            (128, Error::system(format!("failed to start container \"{}\"", container.id), error))
+        }
     }
 }
 
@@ -194,8 +207,11 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         Ok(())
     };
     join(&host.pid_mode, "pid")?;
-    join(&host.ipc_mode, "ipc")?;
     join(&host.network_mode, "net")?;
+    if let Some(id) = host.ipc_mode.strip_prefix("container:") {
+        check_ipc_donor(engine, id)?;
+    }
+    join(&host.ipc_mode, "ipc")?;
     let (namespace, made) = match (host.network_mode.as_str(), joined.get("net")) {
         ("host", _) => (None, None),
         (_, Some(pid)) => (Some(PathBuf::from(format!("/proc/{pid}/ns/net"))), None),
@@ -206,7 +222,11 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         }
     };
     let around = Surroundings {
-        dir: container.dir.clone(),
+        dir: match host.network_mode.strip_prefix("container:") {
+            Some(id) => engine.containers.get(id)?.dir.clone(),
+            None => container.dir.clone(),
+        },
+        program: own_program(),
         rootfs: run_dir.join("rootfs"),
         netns: namespace,
         cgroup_parent: engine.config.cgroup_parent(),
@@ -222,7 +242,7 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
                 terminal: record.config.tty,
                 open_stdin: record.config.open_stdin,
                 stdin_once: record.config.stdin_once,
-                log: log_file(host)?.map(|(max_size_bytes, max_files)| LogFile {
+                log: checks::log_file(host)?.map(|(max_size_bytes, max_files)| LogFile {
                     path: container.log_path(),
                     max_size_bytes,
                     max_files,
@@ -230,7 +250,8 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
             },
             exit_file: container.exit_path(),
             durable: !host.auto_remove,
-            reaper: host.init == Some(true),
+            // Compat: with another's pid namespace the command is not its init, and gets none.
+            reaper: spec::has_reaper(record),
         })
     };
     match build() {
@@ -244,6 +265,26 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
             Err(error)
         }
     }
+}
+
+/// Where our binary is on the host, whether or not it has been replaced since we began.
+fn own_program() -> PathBuf {
+    let path = std::env::current_exe().unwrap_or_default();
+    match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) => PathBuf::from(path),
+        None => path,
+    }
+}
+
+/// Whether another container may join the IPC namespace of this one.
+fn check_ipc_donor(engine: &Engine, id: &str) -> Result<()> {
+    let donor = engine.containers.get(id)?.record();
+    if matches!(donor.host_config.ipc_mode.as_str(), "shareable" | "host") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "can't join IPC of container {id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+    )))
 }
 
 /// The process of a container whose namespace another one joins.

@@ -15,7 +15,7 @@ use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{DeviceMapping, Resources as Limits};
 use crate::runtime::spec::{
     BlockIo, Capabilities, ConsoleSize, Cpu, Device, DeviceRule, Linux, Memory, Mount, Namespace,
-    NamespaceKind, Pids, Process, Resources, Rlimit, Root, Seccomp, Spec, Throttle, User,
+    NamespaceKind, Pids, Process, Resources, Rlimit, Root, Seccomp, Spec, Throttle, User, WeightDevice,
 };
 use crate::runtime::{capabilities, cgroup, host_devices, seccomp};
 
@@ -62,8 +62,10 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// What [`build`] needs to know beside the record.
 pub struct Surroundings {
-    /// `containers/<id>`: holds hostname, hosts, resolv.conf.
+    /// `containers/<id>`: holds hostname, hosts, resolv.conf; another's, when its network is joined.
     pub dir: PathBuf,
+    /// Our own binary on the host: the init of `--init`.
+    pub program: PathBuf,
     /// Where the shim will have mounted the root filesystem.
     pub rootfs: PathBuf,
     /// The named network namespace, unless the host's is used.
@@ -201,6 +203,7 @@ fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
 pub fn validate(record: &Record) -> Result<()> {
     let around = Surroundings {
         dir: PathBuf::from("/"),
+        program: PathBuf::from("/"),
         rootfs: PathBuf::from("/"),
         netns: None,
         cgroup_parent: String::new(),
@@ -341,6 +344,11 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Mount
     }
 }
 
+/// Whether the command runs below a minimal init: `--init`, unless the pid namespace is another's.
+pub fn has_reaper(record: &Record) -> bool {
+    record.host_config.init == Some(true) && record.host_config.pid_mode.is_empty()
+}
+
 /// The system's mounts, then the generated files, then the user's by depth of destination.
 fn mounts(record: &Record, around: &Surroundings, security: &Security) -> Result<Vec<Mount>> {
     let host = &record.host_config;
@@ -364,13 +372,20 @@ fn mounts(record: &Record, around: &Surroundings, security: &Security) -> Result
             &["nosuid", "noexec", "nodev", "relatime", if is_writable { "rw" } else { "ro" }],
         ),
     ];
-    if host.ipc_mode != "host" {
-        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-    }
+    mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
     let mut user: Vec<Mount> = Vec::new();
-    match host.ipc_mode.as_str() {
-        "none" => {}
-        "host" => mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])),
+    match (host.ipc_mode.as_str(), around.joined.get("ipc")) {
+        // The donor's memory, not only its namespace.
+        (_, Some(pid)) => {
+            mounts.push(mount(
+                "/dev/shm",
+                "bind",
+                &format!("/proc/{pid}/root/dev/shm"),
+                &["rbind", "rprivate"],
+            ));
+        }
+        ("none", _) => {}
+        ("host", _) => mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "rprivate"])),
         _ => mounts.push(mount(
             "/dev/shm",
             "tmpfs",
@@ -404,8 +419,18 @@ fn mounts(record: &Record, around: &Surroundings, security: &Security) -> Result
     {
         if !user.iter().any(|mount| mount.destination == destination) {
             let source = around.dir.join(file);
-            mounts.push(mount(destination, "bind", &source.to_string_lossy(), &["rbind", "rprivate"]));
+            let access = if host.readonly_rootfs { "ro" } else { "rw" };
+            mounts.push(mount(
+                destination,
+                "bind",
+                &source.to_string_lossy(),
+                &["rbind", "rprivate", access],
+            ));
         }
+    }
+    if has_reaper(record) {
+        let options = ["bind", "ro", "nosuid", "nodev", "private"];
+        mounts.push(mount("/sbin/docker-init", "bind", &around.program.to_string_lossy(), &options));
     }
     mounts.retain(|system| !user.iter().any(|mount| mount.destination == system.destination));
     user.sort_by_key(|mount| Path::new(&mount.destination).components().count());
@@ -617,6 +642,7 @@ pub fn resources(limits: &Limits) -> Result<Resources> {
         pids: Pids { limit: limits.pids_limit.filter(|limit| *limit > 0) },
         block_io: BlockIo {
             weight: (limits.blkio_weight != 0).then_some(limits.blkio_weight),
+            weight_device: weights(&limits.blkio_weight_device)?,
             throttle_read_bps_device: throttles(&limits.blkio_device_read_bps)?,
             throttle_write_bps_device: throttles(&limits.blkio_device_write_bps)?,
             throttle_read_iops_device: throttles(&limits.blkio_device_read_iops)?,
@@ -625,22 +651,38 @@ pub fn resources(limits: &Limits) -> Result<Resources> {
     })
 }
 
+fn weights(given: &[crate::http::api::container::WeightDevice]) -> Result<Vec<WeightDevice>> {
+    given
+        .iter()
+        .map(|one| {
+            if one.weight != 0 && !(10..=1000).contains(&one.weight) {
+                return Err(Error::invalid("Range of blkio weight is from 10 to 1000"));
+            }
+            let (major, minor) = block_device(&one.path)?;
+            Ok(WeightDevice { major, minor, weight: one.weight })
+        })
+        .collect()
+}
+
 fn throttles(given: &[crate::http::api::container::ThrottleDevice]) -> Result<Vec<Throttle>> {
-    use std::os::unix::fs::MetadataExt;
     given
         .iter()
         .map(|throttle| {
-            let meta = std::fs::metadata(&throttle.path).map_err(|cause| {
-                Error::invalid(format!("limit block device {:?}: {cause}", throttle.path))
-            })?;
-            let device = meta.rdev();
-            Ok(Throttle {
-                major: rustix::fs::major(device),
-                minor: rustix::fs::minor(device),
-                rate: throttle.rate,
-            })
+            let (major, minor) = block_device(&throttle.path)?;
+            Ok(Throttle { major, minor, rate: throttle.rate })
         })
         .collect()
+}
+
+/// The number of the host's block device at `path`.
+fn block_device(path: &str) -> Result<(u32, u32)> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(path)
+        .map_err(|cause| Error::invalid(format!("limit block device {path:?}: {cause}")))?;
+    if !meta.file_type().is_block_device() {
+        return Err(Error::invalid(format!("limit block device {path:?}: not a block device")));
+    }
+    Ok((rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev())))
 }
 
 #[cfg(test)]

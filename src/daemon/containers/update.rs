@@ -6,8 +6,7 @@
 use std::sync::Arc;
 
 use super::container::Container;
-use super::create::check_restart_policy;
-use super::{spec, state::State};
+use super::{checks, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerUpdate, ContainerUpdated, Resources};
@@ -36,7 +35,7 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     }
     let policy = &request.restart_policy;
     if !policy.name.is_empty() {
-        check_restart_policy(policy)?;
+        checks::restart_policy(policy)?;
         if record.host_config.auto_remove && policy.name != "no" {
             return Err(Error::conflict(
                 "Restart policy cannot be updated because AutoRemove is enabled for the container",
@@ -48,6 +47,7 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     let mut warnings = Vec::new();
     let mut undo = None;
     if new != *old {
+        checks::cpuset(&new)?;
         let mut limits = spec::resources(&new)?;
         if matches!(record.state, State::Running | State::Paused) {
             if request.resources.pids_limit.is_some() && limits.pids.limit.is_none() {
