@@ -21,6 +21,9 @@ mod engine;
 /// Other people's programs, at length: docker-py, Compose, Testcontainers, curl, and what dashboards and proxies ask.
 mod clients;
 
+/// Each flag of run, create, start and exec, through both clients: what it does, or why it is refused.
+mod flags;
+
 /// What a container may see and do: namespaces, cgroup, mounts, capabilities, seccomp.
 mod kernel;
 
