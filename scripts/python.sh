@@ -8,7 +8,8 @@
 # Python gets nothing: Debian 12's docker-py is 5.0, and it has no Testcontainers.
 set -eu
 
-# The versions the tests are written for; what they need comes along in any version.
+# The versions the tests are written for; what they need (websocket-client for attach_socket(ws=True)) comes
+# along in any version.
 docker_py=7.1.0
 testcontainers=4.15.0
 
@@ -22,7 +23,7 @@ die() { say "$*"; exit 1; }
 has_both() {
     "$1" -c "
 from importlib.metadata import version
-import docker, testcontainers.core.container
+import docker, testcontainers.core.container, websocket
 assert (version('docker'), version('testcontainers')) == ('$docker_py', '$testcontainers')"
 }
 
@@ -46,7 +47,7 @@ done
 [ -n "$base" ] || die "no python3 that can make a virtual environment: apt-get install python3-venv"
 say "installing docker-py $docker_py and testcontainers $testcontainers into $prefix"
 "$base" -m venv "$prefix" >&2 || die "\"$base -m venv $prefix\" failed"
-"$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check "docker==$docker_py" "testcontainers==$testcontainers" >&2 ||
+"$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check "docker[websockets]==$docker_py" "testcontainers==$testcontainers" >&2 ||
     die "pip install docker==$docker_py testcontainers==$testcontainers failed"
 has_both "$prefix/bin/python3" || die "what pip installed into $prefix does not work"
 echo "$prefix/bin/python3"

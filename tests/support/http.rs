@@ -151,6 +151,12 @@ impl Connection {
         reply
     }
 
+    /// The next `count` bytes of an upgraded connection; `None` if it ends before.
+    pub fn exact(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+
     /// Bytes of an upgraded connection until the daemon closes it.
     #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {

@@ -74,6 +74,26 @@ pub fn python_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no python3 with docker-py: run scripts/deps.sh test".to_owned())
 }
 
+/// Python with docker-py and what its `attach_socket(ws=True)` needs.
+pub fn docker_py_websocket() -> Result<(), String> {
+    root()?;
+    python_with_websocket().map(|_| ())
+}
+
+/// A python3 that has docker-py and websocket-client.
+pub fn python_with_websocket() -> Result<PathBuf, String> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| {
+            let candidates = venv_python().into_iter().chain(on_path("python3"));
+            candidates
+                .chain([PathBuf::from("/usr/bin/python3")])
+                .find(|python| imports(python, "docker, websocket"))
+        })
+        .clone()
+        .ok_or_else(|| "no python3 with docker-py and websocket-client: run scripts/deps.sh test".to_owned())
+}
+
 /// Testcontainers for Python, and the docker-py it is tested with.
 pub fn testcontainers() -> Result<(), String> {
     root()?;
