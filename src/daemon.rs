@@ -11,6 +11,7 @@
 //! Lock order in the engine: container map → a container's `action` → its `inner` → event bus. None but
 //! `action` is held across the kernel's work.
 
+pub mod bell;
 pub mod config;
 pub mod containers;
 pub mod engine;
@@ -200,9 +201,11 @@ fn dispatch(engine: &Arc<Engine>, events: &Receiver<SandboxEvent>) {
                 }
                 engine.events.publish("container", "oom", &id, inner.record.event_attributes());
             }
-            SandboxEvent::Detached { exec_id, .. } => {
-                let action = if exec_id.is_some() { "exec_detach" } else { "detach" };
-                engine.events.publish("container", action, &id, container.record().event_attributes());
+            SandboxEvent::Detached { exec_id: Some(exec_id), .. } => {
+                containers::exec::detached(engine, &container, &exec_id);
+            }
+            SandboxEvent::Detached { exec_id: None, .. } => {
+                engine.events.publish("container", "detach", &id, container.record().event_attributes());
             }
         }
     }

@@ -19,3 +19,4 @@ pub mod route;
 pub mod server;
 pub mod socket;
 pub mod stdcopy;
+pub mod websocket;

@@ -2,6 +2,7 @@
 //!
 //! Handlers are a few lines: they take the request apart, call the engine once, and put the answer together.
 
+mod attach;
 mod checkpoint;
 mod container;
 mod exec;
@@ -19,10 +20,10 @@ use std::sync::Arc;
 use crate::daemon::engine::Engine;
 use crate::http::api::checkpoint::{CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST};
 use crate::http::api::container::{
-    CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_CREATE, CONTAINER_DELETE,
-    CONTAINER_INSPECT, CONTAINER_KILL, CONTAINER_LIST, CONTAINER_LOGS, CONTAINER_PAUSE, CONTAINER_RENAME,
-    CONTAINER_RESIZE, CONTAINER_RESTART, CONTAINER_START, CONTAINER_STOP, CONTAINER_TOP, CONTAINER_UNPAUSE,
-    CONTAINER_UPDATE, CONTAINER_WAIT, PUT_CONTAINER_ARCHIVE,
+    CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
+    CONTAINER_CREATE, CONTAINER_DELETE, CONTAINER_INSPECT, CONTAINER_KILL, CONTAINER_LIST, CONTAINER_LOGS,
+    CONTAINER_PAUSE, CONTAINER_RENAME, CONTAINER_RESIZE, CONTAINER_RESTART, CONTAINER_START, CONTAINER_STOP,
+    CONTAINER_TOP, CONTAINER_UNPAUSE, CONTAINER_UPDATE, CONTAINER_WAIT, PUT_CONTAINER_ARCHIVE,
 };
 use crate::http::api::event::SYSTEM_EVENTS;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_START};
@@ -76,7 +77,6 @@ impl Refusal {
     }
 }
 
-const LATER: Refusal = Refusal::later("this version of dewar does not have this operation");
 const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
 const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
 /// Compat: Docker's words and status for what only a swarm's volumes have.
@@ -115,7 +115,8 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CONTAINER_RENAME, container::rename),
     route!(CONTAINER_PAUSE, container::pause),
     route!(CONTAINER_UNPAUSE, container::unpause),
-    route!(CONTAINER_ATTACH, container::attach),
+    route!(CONTAINER_ATTACH, attach::attach),
+    route!(CONTAINER_ATTACH_WEBSOCKET, attach::websocket),
     route!(CONTAINER_WAIT, container::wait),
     route!(CONTAINER_DELETE, container::delete),
     route!(CONTAINER_ARCHIVE_INFO, container::archive_info),
@@ -161,7 +162,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(VOLUME_PRUNE, volume::prune),
     //
     // The rest of the API, refused by name.
-    refused!(Get "/containers/{name}/attach/ws", "ContainerAttachWebsocket", LATER),
     refused!(Post "/build", "ImageBuild", BUILD),
     refused!(Post "/images/{name...}/push", "ImagePush", REGISTRY),
     refused!(Get "/images/search", "ImageSearch", REGISTRY),

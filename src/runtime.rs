@@ -62,6 +62,16 @@ pub enum Cause {
     Command(CommandError),
 }
 
+/// The reason in a refusal that comes because the process has ended meanwhile.
+pub const NOT_RUNNING: &str = "it is not running";
+
+impl Error {
+    /// Whether it failed because what it was about has ended: the caller was a moment too late.
+    pub fn is_too_late(&self) -> bool {
+        matches!(&self.cause, Cause::Refused(reason) if reason == NOT_RUNNING || reason == sandbox::SHIM_GONE)
+    }
+}
+
 /// Why `execve` of the container's command failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -109,6 +119,14 @@ pub struct LogFile {
     pub max_files: u32,
 }
 
+/// A place in a json-file log. The inode names the file whatever rotation has made of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    pub inode: u64,
+    /// From the file's beginning.
+    pub bytes: u64,
+}
+
 /// Everything needed to bring one container to life.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
@@ -145,8 +163,8 @@ pub struct Exit {
 
 /// One client's attachment to a process's streams. `stream` is a connected AF_UNIX SOCK_STREAM socket: the
 /// client's input is read from it until end of file, output is written to it, framed as Docker's
-/// multiplexed stream unless the process has a terminal. A peer that reads slowly slows the process down;
-/// one that reads nothing for ten seconds is cut off.
+/// multiplexed stream unless the process has a terminal. The peer has to read whatever comes, and to keep what
+/// its own client does not take: see [`shim::stdio::CLIENT_PATIENCE`].
 #[derive(Debug)]
 pub struct Attachment {
     pub stream: OwnedFd,
@@ -155,6 +173,8 @@ pub struct Attachment {
     pub stderr: bool,
     /// Bytes that detach when typed in sequence on a terminal; empty for none.
     pub detach_keys: Vec<u8>,
+    /// The client has read, or will read, the log: it gets the unfinished lines that are not in it yet.
+    pub reads_log: bool,
 }
 
 /// A further process in a running container.

@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod attach;
+pub mod backlog;
 pub mod checkpoint;
 pub mod checks;
 pub mod commit;
@@ -33,7 +34,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use container::{Container, Outcome, WaitFor};
-pub use state::{Action, State};
+pub use state::State;
 
 use super::error::{Error, Result};
 use super::names;

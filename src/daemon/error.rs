@@ -56,9 +56,11 @@ impl Error {
 }
 
 impl From<crate::runtime::Error> for Error {
-    /// The kernel's refusals are the system's fault unless the caller says otherwise.
+    /// The kernel's refusals are the system's fault unless the caller says otherwise; that something has ended
+    /// in the meantime is nobody's.
     fn from(error: crate::runtime::Error) -> Error {
-        Error { class: Class::System, message: error.to_string() }
+        let class = if error.is_too_late() { Class::Conflict } else { Class::System };
+        Error { class, message: error.to_string() }
     }
 }
 

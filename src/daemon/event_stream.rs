@@ -12,6 +12,7 @@
 //! `exec_start` and `health_status` stand for all that begin so.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +22,6 @@ use super::events::{Bus, Subscription};
 use super::images::Reference;
 use crate::http::api::Filters;
 use crate::http::api::event::{Event, EventsQuery};
-
-/// How often a quiet stream asks whether its client is still there.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// Kinds of objects that can be filtered by name.
 const OBJECTS: [&str; 9] =
@@ -65,25 +63,31 @@ pub fn request(query: EventsQuery) -> Result<Request> {
     Ok(Request { filters, since, until })
 }
 
+/// Blocks until the descriptor is readable or the time is up; false when the client is gone.
+pub type Wait<'a> = dyn Fn(BorrowedFd<'_>, Option<Duration>) -> bool + 'a;
+
 /// An answer about to begin.
 pub struct Stream {
     request: Request,
     past: Vec<Arc<Event>>,
-    future: Subscription,
+    future: Arc<Subscription>,
 }
 
 impl Request {
     /// Subscribes: what happens from now on will not be missed.
-    pub fn open(self, bus: &Bus) -> Stream {
-        let (past, future) = bus.subscribe();
-        Stream { request: self, past, future }
+    ///
+    /// # Errors
+    /// System, when there are no descriptors left.
+    pub fn open(self, bus: &Bus) -> Result<Stream> {
+        let (past, future) = bus.subscribe()?;
+        Ok(Stream { request: self, past, future })
     }
 
     fn follow(
         &self,
         past: Vec<Arc<Event>>,
         future: &Subscription,
-        is_gone: &dyn Fn() -> bool,
+        wait: &Wait,
         sink: &mut dyn FnMut(&Event) -> io::Result<()>,
     ) -> io::Result<()> {
         if self.since.is_some() || self.until.is_some() {
@@ -94,19 +98,21 @@ impl Request {
         }
         drop(past);
         loop {
-            let mut patience = LOOK;
+            while let Some(event) = future.take() {
+                if self.is_wanted(&event) {
+                    sink(&event)?;
+                }
+            }
+            let mut left = None;
             if let Some(until) = self.until {
                 let now = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
                 match u64::try_from(until.saturating_sub(now)) {
-                    Ok(left) if left > 0 => patience = patience.min(Duration::from_nanos(left)),
+                    Ok(nanos) if nanos > 0 => left = Some(Duration::from_nanos(nanos)),
                     _ => return Ok(()),
                 }
             }
-            match future.next(patience) {
-                Some(event) if self.is_wanted(&event) => sink(&event)?,
-                // A client whose filters let nothing through must be missed on a busy bus, too.
-                _ if is_gone() => return Ok(()),
-                _ => {}
+            if !wait(future.bell.as_fd(), left) {
+                return Ok(());
             }
         }
     }
@@ -117,13 +123,10 @@ impl Request {
 }
 
 impl Stream {
-    /// Sends what is asked for to `sink`; blocks until the asked end, or `is_gone`, or the sink's failure.
-    pub fn follow(
-        self,
-        is_gone: &dyn Fn() -> bool,
-        sink: &mut dyn FnMut(&Event) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.request.follow(self.past, &self.future, is_gone, sink)
+    /// Sends what is asked for to `sink`; blocks until the asked end, until `wait` says that the client is
+    /// gone, or until the sink fails.
+    pub fn follow(self, wait: &Wait, sink: &mut dyn FnMut(&Event) -> io::Result<()>) -> io::Result<()> {
+        self.request.follow(self.past, &self.future, wait, sink)
     }
 }
 
@@ -263,7 +266,7 @@ mod tests {
         for number in 0..3 {
             bus.publish("image", "tag", &number.to_string(), BTreeMap::new());
         }
-        let (past, _) = bus.subscribe();
+        let (past, _) = bus.subscribe().unwrap();
         let times: Vec<i64> = past.iter().map(|event| event.time_nano).collect();
         let seen = |since: Option<i64>, until: i64| {
             let mut ids = String::new();
@@ -272,7 +275,7 @@ mod tests {
                 ids.push_str(&event.actor.id);
                 Ok(())
             };
-            request.open(&bus).follow(&|| false, &mut sink).unwrap();
+            request.open(&bus).unwrap().follow(&|_, _| false, &mut sink).unwrap();
             ids
         };
         assert_eq!(seen(None, times[1]), "01");

@@ -9,10 +9,10 @@
 //! Source: Docker keeps 256 events and gives a subscriber a queue of 1024.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::bell::Bell;
+use super::error::Result;
 use crate::http::api::event::{Actor, Event};
 
 const PAST: usize = 256;
@@ -21,44 +21,54 @@ const QUEUE: usize = 1024;
 /// The event bus.
 #[derive(Debug, Default)]
 pub struct Bus {
-    inner: Arc<Mutex<Inner>>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     past: VecDeque<Arc<Event>>,
-    subscribers: Vec<(u64, SyncSender<Arc<Event>>)>,
-    next: u64,
+    subscribers: Vec<Weak<Subscription>>,
 }
 
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    // Each update is one push or removal: a panic elsewhere cannot leave it half done.
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Events from now on.
+/// A queue of what happens from now on.
 #[derive(Debug)]
 pub struct Subscription {
-    receiver: Receiver<Arc<Event>>,
-    number: u64,
-    bus: Arc<Mutex<Inner>>,
+    queue: Mutex<VecDeque<Arc<Event>>>,
+    /// Rings while there is something to take.
+    pub bell: Bell,
 }
 
 impl Subscription {
-    /// The next event; blocks at most `timeout`.
-    pub fn next(&self, timeout: Duration) -> Option<Arc<Event>> {
-        // The bus has our sender for as long as we are: only the time can be up.
-        self.receiver.recv_timeout(timeout).ok()
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Event>>> {
+        // A queue is whole between any two of its operations.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        lock(&self.bus).subscribers.retain(|(number, _)| *number != self.number);
+    fn push(&self, event: &Arc<Event>) {
+        let mut queue = self.lock();
+        if queue.len() < QUEUE {
+            queue.push_back(Arc::clone(event));
+            self.bell.ring();
+        }
+    }
+
+    /// The next event, if there is one now.
+    pub fn take(&self) -> Option<Arc<Event>> {
+        let mut queue = self.lock();
+        let event = queue.pop_front();
+        if queue.is_empty() {
+            self.bell.silence();
+        }
+        event
     }
 }
 
 impl Bus {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Each update is one push or removal: a panic elsewhere cannot leave it half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells everyone that `action` happened to the object `id` of `kind`.
     pub fn publish(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let is_legacy = matches!(kind, "container" | "image");
@@ -76,7 +86,7 @@ impl Bus {
             scope: "local".to_owned(),
             ..Event::default()
         };
-        let mut inner = lock(&self.inner);
+        let mut inner = self.lock();
         // Under the lock, so that the past is in the order of its times.
         let now = jiff::Timestamp::now();
         event.time = now.as_second();
@@ -86,26 +96,30 @@ impl Bus {
             inner.past.pop_front();
         }
         inner.past.push_back(Arc::clone(&event));
-        for (_, subscriber) in &inner.subscribers {
-            // A full queue loses it.
-            let _ = subscriber.try_send(Arc::clone(&event));
-        }
+        inner.subscribers.retain(|subscriber| match subscriber.upgrade() {
+            Some(subscriber) => {
+                subscriber.push(&event);
+                true
+            }
+            None => false,
+        });
     }
 
-    /// The past, oldest first, and what begins right after it.
-    pub fn subscribe(&self) -> (Vec<Arc<Event>>, Subscription) {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let mut inner = lock(&self.inner);
-        let number = inner.next;
-        inner.next += 1;
-        inner.subscribers.push((number, sender));
-        let past = inner.past.iter().cloned().collect();
-        (past, Subscription { receiver, number, bus: Arc::clone(&self.inner) })
+    /// The past, oldest first, and a queue that begins right after it.
+    ///
+    /// # Errors
+    /// System, when there are no descriptors left.
+    pub fn subscribe(&self) -> Result<(Vec<Arc<Event>>, Arc<Subscription>)> {
+        let subscription = Arc::new(Subscription { queue: Mutex::default(), bell: Bell::new()? });
+        let mut inner = self.lock();
+        inner.subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        inner.subscribers.push(Arc::downgrade(&subscription));
+        Ok((inner.past.iter().cloned().collect(), subscription))
     }
 
     /// How many listen.
     pub fn subscribers(&self) -> usize {
-        lock(&self.inner).subscribers.len()
+        self.lock().subscribers.iter().filter(|subscriber| subscriber.strong_count() > 0).count()
     }
 }
 
@@ -115,7 +129,7 @@ mod tests {
 
     /// What is there already.
     fn drain(subscription: &Subscription) -> Vec<Arc<Event>> {
-        std::iter::from_fn(|| subscription.next(Duration::ZERO)).collect()
+        std::iter::from_fn(|| subscription.take()).collect()
     }
 
     #[test]
@@ -124,7 +138,7 @@ mod tests {
         for number in 0..300 {
             bus.publish("container", "start", &number.to_string(), BTreeMap::new());
         }
-        let (past, future) = bus.subscribe();
+        let (past, future) = bus.subscribe().unwrap();
         bus.publish("container", "die", "300", BTreeMap::new());
         assert_eq!(past.len(), PAST);
         assert_eq!(past[PAST - 1].actor.id, "299");
@@ -149,9 +163,12 @@ mod tests {
             }
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let (mut seen, future) = bus.subscribe();
+                    let (mut seen, future) = bus.subscribe().unwrap();
+                    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
                     while seen.len() < PUBLISHERS * EACH {
-                        seen.push(future.next(Duration::from_secs(20)).expect("an event is missing"));
+                        assert!(std::time::Instant::now() < deadline, "an event is missing");
+                        seen.extend(future.take());
+                        std::thread::yield_now();
                     }
                     assert!(seen.is_sorted_by_key(|event| event.time_nano));
                     for publisher in 0..PUBLISHERS {
@@ -169,8 +186,8 @@ mod tests {
     #[test]
     fn a_full_queue_loses_events_and_a_gone_one_is_forgotten_at_once() {
         let bus = Bus::default();
-        let (_, slow) = bus.subscribe();
-        drop(bus.subscribe());
+        let (_, slow) = bus.subscribe().unwrap();
+        drop(bus.subscribe().unwrap());
         assert_eq!(bus.subscribers(), 1);
         for number in 0..QUEUE + 10 {
             bus.publish("image", "tag", &number.to_string(), BTreeMap::new());

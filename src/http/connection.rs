@@ -15,11 +15,12 @@
 //! Not here: the grammar (`message`), answers (`reply`), threads (`server`).
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
 use super::message::{self, Chunks, Framing, Head, Refusal};
 use super::socket::{self, Socket};
@@ -357,17 +358,43 @@ impl Drop for Body {
     }
 }
 
+/// That the server is stopping: a flag to look at, and a descriptor to wait for.
+#[derive(Debug)]
+pub struct Stopping {
+    flag: AtomicBool,
+    /// Readable from the moment the flag is set: nobody ever reads it.
+    event: OwnedFd,
+}
+
+impl Stopping {
+    pub fn new() -> io::Result<Stopping> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Stopping { flag: AtomicBool::new(false), event })
+    }
+
+    /// Says it, once and for all.
+    pub fn set(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        // EAGAIN means that it is readable already.
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+}
+
 /// The other end of a connection, for handlers that wait: is it still there?
 #[derive(Clone, Debug)]
 pub struct Peer {
     socket: Arc<Socket>,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
     /// On an upgraded connection a half-close is the end of stdin, not of interest in stdout.
     upgraded: bool,
 }
 
 impl Peer {
-    pub fn new(socket: Arc<Socket>, stopping: Arc<AtomicBool>) -> Peer {
+    pub fn new(socket: Arc<Socket>, stopping: Arc<Stopping>) -> Peer {
         Peer { socket, stopping, upgraded: false }
     }
 
@@ -381,9 +408,32 @@ impl Peer {
         &self.socket
     }
 
-    /// Whether nobody waits for more: the peer has closed, or the server is stopping. Does not block.
-    pub fn is_gone(&self) -> bool {
-        let hang_up = if self.upgraded { PollFlags::HUP } else { PollFlags::HUP | PollFlags::RDHUP };
-        self.stopping.load(Ordering::Relaxed) || self.socket.has(hang_up | PollFlags::ERR)
+    fn hang_up(&self) -> PollFlags {
+        if self.upgraded { PollFlags::HUP } else { PollFlags::HUP | PollFlags::RDHUP }
+    }
+
+    /// Readable once the server is stopping.
+    pub fn stopping(&self) -> BorrowedFd<'_> {
+        self.stopping.event.as_fd()
+    }
+
+    /// Waits until one of `sources` is readable or `time` is over (`None` is for ever); false as soon as nobody
+    /// waits for more: the peer has closed, or the server is stopping. Costs nothing while nothing happens.
+    pub fn wait(&self, sources: &[BorrowedFd<'_>], time: Option<Duration>) -> bool {
+        let deadline = time.map(|time| Instant::now() + time);
+        let mut fds = vec![
+            PollFd::new(&*self.socket, self.hang_up()),
+            PollFd::from_borrowed_fd(self.stopping.event.as_fd(), PollFlags::IN),
+        ];
+        fds.extend(sources.iter().map(|source| PollFd::from_borrowed_fd(*source, PollFlags::IN)));
+        loop {
+            let left = deadline.map(socket::time_left);
+            match rustix::event::poll(&mut fds, left.as_ref()) {
+                Ok(_) => return fds[..2].iter().all(|fd| fd.revents().is_empty()),
+                Err(rustix::io::Errno::INTR) => {}
+                // A kernel without memory to poll with: better to end a follower than to spin.
+                Err(_) => return false,
+            }
+        }
     }
 }

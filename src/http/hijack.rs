@@ -88,6 +88,11 @@ impl Hijacked {
         (self.reader, self.writer)
     }
 
+    /// For a thread that polls: reads and writes that would block fail with `WouldBlock`.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        self.writer.ending.socket.set_nonblocking(true)
+    }
+
     /// The client at the other end; `None` on the client's own end.
     pub fn peer(&self) -> Option<Peer> {
         self.peer.clone()

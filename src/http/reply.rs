@@ -1,4 +1,4 @@
-//! Answers: four shapes, and the one place where a refusal's class becomes a status.
+//! Answers: five shapes, and the one place where a refusal's class becomes a status.
 //!
 //! | shape | on the wire |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | empty | head only |
 //! | stream | head at once, then each flush is one chunk; ends when the writer returns |
 //! | hijack | `101 UPGRADED` (or `200` without Upgrade), then raw bytes both ways |
+//! | upgrade | `101` to a protocol of its own (WebSocket) |
 //!
 //! A handler describes an answer and returns; the writers of streams and hijacks run after it, on a thread
 //! they may keep as long as they like, and see the peer through [`Peer`].
@@ -42,9 +43,23 @@ pub struct Reply {
 /// What follows the head.
 pub(super) enum Payload {
     Empty,
-    Bytes { content_type: &'static str, bytes: Vec<u8> },
-    Stream { content_type: &'static str, run: Run },
-    Hijack { content_type: &'static str, run: TakeOver },
+    Bytes {
+        content_type: &'static str,
+        bytes: Vec<u8>,
+    },
+    Stream {
+        content_type: &'static str,
+        run: Run,
+    },
+    Hijack {
+        content_type: &'static str,
+        run: TakeOver,
+    },
+    /// To a protocol of its own, which the reply's headers agree on.
+    Upgrade {
+        protocol: &'static str,
+        run: TakeOver,
+    },
 }
 
 impl fmt::Debug for Payload {
@@ -54,6 +69,7 @@ impl fmt::Debug for Payload {
             Payload::Bytes { content_type, bytes } => write!(out, "Bytes({content_type}, {})", bytes.len()),
             Payload::Stream { content_type, .. } => write!(out, "Stream({content_type})"),
             Payload::Hijack { content_type, .. } => write!(out, "Hijack({content_type})"),
+            Payload::Upgrade { protocol, .. } => write!(out, "Upgrade({protocol})"),
         }
     }
 }
@@ -116,6 +132,11 @@ impl Reply {
         Reply::new(101, Payload::Hijack { content_type, run: Box::new(run) })
     }
 
+    /// As [`Reply::hijack`], to a protocol whose handshake the handler has checked.
+    pub fn upgrade(protocol: &'static str, run: impl FnOnce(Hijacked) + Send + 'static) -> Reply {
+        Reply::new(101, Payload::Upgrade { protocol, run: Box::new(run) })
+    }
+
     /// Adds a header. A value that cannot stand in a header is left out.
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Reply {
         let value = value.into();
@@ -155,7 +176,7 @@ impl Reply {
         match &self.payload {
             Payload::Bytes { bytes, .. } => Some(bytes),
             Payload::Empty => Some(&[]),
-            Payload::Stream { .. } | Payload::Hijack { .. } => None,
+            Payload::Stream { .. } | Payload::Hijack { .. } | Payload::Upgrade { .. } => None,
         }
     }
 

@@ -13,7 +13,7 @@
 //! - The pool grows when more connections are queued than workers are idle, up to [`Limits::workers`]; an
 //!   operation that may last is not counted, so followers of logs cannot starve short calls.
 //! - Every wait for a peer ends: heads, bodies and stalled answers by [`Limits`], streams when the peer goes
-//!   (handlers ask [`Peer::is_gone`](super::connection::Peer::is_gone)) or the server stops.
+//!   (handlers wait with [`Peer::wait`](super::connection::Peer::wait)) or the server stops.
 //!
 //! Locks: parking, pool queue and the table of connections; each is a leaf, none is held across a call
 //! that blocks.
@@ -31,13 +31,13 @@ use std::io;
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll};
 
-use super::connection::{Input, SLICE};
+use super::connection::{Input, SLICE, Stopping};
 use super::route::RouteTable;
 use super::socket::Socket;
 use pool::Pool;
@@ -139,7 +139,7 @@ struct Core<S: 'static> {
 
 /// What outlives the server's type: the part a [`Handle`] holds.
 struct Control {
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
     wake: OwnedFd,
     active: Mutex<Active>,
     ended: Condvar,
@@ -172,7 +172,7 @@ impl Control {
     }
 
     fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.is_set()
     }
 }
 
@@ -235,11 +235,11 @@ pub struct Handle {
 impl Handle {
     /// Stops accepting, lets running requests finish for up to `deadline`, then cuts the rest.
     ///
-    /// Followers end at once, because [`Peer::is_gone`](super::connection::Peer::is_gone) is true from now on.
+    /// Followers end at once, because [`Peer::wait`](super::connection::Peer::wait) says so from now on.
     /// Blocks until the listeners are closed and every connection has ended, `deadline` and one second
     /// more at most; returns how many connections still had not ended.
     pub fn stop(&self, deadline: Duration) -> usize {
-        self.control.stopping.store(true, Ordering::Relaxed);
+        self.control.stopping.set();
         self.control.wake();
         let wait = |time: Duration| {
             let active = lock(&self.control.active);
@@ -285,7 +285,7 @@ impl<S: Send + Sync + 'static> Server<S> {
         let mut common = Vec::new();
         headers.iter().for_each(|(name, value)| super::reply::header(&mut common, name, value));
         let control = Arc::new(Control {
-            stopping: Arc::new(AtomicBool::new(false)),
+            stopping: Arc::new(Stopping::new()?),
             wake,
             active: Mutex::default(),
             ended: Condvar::new(),
@@ -326,7 +326,7 @@ impl<S: Send + Sync + 'static> Server<S> {
         let mut poller = Poller { core: &core, listeners: self.listeners, paused_until: None };
         let result = poller.run();
         drop(poller);
-        core.control.stopping.store(true, Ordering::Relaxed);
+        core.control.stopping.set();
         lock(&core.control.active).is_listening = false;
         core.control.ended.notify_all();
         let idle = {

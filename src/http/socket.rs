@@ -29,6 +29,14 @@ impl Socket {
         };
     }
 
+    /// Makes reads and writes that would block fail with `WouldBlock` instead.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
+            Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
+        }
+    }
+
     /// Makes a read give up with `WouldBlock` after `time`; `None` waits for ever.
     pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         match self {
@@ -48,10 +56,7 @@ impl Socket {
     /// Waits until one of `events` (or an error or hang-up) is there; false when `deadline` passed first.
     pub fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
         loop {
-            let left = deadline.map(|deadline| {
-                let left = deadline.saturating_duration_since(Instant::now());
-                Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
-            });
+            let left = deadline.map(time_left);
             let mut fds = [PollFd::new(self, events)];
             match rustix::event::poll(&mut fds, left.as_ref()) {
                 Ok(count) => return Ok(count > 0),
@@ -110,6 +115,12 @@ impl Socket {
             }
         }
     }
+}
+
+/// What is left until `deadline`, as poll wants it.
+pub fn time_left(deadline: Instant) -> Timespec {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
 }
 
 /// Whether a read or write failed only because it was interrupted or its slice of time was over.

@@ -1,22 +1,20 @@
 //! Containers.
 
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::pump::pump;
 use crate::daemon::containers::logs::{self, Source};
 use crate::daemon::containers::{
-    Container, Outcome, WaitFor, archive, attach, checkpoint, create, inspect, lifecycle, list, rootfs,
-    stats, top, update,
+    Container, Outcome, WaitFor, archive, checkpoint, create, inspect, lifecycle, list, rootfs, stats, top,
+    update,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::ApiVersion;
 use crate::http::api::container::*;
 use crate::http::api::stats::{CONTAINER_STATS, StatsQuery};
-use crate::http::hijack::Hijacked;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 use crate::http::stdcopy;
@@ -24,8 +22,6 @@ use crate::http::stdcopy;
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const RAW: &str = "application/vnd.docker.raw-stream";
 const PATH_STAT: &str = "X-Docker-Container-Path-Stat";
-/// How often a waiting handler asks whether its client is still there.
-const LOOK: Duration = Duration::from_millis(500);
 /// Between two samples of `stats`.
 const SAMPLE: Duration = Duration::from_secs(1);
 
@@ -79,7 +75,9 @@ pub fn stats(engine: &Arc<Engine>, call: Call<StatsQuery>) -> Result<Reply> {
         let mut before = None;
         if !is_stream && !is_one_shot && container.record().state.is_alive() {
             before = Some(stats::sample(&container, &parent, None));
-            std::thread::sleep(SAMPLE);
+            if !peer.wait(&[], Some(SAMPLE)) {
+                return Ok(());
+            }
         }
         loop {
             let sample = stats::sample(&container, &parent, before.as_ref());
@@ -91,8 +89,7 @@ pub fn stats(engine: &Arc<Engine>, call: Call<StatsQuery>) -> Result<Reply> {
             if !is_stream {
                 return Ok(());
             }
-            std::thread::sleep(SAMPLE);
-            if peer.is_gone() || engine.containers.by_id(&container.id).is_none() {
+            if !peer.wait(&[], Some(SAMPLE)) || engine.containers.by_id(&container.id).is_none() {
                 return Ok(());
             }
         }
@@ -157,36 +154,33 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
 pub fn resize(engine: &Arc<Engine>, call: Call<ResizeQuery>) -> Result<Reply> {
     let (height, width) = size(&call.query)?;
     let container = get(engine, &call)?;
-    let sandbox = lifecycle::sandbox(&container, crate::daemon::containers::Action::Kill)?;
-    sandbox.resize(None, height, width)?;
+    lifecycle::resize(engine, &container, height, width)?;
     Ok(CONTAINER_RESIZE.reply(&()))
 }
 
 /// The head is flushed at once: clients start the container only when they have seen it.
 pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    let receiver = {
+    let waiter = {
         let mut inner = container.lock();
         match call.query.condition.as_str() {
             "" | "not-running" if inner.is_at_rest() => {
                 let outcome = Outcome { exit_code: inner.record.exit_code, error: None };
-                return Ok(CONTAINER_WAIT.reply(&answer(outcome)));
+                return Ok(CONTAINER_WAIT.reply(&answer(&outcome)));
             }
-            "" | "not-running" | "next-exit" => inner.wait_for(WaitFor::NextExit),
-            "removed" => inner.wait_for(WaitFor::Removed),
+            "" | "not-running" | "next-exit" => inner.wait_for(WaitFor::NextExit)?,
+            "removed" => inner.wait_for(WaitFor::Removed)?,
             other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
         }
     };
     Ok(Reply::stream("application/json", move |out| {
         let peer = out.peer();
         let outcome = loop {
-            match receiver.recv_timeout(LOOK) {
-                Ok(outcome) => break outcome,
-                Err(RecvTimeoutError::Timeout) if peer.is_gone() => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    break Outcome { exit_code: 0, error: Some("the container was forgotten".to_owned()) };
-                }
+            if let Some(outcome) = waiter.outcome() {
+                break outcome;
+            }
+            if !peer.wait(&[waiter.bell.as_fd()], None) {
+                return Ok(());
             }
         };
         let mut line = serde_json::to_vec(&answer(outcome))?;
@@ -196,73 +190,34 @@ pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
     }))
 }
 
-fn answer(outcome: Outcome) -> ContainerWait {
+fn answer(outcome: &Outcome) -> ContainerWait {
     ContainerWait {
         status_code: i64::from(outcome.exit_code),
-        error: outcome.error.map(|message| WaitError { message }),
+        error: outcome.error.clone().map(|message| WaitError { message }),
     }
 }
 
+/// Lines that are there are sent together, and none waits for one that is not.
 pub fn logs(engine: &Arc<Engine>, call: Call<LogsQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
     let request = logs::request(&container, &call.query)?;
     let is_terminal = container.record().config.tty;
     Ok(Reply::stream(stream_type(is_terminal, call.raw.version), move |out| {
         let peer = out.peer();
-        logs::read(&container, &request, &|| peer.is_gone(), &mut |source, text| {
-            if is_terminal {
-                out.write_all(text)?;
-            } else {
-                stdcopy::write_frame(out, stream_of(source), text)?;
-            }
-            out.flush()
+        let wait = |sources: &[BorrowedFd<'_>], time| peer.wait(sources, time);
+        logs::read(&container, &request, &wait, &mut |piece| match piece {
+            None => out.flush(),
+            Some((_, text)) if is_terminal => out.write_all(text),
+            Some((source, text)) => stdcopy::write_frame(out, stream_of(source), text),
         })
     }))
 }
 
-fn stream_of(source: Source) -> stdcopy::Stream {
+pub fn stream_of(source: Source) -> stdcopy::Stream {
     match source {
         Source::Stdout => stdcopy::Stream::Stdout,
         Source::Stderr => stdcopy::Stream::Stderr,
     }
-}
-
-/// The shim has its end of the streams before the client sees the head, so that a start that follows
-/// loses nothing.
-pub fn attach(engine: &Arc<Engine>, call: Call<AttachQuery>) -> Result<Reply> {
-    let container = get(engine, &call)?;
-    let query = call.query;
-    let replay = if query.logs {
-        let logs_query = LogsQuery { stdout: query.stdout, stderr: query.stderr, ..LogsQuery::default() };
-        Some(logs::request(&container, &logs_query)?)
-    } else {
-        None
-    };
-    let attached = if query.stream { Some(attach::attach(&container, &query)?) } else { None };
-    let is_terminal = container.record().config.tty;
-    let engine = Arc::clone(engine);
-    Ok(Reply::hijack(stream_type(is_terminal, call.raw.version), move |client: Hijacked| {
-        let attributes = container.record().event_attributes();
-        engine.events.publish("container", "attach", &container.id, attributes.clone());
-        if let Some(request) = replay {
-            let peer = client.peer();
-            let is_gone = || peer.as_ref().is_some_and(crate::http::connection::Peer::is_gone);
-            let (reader, mut writer) = client.split();
-            let result = logs::read(&container, &request, &is_gone, &mut |source, text| {
-                if is_terminal {
-                    writer.write_all(text)
-                } else {
-                    stdcopy::write_frame(&mut writer, stream_of(source), text)
-                }
-            });
-            if let (Ok(()), Some(attached)) = (result, &attached) {
-                super::pump::pump_halves(reader, writer, &attached.stream, || {});
-            }
-        } else if let Some(attached) = &attached {
-            pump(client, &attached.stream, || {});
-        }
-        engine.events.publish("container", "detach", &container.id, attributes);
-    }))
 }
 
 pub fn archive_info(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {

@@ -1,16 +1,20 @@
 //! Further processes in running containers.
 
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::container::{size, stream_type};
-use super::pump::pump;
-use crate::daemon::containers::exec::{self, Phase};
+use super::pump::{End, Joint, Plain, pump};
+use crate::daemon::containers::Container;
+use crate::daemon::containers::backlog::{self, Backlog};
+use crate::daemon::containers::exec::{self, ExecState, Phase};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
 use crate::http::api::container::ResizeQuery;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, ExecCreate, ExecCreated, ExecStart};
+use crate::http::hijack::Hijacked;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 use crate::http::stdcopy;
@@ -33,11 +37,10 @@ pub fn start(engine: &Arc<Engine>, call: Call<(), ExecStart>) -> Result<Reply> {
     };
     let content_type = stream_type(attached.is_terminal, call.raw.version);
     let engine = Arc::clone(engine);
+    let container = Arc::clone(&ready.container);
     // The head goes out before the process starts, so that no output can come with it.
     Ok(Reply::hijack(content_type, move |client| match ready.run(&engine) {
-        Ok(()) => {
-            pump_until_end(&engine, &id, client, &attached.stream);
-        }
+        Ok(()) => talk(&engine, &container, &id, client, &attached.stream),
         Err(error) => {
             let (_, mut out) = client.split();
             let text = format!("{}\r\n", error.message);
@@ -52,19 +55,18 @@ pub fn start(engine: &Arc<Engine>, call: Call<(), ExecStart>) -> Result<Reply> {
 }
 
 /// The exit code must be there to be asked for when the client sees the stream end.
-fn pump_until_end(
-    engine: &Engine,
-    id: &str,
-    client: crate::http::hijack::Hijacked,
-    stream: &std::os::unix::net::UnixStream,
-) {
-    pump(client, stream, || {
-        if let Ok(container) = exec::container_of(engine, id) {
-            container.wait_until(Some(END_LAG), |inner| {
-                inner.execs.get(id).is_none_or(|exec| matches!(exec.phase, Phase::Ended { .. }))
-            });
-        }
+fn talk(engine: &Engine, container: &Arc<Container>, id: &str, client: Hijacked, stream: &UnixStream) {
+    let backlog = Backlog::new(container.dir.clone(), backlog::Limits::default());
+    let joint = Joint { process: Some(stream), wire: &mut Plain, replay: None, backlog };
+    let end = pump(client, joint, || {
+        container.wait_until(Some(END_LAG), |inner| {
+            let is_over = |exec: &ExecState| exec.is_detached || matches!(exec.phase, Phase::Ended { .. });
+            inner.execs.get(id).is_none_or(is_over)
+        });
     });
+    if end == End::Client {
+        exec::detached(engine, container, id);
+    }
 }
 
 pub fn resize(engine: &Arc<Engine>, call: Call<ResizeQuery>) -> Result<Reply> {

@@ -29,10 +29,10 @@ pub fn info(engine: &Arc<Engine>, _: Call) -> Result<Reply> {
 
 /// Subscribed before the head goes out: what a client does once it has seen it is not missed.
 pub fn events(engine: &Arc<Engine>, call: Call<EventsQuery>) -> Result<Reply> {
-    let stream = event_stream::request(call.query)?.open(&engine.events);
+    let stream = event_stream::request(call.query)?.open(&engine.events)?;
     Ok(Reply::stream("application/json", move |out| {
         let peer = out.peer();
-        stream.follow(&|| peer.is_gone(), &mut |event| {
+        stream.follow(&|bell, left| peer.wait(&[bell], left), &mut |event| {
             let mut line = serde_json::to_vec(event)?;
             line.push(b'\n');
             out.write_all(&line)?;

@@ -36,9 +36,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use super::cgroup::Cgroup;
 use super::criu::{self, CriuInfo};
 use super::program::Program;
-use super::shim::protocol::{self, Call, Client, CriuPlace, Event, Hello, Message, Outcome, Request};
+use super::shim::protocol::{self, Call, Client, CriuPlace, Done, Event, Hello, Message, Outcome, Request};
 use super::shim::{self, LAUNCH, ROOTFS, SOCKET};
-use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, SandboxEvent, Thaw};
+use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw};
 
 /// Starting may have to wait for a loaded machine.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -351,8 +351,8 @@ impl Runtime {
         let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
         let answer = link.call(call, &fds, timeout);
         let pid = match answer {
-            Ok(Some(pid)) => pid,
-            Ok(None) => {
+            Ok(Done { pid: Some(pid), .. }) => pid,
+            Ok(_) => {
                 self.monitor.forget(&link);
                 return Err(refused("start", "shim", "it did not tell the container's process"));
             }
@@ -472,15 +472,11 @@ impl Sandbox {
     }
 
     /// Adds a client to the container's streams.
-    pub fn attach(&self, attachment: Attachment) -> Result<(), Error> {
-        self.attach_to(None, attachment)
-    }
-
-    /// Adds a client to the streams of the container, or of an exec.
-    pub fn attach_to(&self, exec_id: Option<&str>, attachment: Attachment) -> Result<(), Error> {
+    /// Gives the place in the log where its output begins.
+    pub fn attach(&self, attachment: Attachment) -> Result<Option<LogMark>, Error> {
         let (client, stream) = Client::split(attachment);
-        let call = Call::Attach { exec: exec_id.map(str::to_owned), client };
-        self.link.call(call, &[stream.as_fd()], CALL_TIMEOUT).map(|_| ())
+        let call = Call::Attach { exec: None, client };
+        self.link.call(call, &[stream.as_fd()], CALL_TIMEOUT).map(|done| done.log)
     }
 
     /// Starts a further process; blocks until its execve has succeeded. Returns its pid.
@@ -498,7 +494,7 @@ impl Sandbox {
         let (client, stream) = attachment.map(Client::split).unzip();
         let fds: Vec<_> = std::iter::once(file.as_fd()).chain(stream.as_ref().map(AsFd::as_fd)).collect();
         let call = Call::Exec { exec: id, privileged, client };
-        let pid = self.link.call(call, &fds, LAUNCH_TIMEOUT)?;
+        let pid = self.link.call(call, &fds, LAUNCH_TIMEOUT)?.pid;
         pid.ok_or_else(|| refused("start", "exec", "the shim did not tell its process"))
     }
 
@@ -564,7 +560,8 @@ impl Drop for Sandbox {
     }
 }
 
-const SHIM_GONE: &str = "the shim is gone";
+/// The reason in a refusal by a shim that has ended.
+pub const SHIM_GONE: &str = "the shim is gone";
 
 /// One shim's connection.
 #[derive(Debug)]
@@ -596,7 +593,7 @@ impl Link {
         call: Call,
         fds: &[std::os::fd::BorrowedFd<'_>],
         timeout: Duration,
-    ) -> Result<Option<i32>, Error> {
+    ) -> Result<Done, Error> {
         let failed = |cause: Cause| Error { op: "talk to".into(), object: "shim".into(), cause };
         let (sender, answer) = mpsc::sync_channel(1);
         let id = {
@@ -623,7 +620,7 @@ impl Link {
             return Err(failed(cause));
         }
         match answer.recv_timeout(timeout) {
-            Ok(Outcome::Done { pid }) => Ok(pid),
+            Ok(Outcome::Done(done)) => Ok(done),
             Ok(Outcome::Failed(fault)) => Err(fault.into()),
             Err(RecvTimeoutError::Disconnected) => Err(failed(Cause::Refused(SHIM_GONE.into()))),
             Err(RecvTimeoutError::Timeout) => {
@@ -735,7 +732,7 @@ impl Monitor {
             }
             Message::Answer { id, outcome } => {
                 let mut state = lock(&link.state);
-                state.lives |= state.launching == Some(id) && matches!(outcome, Outcome::Done { .. });
+                state.lives |= state.launching == Some(id) && matches!(outcome, Outcome::Done(_));
                 if let Some(waiting) = state.answers.remove(&id) {
                     let _ = waiting.try_send(outcome);
                 }

@@ -52,9 +52,9 @@ use super::cgroup::{Cgroup, OomNotifier};
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
-use super::{Cause, Error, Exit, Launch, init, rootfs};
+use super::{Cause, Error, Exit, Launch, NOT_RUNNING, init, rootfs};
 use log::Log;
-use protocol::{Call, Client, CriuPlace, Event, Hello, Message, Outcome, Request};
+use protocol::{Call, Client, CriuPlace, Done, Event, Hello, Message, Outcome, Request};
 use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
 
 /// `argv[0]` of a shim.
@@ -91,6 +91,8 @@ struct Container {
     oom: Option<OomNotifier>,
     oom_killed: bool,
     paused: bool,
+    /// Its first process was sent SIGKILL.
+    killed: bool,
     /// A dump without leave_running took it.
     checkpointed: bool,
     /// Its first process has ended with this code.
@@ -360,7 +362,7 @@ impl Shim {
                 let Request { id, call } = request;
                 let launches = matches!(call, Call::Launch { .. } | Call::Thaw { .. });
                 let outcome = match self.call(call, fds) {
-                    Ok(pid) => Outcome::Done { pid },
+                    Ok(done) => Outcome::Done(done),
                     Err(error) => Outcome::Failed(error.into()),
                 };
                 let fatal = launches && matches!(outcome, Outcome::Failed(_));
@@ -376,50 +378,57 @@ impl Shim {
         }
     }
 
-    fn call(&mut self, call: Call, mut fds: Vec<OwnedFd>) -> Result<Option<i32>, Error> {
+    fn call(&mut self, call: Call, mut fds: Vec<OwnedFd>) -> Result<Done, Error> {
+        let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
-            Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(Some),
+            Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
             Call::Thaw { run_dir, dir, criu, clients } => {
-                self.launch(&run_dir, Some((dir, criu)), clients, fds).map(Some)
+                self.launch(&run_dir, Some((dir, criu)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {
                 let stream =
                     fds.pop().ok_or_else(|| refused("attach", "client", "no stream came with it"))?;
                 if self.exit.is_some() {
-                    return Err(refused("attach to", "container", "it has ended"));
+                    return Err(refused("attach to", "container", NOT_RUNNING));
                 }
-                self.stdio_of(exec.as_deref())?.attach(client, stream);
-                Ok(None)
+                Ok(Done { log: self.stdio_of(exec.as_deref())?.attach(client, stream), ..Done::default() })
             }
-            Call::Exec { exec, privileged, client } => self.exec(exec, privileged, client, fds).map(Some),
+            Call::Exec { exec, privileged, client } => self.exec(exec, privileged, client, fds).map(started),
             Call::Resize { exec, height, width } => {
                 let stdio = self.stdio_of(exec.as_deref())?;
-                let console =
-                    stdio.console().ok_or_else(|| refused("resize", "terminal", "there is none"))?;
-                terminal::set_size(console, terminal::Size { rows: height, columns: width })
-                    .map_err(|error| failed("resize", "terminal", error))?;
-                Ok(None)
+                // Compat: what has no terminal has any size.
+                if let Some(console) = stdio.console() {
+                    terminal::set_size(console, terminal::Size { rows: height, columns: width })
+                        .map_err(|error| failed("resize", "terminal", error))?;
+                }
+                Ok(Done::default())
             }
-            Call::Signal { exec, signal } => self.signal(exec.as_deref(), signal).map(|()| None),
+            Call::Signal { exec, signal } => self.signal(exec.as_deref(), signal).map(|()| Done::default()),
             Call::Pause {} => {
                 let container = self.running()?;
+                if container.killed {
+                    // Frozen now it would never die.
+                    return Err(refused("pause", "container", NOT_RUNNING));
+                }
                 container.cgroup.freeze()?;
                 container.paused = true;
-                Ok(None)
+                Ok(Done::default())
             }
             Call::Resume {} => {
                 let container = self.running()?;
                 container.cgroup.thaw()?;
                 container.paused = false;
-                Ok(None)
+                Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu } => self.dump(&dir, leave_running, &criu).map(|()| None),
+            Call::Dump { dir, leave_running, criu } => {
+                self.dump(&dir, leave_running, &criu).map(|()| Done::default())
+            }
             Call::Dismiss {} => {
                 if self.container.is_some() && self.exit.is_none() {
                     return Err(refused("dismiss", "shim", "its container still runs"));
                 }
                 self.done = true;
-                Ok(None)
+                Ok(Done::default())
             }
         }
     }
@@ -428,14 +437,14 @@ impl Shim {
     fn running(&mut self) -> Result<&mut Container, Error> {
         match &mut self.container {
             Some(container) if container.ended.is_none() => Ok(container),
-            _ => Err(refused("find", "container", "it is not running")),
+            _ => Err(refused("find", "container", NOT_RUNNING)),
         }
     }
 
     fn stdio_of(&mut self, exec: Option<&str>) -> Result<&mut Stdio, Error> {
         let Some(id) = exec else { return Ok(&mut self.stdio) };
         let found = self.execs.iter_mut().find(|exec| exec.id == id);
-        found.map(|exec| &mut exec.stdio).ok_or_else(|| refused("find", "exec", "it is not running"))
+        found.map(|exec| &mut exec.stdio).ok_or_else(|| refused("find", "exec", NOT_RUNNING))
     }
 
     fn launch(
@@ -542,7 +551,7 @@ impl Shim {
         if let Some(id) = exec {
             let exec = self.execs.iter().find(|exec| exec.id == id);
             let pidfd = exec.and_then(|exec| exec.pidfd.as_ref());
-            let pidfd = pidfd.ok_or_else(|| refused("signal", "exec", "it is not running"))?;
+            let pidfd = pidfd.ok_or_else(|| refused("signal", "exec", NOT_RUNNING))?;
             if number == libc::SIGKILL
                 && let Some(exec) = exec
             {
@@ -556,6 +565,7 @@ impl Shim {
         if let Some(pidfd) = &container.pidfd {
             sent(signal::send(pidfd.as_fd(), number), "container")?;
         }
+        container.killed |= number == libc::SIGKILL;
         if number == libc::SIGKILL && container.paused {
             // A frozen process takes no signal, not even this one.
             container.cgroup.thaw()?;
@@ -664,6 +674,7 @@ impl Container {
             oom,
             oom_killed: false,
             paused: false,
+            killed: false,
             checkpointed: false,
             ended: None,
             pid_namespace,

@@ -1,8 +1,13 @@
 //! The wire as Docker's clients see it.
 
+mod attach;
 mod containers;
 mod coverage;
 mod framing;
+mod hazards;
 mod python;
+mod races;
+mod soak;
 mod streams;
 mod system;
+mod websocket;

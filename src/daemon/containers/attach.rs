@@ -5,11 +5,15 @@
 
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
+
 use super::container::{Container, stream_pair};
+use super::logs;
 use super::state::Action;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::AttachQuery;
-use crate::runtime::Attachment;
+use crate::runtime::{Attachment, LogMark};
 
 /// `ctrl-p,ctrl-q`
 const DEFAULT_DETACH_KEYS: [u8; 2] = [16, 17];
@@ -19,6 +23,8 @@ pub struct Attached {
     /// The container's end of the conversation.
     pub stream: UnixStream,
     pub is_terminal: bool,
+    /// Where the log ended when it was attached: what comes later comes through `stream`.
+    pub log: Option<LogMark>,
 }
 
 /// Attaches to the streams that `query` names.
@@ -33,15 +39,33 @@ pub fn attach(container: &Container, query: &AttachQuery) -> Result<Attached> {
         stdout: query.stdout,
         stderr: query.stderr,
         detach_keys: if is_terminal { detach_keys(query.detach_keys.as_deref())? } else { Vec::new() },
+        reads_log: query.logs,
     };
-    match inner.sandbox.clone().filter(|_| inner.record.state.is_alive()) {
+    let log = match inner.sandbox.clone().filter(|_| inner.record.state.is_alive()) {
         Some(sandbox) => {
             drop(inner);
-            sandbox.attach(attachment)?;
+            sandbox.attach(attachment)?
         }
-        None => inner.pending.push(attachment),
-    }
-    Ok(Attached { stream: ours, is_terminal })
+        None => {
+            let log = logs::mark(container);
+            inner.pending.push(attachment);
+            log
+        }
+    };
+    Ok(Attached { stream: ours, is_terminal, log })
+}
+
+/// Forgets clients that left before there was a process, unless they have left input for it.
+pub fn forget_gone(container: &Container) {
+    container.lock().pending.retain(|attachment| {
+        let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        // The end of input alone is a client that still listens.
+        let mut fds = [PollFd::new(&attachment.stream, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let is_gone = poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0);
+        let left = rustix::net::recv(&attachment.stream, &mut [0_u8; 1][..], peek);
+        !is_gone || left.is_ok_and(|(_, bytes)| bytes > 0)
+    });
 }
 
 /// Docker's format: a comma separated list of characters and `ctrl-<letter>`.

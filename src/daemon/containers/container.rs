@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +16,7 @@ use super::exec::ExecState;
 use super::health;
 use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
+use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::container::{ContainerConfig, HostConfig, MountPoint};
@@ -73,6 +73,8 @@ pub struct Container {
     views: Mutex<Vec<(u32, Weak<View>)>>,
     /// Its files are being deleted: whoever copies to or from them is to end.
     is_gone: AtomicBool,
+    /// Rung by [`Container::notify`], for those that wait for more than the container.
+    bells: Mutex<Vec<Weak<Bell>>>,
 }
 
 /// What [`Container::lock`] guards.
@@ -90,7 +92,7 @@ pub struct Inner {
     pub execs: BTreeMap<String, ExecState>,
     /// Of a container that has a check, once it has been started.
     pub health: Option<Box<health::Monitor>>,
-    waiters: Vec<(WaitFor, Sender<Outcome>)>,
+    waiters: Vec<(WaitFor, Weak<Waiter>)>,
     /// When the current run began, for the restart policy's back-off.
     pub run_began: Option<std::time::Instant>,
     /// Counts the lives that this daemon began or found.
@@ -113,6 +115,21 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
+/// Somebody who waits for an outcome; dropping it ends the wait.
+#[derive(Debug)]
+pub struct Waiter {
+    outcome: OnceLock<Outcome>,
+    /// Rings when there is an outcome.
+    pub bell: Bell,
+}
+
+impl Waiter {
+    /// The outcome, once there is one.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+}
+
 impl Container {
     pub fn new(dir: PathBuf, record: Record) -> Container {
         Container {
@@ -123,6 +140,7 @@ impl Container {
             changed: Condvar::new(),
             views: Mutex::default(),
             is_gone: AtomicBool::new(false),
+            bells: Mutex::default(),
         }
     }
 
@@ -166,6 +184,24 @@ impl Container {
     /// Says that the state changed to whoever waits for it.
     pub fn notify(&self) {
         self.changed.notify_all();
+        self.lock_bells().iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
+    }
+
+    fn lock_bells(&self) -> MutexGuard<'_, Vec<Weak<Bell>>> {
+        // A list is whole between any two of its operations.
+        self.bells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A bell that rings whenever the state changes.
+    ///
+    /// # Errors
+    /// System, when there are no descriptors left.
+    pub fn watch(&self) -> Result<Arc<Bell>> {
+        let bell = Arc::new(Bell::new()?);
+        let mut bells = self.lock_bells();
+        bells.retain(|bell| bell.strong_count() > 0);
+        bells.push(Arc::downgrade(&bell));
+        Ok(bell)
     }
 
     /// Waits until `done` holds, at most `timeout`; returns whether it does.
@@ -311,11 +347,16 @@ impl Inner {
         !self.record.state.is_alive() && self.record.state != State::Restarting && !self.is_starting
     }
 
-    /// Registers a waiter; dropping the receiver is forgotten at the next outcome.
-    pub fn wait_for(&mut self, what: WaitFor) -> Receiver<Outcome> {
-        let (sender, receiver) = channel();
-        self.waiters.push((what, sender));
-        receiver
+    /// Registers a waiter. Those that were dropped are forgotten here, so that there are never more of them
+    /// than there were waiters at once.
+    ///
+    /// # Errors
+    /// System, when there are no descriptors left.
+    pub fn wait_for(&mut self, what: WaitFor) -> Result<Arc<Waiter>> {
+        let waiter = Arc::new(Waiter { outcome: OnceLock::new(), bell: Bell::new()? });
+        self.waiters.retain(|(_, waiter)| waiter.strong_count() > 0);
+        self.waiters.push((what, Arc::downgrade(&waiter)));
+        Ok(waiter)
     }
 
     /// Tells the waiters of an exit.
@@ -329,14 +370,16 @@ impl Inner {
     }
 
     fn release(&mut self, outcome: &Outcome, which: impl Fn(WaitFor) -> bool) {
-        self.waiters.retain(|(what, sender)| {
-            if which(*what) {
-                // A waiter that has gone away needs no answer.
-                let _ = sender.send(outcome.clone());
-                false
-            } else {
-                true
+        self.waiters.retain(|(what, waiter)| {
+            if !which(*what) {
+                return true;
             }
+            // A waiter that has gone away needs no answer.
+            if let Some(waiter) = waiter.upgrade() {
+                let _ = waiter.outcome.set(outcome.clone());
+                waiter.bell.ring();
+            }
+            false
         });
     }
 }

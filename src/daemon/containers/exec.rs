@@ -24,6 +24,8 @@ pub struct ExecState {
     pub request: ExecCreate,
     pub phase: Phase,
     pub pid: i32,
+    /// Its client typed the detach keys.
+    pub is_detached: bool,
 }
 
 /// Where an exec stands.
@@ -75,7 +77,7 @@ pub fn create(engine: &Engine, container: &Arc<Container>, request: ExecCreate) 
         }
         keep
     });
-    inner.execs.insert(id.clone(), ExecState { request, phase: Phase::Created, pid: 0 });
+    inner.execs.insert(id.clone(), ExecState { request, phase: Phase::Created, pid: 0, is_detached: false });
     drop(inner);
     forgotten.iter().for_each(|exec_id| engine.containers.forget_exec(exec_id));
     engine.containers.insert_exec(&id, &container.id);
@@ -93,7 +95,7 @@ pub fn container_of(engine: &Engine, exec_id: &str) -> Result<Arc<Container>> {
 
 /// An exec that may be started, and the client's end of its streams.
 pub struct Ready {
-    container: Arc<Container>,
+    pub container: Arc<Container>,
     exec: Exec,
     /// `None` for a detached one.
     pub attached: Option<Attached>,
@@ -130,8 +132,9 @@ pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Read
             stdout: request.attach_stdout,
             stderr: request.attach_stderr,
             detach_keys: if request.tty { detach_keys(Some(&request.detach_keys))? } else { Vec::new() },
+            reads_log: false,
         };
-        (Some(Attached { stream, is_terminal: request.tty }), Some(attachment))
+        (Some(Attached { stream, is_terminal: request.tty, log: None }), Some(attachment))
     };
     exec.phase = Phase::Running;
     drop(inner);
@@ -194,6 +197,15 @@ pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
 pub fn forget(engine: &Engine, container: &Container, exec_id: &str) {
     container.lock().execs.remove(exec_id);
     engine.containers.forget_exec(exec_id);
+}
+
+/// The client of an exec left it to itself.
+pub fn detached(engine: &Engine, container: &Container, exec_id: &str) {
+    if let Some(exec) = container.lock().execs.get_mut(exec_id) {
+        exec.is_detached = true;
+    }
+    container.notify();
+    engine.events.publish("container", "exec_detach", &container.id, attributes(container, exec_id));
 }
 
 /// How an exec fares.

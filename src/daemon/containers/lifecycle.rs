@@ -310,6 +310,16 @@ pub fn sandbox(container: &Container, action: Action) -> Result<Arc<Sandbox>> {
         .ok_or_else(|| Error::conflict(format!("container {} is not running", inner.record.id)))
 }
 
+/// Sets the size of the container's terminal, in characters.
+pub fn resize(engine: &Engine, container: &Container, height: u16, width: u16) -> Result<()> {
+    sandbox(container, Action::Top)?.resize(None, height, width)?;
+    let mut attributes = container.record().event_attributes();
+    attributes.insert("height".to_owned(), height.to_string());
+    attributes.insert("width".to_owned(), width.to_string());
+    engine.events.publish("container", "resize", &container.id, attributes);
+    Ok(())
+}
+
 /// The signal named by Docker's rules: with or without `SIG`, any case, or a number.
 pub fn parse_signal(text: &str) -> Result<i32> {
     runtime::signal::number(text).ok_or_else(|| Error::invalid(format!("Invalid signal: {text}")))
@@ -385,14 +395,18 @@ fn end(engine: &Arc<Engine>, container: &Container, signal: i32, grace: i64) -> 
         // A frozen process cannot obey: it is thawed first, as Docker does on v1.
         thaw_for_signal(engine, container, &sandbox);
     }
-    let has_ended = |inner: &Inner| !inner.record.state.is_alive();
     if sandbox.signal(signal, None).is_ok() {
         let grace = u64::try_from(grace).ok().map(Duration::from_secs);
-        if container.wait_until(grace, has_ended) {
+        if container.wait_until(grace, |inner| has_ended(inner, &sandbox)) {
             return Ok(());
         }
     }
     kill_and_wait(engine, container, &sandbox)
+}
+
+/// Whether this life of the container is over, even if another has begun already.
+fn has_ended(inner: &Inner, sandbox: &Arc<Sandbox>) -> bool {
+    !inner.record.state.is_alive() || !inner.sandbox.as_ref().is_some_and(|now| Arc::ptr_eq(now, sandbox))
 }
 
 fn thaw_for_signal(engine: &Arc<Engine>, container: &Container, sandbox: &Sandbox) {
@@ -409,10 +423,10 @@ fn thaw_for_signal(engine: &Arc<Engine>, container: &Container, sandbox: &Sandbo
     }
 }
 
-fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Sandbox) -> Result<()> {
+fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Arc<Sandbox>) -> Result<()> {
     publish_kill(engine, &container.lock(), 9);
     let killed = sandbox.signal(9, None);
-    if container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive()) {
+    if container.wait_until(Some(KILL_WAIT), |inner| has_ended(inner, sandbox)) {
         return Ok(());
     }
     let cause = killed.err().map_or_else(|| "it outlived SIGKILL".to_owned(), |error| error.to_string());
@@ -442,15 +456,19 @@ pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> R
         publish_kill(engine, &inner, number);
         (sandbox, inner.record.state == State::Paused)
     };
-    sandbox
-        .signal(number, None)
-        .map_err(|error| Error::system(format!("cannot kill container: {}", container.name()), error))?;
+    sandbox.signal(number, None).map_err(|error| {
+        let attempt = format!("cannot kill container: {}", container.name());
+        match error.is_too_late() {
+            true => Error::conflict(format!("{attempt}: container {} is not running", container.id)),
+            false => Error::system(attempt, error),
+        }
+    })?;
     if is_paused {
         thaw_for_signal(engine, container, &sandbox);
     }
     if number == 9 {
         // Compat: `kill; rm` must not meet a container that still runs.
-        container.wait_until(Some(KILL_WAIT), |inner| !inner.record.state.is_alive());
+        container.wait_until(Some(KILL_WAIT), |inner| has_ended(inner, &sandbox));
     }
     Ok(())
 }

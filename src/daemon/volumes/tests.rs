@@ -60,7 +60,7 @@ fn a_volume_is_made_once_and_found_again_by_the_next_daemon() {
     let next = Volumes::open(&store.dir).unwrap();
     assert_eq!(next.list(&Filters::default()).unwrap(), [volume.shown()]);
     assert!(!store.dir.join(".new-1").exists() && !store.dir.join(".gone-1").exists());
-    let (past, _) = store.events.subscribe();
+    let (past, _) = store.events.subscribe().unwrap();
     assert_eq!(past.len(), 1, "{past:?}");
     // What could not be read is not made anew over what is there.
     fs::write(store.dir.join("stranger/file"), "").unwrap();
@@ -150,7 +150,7 @@ fn prune_takes_what_has_no_name_unless_told_to_take_all() {
     assert_eq!(prune(&[("all", "x")], false).unwrap_err(), "invalid filter 'all=[x]'");
     assert_eq!(prune(&[("all", "1")], true).unwrap_err(), "invalid filter 'all'");
     assert_eq!(prune(&[("dangling", "1")], false).unwrap_err(), "invalid filter 'dangling'");
-    let (past, _) = store.events.subscribe();
+    let (past, _) = store.events.subscribe().unwrap();
     let last = past.iter().rev().find(|event| event.action == "prune").unwrap();
     assert_eq!(last.actor.attributes["reclaimed"], "5");
 }

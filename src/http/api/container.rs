@@ -743,6 +743,14 @@ pub static CONTAINER_WAIT: Endpoint<WaitQuery, (), ContainerWait> =
     Endpoint::new("ContainerWait", Method::Post, "/containers/{name}/wait", Shape::Stream, 200);
 pub static CONTAINER_ATTACH: Endpoint<AttachQuery, (), ()> =
     Endpoint::new("ContainerAttach", Method::Post, "/containers/{name}/attach", Shape::Hijack, 101);
+/// The same by WebSocket.
+pub static CONTAINER_ATTACH_WEBSOCKET: Endpoint<AttachQuery, (), ()> = Endpoint::new(
+    "ContainerAttachWebsocket",
+    Method::Get,
+    "/containers/{name}/attach/ws",
+    Shape::Hijack,
+    101,
+);
 pub static CONTAINER_RESIZE: Endpoint<ResizeQuery, (), ()> =
     Endpoint::new("ContainerResize", Method::Post, "/containers/{name}/resize", Shape::Empty, 200);
 pub static CONTAINER_LOGS: Endpoint<LogsQuery, (), ()> =

@@ -261,21 +261,29 @@ fn answer<S: Send + Sync + 'static>(
             socket.set_write_timeout(Some(core.limits.stall_time)).ok()?;
             Some((keep, registration))
         }
-        Payload::Hijack { content_type, run } => {
+        Payload::Hijack { .. } | Payload::Upgrade { .. } => {
+            let (content_type, protocol, run) = match payload {
+                Payload::Hijack { content_type, run } if asked.upgrade => {
+                    (Some(content_type), Some("tcp"), run)
+                }
+                Payload::Hijack { run, .. } => (Some(RAW_STREAM), None, run),
+                Payload::Upgrade { protocol, run } => (None, Some(protocol), run),
+                _ => return None,
+            };
             pool::leave(core, place);
             let Some((mut input, true)) = claim.settle(core.limits.skip_bytes, Instant::now() + SKIP) else {
                 log::debug!("{}: the body before the upgrade was not read", asked.line);
                 socket.linger(LINGER, 64 * 1024);
                 return None;
             };
-            head.status = if asked.upgrade { 101 } else { 200 };
+            head.status = if protocol.is_some() { 101 } else { 200 };
             head.write(&mut bytes, &core.common);
-            if asked.upgrade {
+            if let Some(content_type) = content_type {
                 reply::header(&mut bytes, "Content-Type", content_type);
+            }
+            if let Some(protocol) = protocol {
                 reply::header(&mut bytes, "Connection", "Upgrade");
-                reply::header(&mut bytes, "Upgrade", "tcp");
-            } else {
-                reply::header(&mut bytes, "Content-Type", RAW_STREAM);
+                reply::header(&mut bytes, "Upgrade", protocol);
             }
             if asked.is_docker_py {
                 // Long enough for its being read to be seen, whatever else is in it.

@@ -110,9 +110,7 @@ fn follow(state: &State, _: Call) -> Result<Reply, Failure> {
     let state = state.clone();
     Ok(FOLLOW.stream("application/json", move |out| {
         let peer = out.peer();
-        while !peer.is_gone() {
-            thread::sleep(Duration::from_millis(5));
-        }
+        while peer.wait(&[], None) {}
         state.gone.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }))

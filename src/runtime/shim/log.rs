@@ -12,10 +12,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::runtime::LogFile;
+use crate::runtime::{LogFile, LogMark};
 
 /// Longest piece of a line.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -47,6 +47,17 @@ impl Log {
     /// Opens the log for appending.
     pub fn open(config: LogFile) -> io::Result<Log> {
         Ok(Log { file: RotatedFile::open(config)?, pending: [Vec::new(), Vec::new()] })
+    }
+
+    /// Where the next line will be written; `None` when the file cannot be looked at.
+    pub fn mark(&self) -> Option<LogMark> {
+        let inode = self.file.file.as_ref()?.metadata().ok()?.ino();
+        Some(LogMark { inode, bytes: self.file.size })
+    }
+
+    /// What of `stream` is not written yet, because its line goes on.
+    pub fn unfinished(&self, stream: Stream) -> &[u8] {
+        &self.pending[stream as usize]
     }
 
     /// Takes a chunk of `stream`, and writes the lines it completes. `time` is RFC 3339.

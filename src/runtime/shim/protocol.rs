@@ -34,7 +34,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::runtime::{Attachment, Cause, CommandError, Error, Exit};
+use crate::runtime::{Attachment, Cause, CommandError, Error, Exit, LogMark};
 
 /// Counts up when a message changes so that the other side must know.
 pub const VERSION: u32 = 1;
@@ -114,13 +114,15 @@ pub struct Client {
     pub stdout: bool,
     pub stderr: bool,
     pub detach_keys: Vec<u8>,
+    #[serde(default)]
+    pub reads_log: bool,
 }
 
 impl Client {
     /// Splits an attachment into what is said and what is sent beside it.
     pub fn split(attachment: Attachment) -> (Client, OwnedFd) {
-        let Attachment { stream, stdin, stdout, stderr, detach_keys } = attachment;
-        (Client { stdin, stdout, stderr, detach_keys }, stream)
+        let Attachment { stream, stdin, stdout, stderr, detach_keys, reads_log } = attachment;
+        (Client { stdin, stdout, stderr, detach_keys, reads_log }, stream)
     }
 }
 
@@ -152,12 +154,19 @@ pub struct Hello {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    Done {
-        /// Launch, thaw, exec: the new process.
-        #[serde(default)]
-        pid: Option<i32>,
-    },
+    Done(Done),
     Failed(Fault),
+}
+
+/// What a call that succeeded has to tell.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// Launch, thaw, exec: the new process.
+    #[serde(default)]
+    pub pid: Option<i32>,
+    /// Attach: where the log ended at that moment; what comes later goes to the client as well.
+    #[serde(default)]
+    pub log: Option<LogMark>,
 }
 
 /// An [`Error`] on the wire.
@@ -290,7 +299,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client { stdin: true, stdout: true, stderr: false, detach_keys: vec![16, 17] }
+        Client { stdin: true, stdout: true, stderr: false, detach_keys: vec![16, 17], reads_log: true }
     }
 
     fn criu() -> CriuPlace {
@@ -329,7 +338,7 @@ mod tests {
         };
         let messages = vec![
             Message::Hello(Hello { version: VERSION, exit: Some(exit.clone()), ..Hello::default() }),
-            Message::Answer { id: 1, outcome: Outcome::Done { pid: Some(4) } },
+            Message::Answer { id: 1, outcome: Outcome::Done(Done { pid: Some(4), log: None }) },
             Message::Answer { id: 2, outcome: Outcome::Failed(refused.into()) },
             Message::Event(Event::Exited(exit)),
             Message::Event(Event::ExecExited { exec: "e".into(), code: 1 }),

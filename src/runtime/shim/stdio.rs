@@ -3,16 +3,18 @@
 //! ```text
 //!   process stdout/stderr ──> pipe ──┬──> log (json-file)
 //!                         or console ├──> client 1   framed unless a terminal; bounded queue
-//!                                    └──> client n   reads nothing for long: cut off
+//!                                    └──> client n
 //!   process stdin  <── pipe or console <── bounded queue <── client input, detach keys taken out
 //! ```
 //!
 //! Nothing here blocks, except a write to the log's disk. Client sockets are used with MSG_DONTWAIT and keep
 //! their flags: the daemon may hold the same open file.
 //!
-//! A client that reads slowly slows the process down, as a pipe would: output is not read while a client's
-//! queue is full. One that takes nothing at all for [`CLIENT_PATIENCE`] is cut off, so that a stopped terminal
-//! cannot stop a container for ever. Nothing that was queued is lost when the process ends.
+//! A client here is the daemon's end of somebody's connection. It takes whatever comes and keeps what that
+//! somebody does not read (`daemon::containers::backlog`), so a queue fills only while the daemon is short of
+//! processor or disk; output is not read meanwhile, as in a pipe. A daemon that takes nothing at all for
+//! [`CLIENT_PATIENCE`] is stopped or hangs: its client is cut off. Nothing that was queued is lost when the
+//! process ends.
 //!
 //! A client stays until it hangs up, is cut off, detaches, or the process has ended and its output is
 //! delivered ([`Stdio::close_clients`]). A client's end of input closes a pipe for good when `stdin_once`;
@@ -31,11 +33,12 @@ use rustix::net::{RecvFlags, SendFlags};
 use super::detach::DetachKeys;
 use super::log::{Log, Stream};
 use super::protocol::Client;
+use crate::runtime::LogMark;
 
 /// Output a client may leave unread, beyond its socket's buffer, before the process has to wait for it.
 pub const CLIENT_QUEUE_BYTES: usize = 256 * 1024;
-/// How long a process waits for a client that takes nothing.
-pub const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process waits for a daemon that takes nothing: longer than the daemon waits for its client.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// The most that is read from a pipe when it is given up: more than its buffer holds.
 const LAST_READ_BYTES: usize = 1024 * 1024;
 /// Input held for a process that does not read; more stays in the clients' sockets.
@@ -100,6 +103,8 @@ struct Attached {
     queue: Queue,
     /// The queue is full, and this is when the client last took some of it.
     full_since: Option<Instant>,
+    /// It hung up, and its last input waits for room.
+    has_left: bool,
 }
 
 /// Bytes waiting to be written.
@@ -164,11 +169,12 @@ impl Stdio {
         }
     }
 
-    /// Adds a client.
-    pub fn attach(&mut self, wants: Client, stream: OwnedFd) {
+    /// Adds a client. One that reads the log gets the unfinished lines, which are not in it, and everything
+    /// that is read from the process after the place that is given.
+    pub fn attach(&mut self, wants: Client, stream: OwnedFd) -> Option<LogMark> {
         let keys = if self.terminal { wants.detach_keys.clone() } else { Vec::new() };
         let reading = wants.stdin;
-        self.clients.push(Attached {
+        let mut client = Attached {
             number: self.next_client,
             stream,
             wants,
@@ -176,8 +182,19 @@ impl Stdio {
             reading,
             queue: Queue::default(),
             full_since: None,
-        });
+            has_left: false,
+        };
         self.next_client = self.next_client.wrapping_add(1);
+        let log = self.log.as_ref().filter(|_| client.wants.reads_log);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let unfinished = log.map_or(&[][..], |log| log.unfinished(stream));
+            if !unfinished.is_empty() && client.wants(stream) {
+                // A client that is gone already is noticed like any other.
+                let _ = client.output(stream, unfinished, !self.terminal);
+            }
+        }
+        self.clients.push(client);
+        log.and_then(Log::mark)
     }
 
     /// The terminal, if the process has one.
@@ -216,11 +233,11 @@ impl Stdio {
             add(stdin.as_fd(), PollFlags::OUT, Port::Stdin);
         }
         for client in &self.clients {
-            // No flags still tells of a peer that is gone: of use only if nothing of it is left to be read.
+            // No flags still tells of a peer that is gone, once: its input may have to wait for room.
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, client.reading && self.has_room());
             flags.set(PollFlags::OUT, !client.queue.is_empty());
-            if !(flags.is_empty() && client.reading) {
+            if !(flags.is_empty() && client.has_left) {
                 add(client.stream.as_fd(), flags, Port::Client(client.number));
             }
         }
@@ -367,13 +384,8 @@ impl Stdio {
             log.write(stream, chunk, &timestamp());
         }
         let terminal = self.terminal;
-        self.clients.retain_mut(|client| {
-            let wanted = match stream {
-                Stream::Stdout => client.wants.stdout,
-                Stream::Stderr => client.wants.stderr,
-            };
-            !wanted || client.output(stream, chunk, !terminal).is_ok()
-        });
+        self.clients
+            .retain_mut(|client| !client.wants(stream) || client.output(stream, chunk, !terminal).is_ok());
     }
 
     fn client_ready(&mut self, number: u32, flags: PollFlags, buffer: &mut [u8; CHUNK_BYTES]) -> Outcome {
@@ -409,8 +421,12 @@ impl Stdio {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => self.drop_client(at),
             }
-        } else if hung_up && !client.reading {
-            self.drop_client(at);
+        } else if hung_up {
+            // A process that does not read its input must not keep the descriptors of clients long gone.
+            client.has_left = client.reading && client.has_sent();
+            if !client.has_left {
+                self.drop_client(at);
+            }
         }
         Outcome::Nothing
     }
@@ -483,6 +499,19 @@ impl Stdio {
 struct CutOff;
 
 impl Attached {
+    fn wants(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => self.wants.stdout,
+            Stream::Stderr => self.wants.stderr,
+        }
+    }
+
+    /// Whether the peer has sent something that is not received yet.
+    fn has_sent(&self) -> bool {
+        let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        matches!(rustix::net::recv(&self.stream, &mut [0_u8; 1][..], peek), Ok((_, bytes)) if bytes > 0)
+    }
+
     fn output(&mut self, stream: Stream, chunk: &[u8], framed: bool) -> Result<(), CutOff> {
         let length = (chunk.len() as u32).to_be_bytes();
         let number = match stream {
@@ -588,7 +617,8 @@ mod tests {
     fn client(stdio: &mut Stdio) -> UnixStream {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        let wants = Client { stdin: true, stdout: true, stderr: true, detach_keys: vec![16, 17] };
+        let wants =
+            Client { stdin: true, stdout: true, stderr: true, detach_keys: vec![16, 17], reads_log: false };
         stdio.attach(wants, theirs);
         ours.into()
     }
@@ -704,6 +734,46 @@ mod tests {
         let mut got = Vec::new();
         slow.read_to_end(&mut got).unwrap();
         assert_eq!(got.iter().filter(|byte| **byte == b'x').count(), written);
+    }
+
+    /// The descriptors of such clients used to stay for as long as the process did not read.
+    #[test]
+    fn clients_that_leave_a_process_that_does_not_read_are_forgotten() {
+        let (mut stdio, _process) = piped(false);
+        let typing = client(&mut stdio);
+        typing.set_nonblocking(true).unwrap();
+        while (&typing).write(&[b'x'; 4096]).is_ok() || stdio.has_room() {
+            turn(&mut stdio);
+        }
+        drop(client(&mut stdio));
+        turn(&mut stdio);
+        assert_eq!(stdio.clients.len(), 1, "one had nothing to say, the other is still there");
+        drop(typing);
+        turn(&mut stdio);
+        assert!(stdio.clients[0].has_left, "what it said last waits for room");
+        let mut polled = 0;
+        stdio.register(Instant::now(), |_, _, port| polled += usize::from(matches!(port, Port::Client(_))));
+        assert_eq!(polled, 0, "and costs nothing meanwhile");
+    }
+
+    #[test]
+    fn a_client_that_reads_the_log_gets_what_is_not_in_it() {
+        let path = std::env::temp_dir().join(format!("dewar-stdio-{}.log", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let config = crate::runtime::LogFile { path: path.clone(), max_size_bytes: None, max_files: 1 };
+        let (mut stdio, mut process) = piped(false);
+        stdio.log = Some(Log::open(config).unwrap());
+        process.stdout.as_mut().unwrap().write_all(b"line\n$ ").unwrap();
+        turn(&mut stdio);
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let wants = Client { stdout: true, reads_log: true, ..Client::default() };
+        let mark = stdio.attach(wants, theirs).unwrap();
+        assert_eq!(mark.bytes, std::fs::metadata(&path).unwrap().len());
+        let mut got = [0; 10];
+        UnixStream::from(ours).read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"\x01\0\0\0\0\0\0\x02$ ");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -267,6 +267,7 @@ fn attachment() -> (UnixStream, Attachment) {
         stdout: true,
         stderr: true,
         detach_keys: vec![16, 17],
+        reads_log: false,
     };
     (ours, attachment)
 }

@@ -15,7 +15,7 @@ except ContainerError as error:
     equal((error.exit_status, error.stderr, error.image), (4, b'bad\n', 'busybox'))
 # detach with remove: the daemon removes it.
 box = sh('exit 0', detach=True, remove=True, name='goes')
-eventually('the container is gone', lambda: not client.containers.list(all=True, filters={'name': 'goes'}))
+eventually('the container is gone', lambda: not client.containers.list(all=True, filters={'name': 'goes'}, ignore_removed=True))
 
 # What the process sees.
 script = 'echo $A $B; pwd; id -u; id -g; hostname; cat /proc/1/limits | grep "open files"; cat /proc/sys/net/ipv4/ip_default_ttl'
