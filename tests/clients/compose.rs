@@ -48,7 +48,7 @@ services:
 /// A compose file in a directory of its own.
 pub struct Project {
     pub daemon: Daemon,
-    dir: PathBuf,
+    pub dir: PathBuf,
     compose: PathBuf,
 }
 
@@ -63,7 +63,7 @@ impl Project {
     }
 
     /// Replaces the compose file.
-    fn write(&self, yaml: &str) {
+    pub fn write(&self, yaml: &str) {
         std::fs::write(self.dir.join("compose.yaml"), yaml).expect("a fresh directory");
     }
 
@@ -87,7 +87,7 @@ impl Project {
     }
 }
 
-fn project(yaml: &str) -> Project {
+pub fn project(yaml: &str) -> Project {
     Project::new(requires::compose_path().expect("the test requires compose"), yaml)
 }
 
@@ -308,4 +308,85 @@ fn what_cannot_be_had_is_said_in_words() {
     );
     project.compose(&["up", "-d"]).fails(1).stderr_has("executable file not found");
     project.compose(&["down"]).ok();
+
+    // A project's own network is not to be had yet, nor is any that has a name.
+    project.write("name: far\nservices:\n  far:\n    image: busybox\n");
+    let refused = project.compose(&["up", "-d"]).fails(1);
+    refused
+        .stderr_has("create network \"far_default\"")
+        .stderr_has("the networks bridge, host and none only");
+    project.compose(&["ps", "-aq"]).ok().stdout_is("");
+    project.compose(&["down", "-v"]).ok();
+}
+
+/// What a file can say beyond the everyday: secrets and configs, a service's network and processes, profiles, order.
+const RICH: &str = r#"
+name: rich
+x-base: &base
+  image: busybox
+  pull_policy: never
+  command: [sleep, "1000"]
+secrets:
+  from-file: {file: ./secret}
+  from-env: {environment: SECRET}
+configs:
+  inline: {content: "inline config\n"}
+services:
+  first:
+    <<: *base
+    network_mode: none
+    command: [echo, initialised]
+  main:
+    <<: *base
+    network_mode: none
+    depends_on: {first: {condition: service_completed_successfully}}
+    env_file: [./variables]
+    secrets: [from-file, {source: from-env, target: /run/other}]
+    configs: [inline]
+    hostname: mainhost
+    extra_hosts: ["other:10.0.0.9"]
+    dns: [9.9.9.9]
+    shm_size: 8m
+    group_add: ["50"]
+    security_opt: [no-new-privileges]
+    devices: ["/dev/null:/dev/mynull"]
+    tty: true
+    stdin_open: true
+    ulimits: {nofile: {soft: 100, hard: 200}}
+  side:
+    <<: *base
+    network_mode: service:main
+    pid: service:main
+    ipc: host
+  extra:
+    <<: *base
+    profiles: [extra]
+    network_mode: none
+"#;
+
+#[test]
+fn a_rich_file_is_done_justice() {
+    requires!(root, compose);
+    let project = project(RICH);
+    std::fs::write(project.dir.join("secret"), "from a file\n").expect("a fresh directory");
+    std::fs::write(project.dir.join("variables"), "FROM_FILE=yes\n").expect("a fresh directory");
+    let compose = |args: &[&str]| project.compose(args).env("SECRET", "from the environment");
+    compose(&["up", "-d", "--wait"]).ok().stderr_has("Container rich-first-1  Exited");
+    let script = "cat /run/secrets/from-file /run/other /inline; echo; hostname; echo $FROM_FILE; ulimit -n; id -G; \
+                  grep other /etc/hosts; cat /etc/resolv.conf; ls /dev/mynull; grep NoNew /proc/self/status";
+    compose(&["exec", "-T", "main", "sh", "-c", script]).ok().stdout_is(
+        "from a file\nfrom the environmentinline config\n\nmainhost\nyes\n100\n0 50\n10.0.0.9\tother\n\
+         nameserver 9.9.9.9\n/dev/mynull\nNoNewPrivs:\t1\n",
+    );
+    let links = "readlink /proc/self/ns/net; readlink /proc/self/ns/pid";
+    let spaces = |service| compose(&["exec", "-T", service, "sh", "-c", links]).ok().stdout;
+    assert_eq!(spaces("main"), spaces("side"));
+    compose(&["ps", "-a", "--status", "exited", "--format", "{{.Service}}"]).ok().stdout_is("first\n");
+    compose(&["--profile", "extra", "up", "-d", "extra"]).ok();
+    compose(&["ps", "--services"]).ok().stdout_has("extra");
+    compose(&["run", "--rm", "-T", "--no-deps", "--entrypoint", "hostname", "main"])
+        .ok()
+        .stdout_has("mainhost");
+    compose(&["--profile", "*", "down", "-v", "-t", "0"]).ok();
+    project.daemon.docker(&["ps", "-aq"]).ok().stdout_is("");
 }
