@@ -1,11 +1,12 @@
 //! Docker Compose 2: projects from up to down, on the default and on the host's network.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::support::requires::requires;
+use crate::support::terminal::Terminal;
 use crate::support::{Cmd, Daemon, eventually, requires};
 
 /// Two services: one on the default network, one on the host's.
@@ -272,6 +273,33 @@ services:
     assert!(last.is_some(), "the log ended before its end");
     drop(follow);
     compose(&["down", "-t", "0"]).ok();
+}
+
+#[test]
+fn a_terminal_in_a_service() {
+    requires!(root, compose);
+    let project = project(TWO);
+    project.compose(&["up", "-d", "db"]).ok();
+    let on_terminal = |args: &[&str]| {
+        let variables = [
+            format!("DOCKER_HOST={}", project.daemon.host()),
+            format!("DOCKER_CONFIG={}", project.daemon.dir().join("docker-config").display()),
+        ];
+        let file = project.dir.join("compose.yaml").display().to_string();
+        let program = project.compose.display().to_string();
+        let mut line: Vec<&str> = variables.iter().map(String::as_str).collect();
+        line.extend([program.as_str(), "-f", file.as_str()]);
+        line.extend(args);
+        Terminal::start(Path::new("/usr/bin/env"), &line)
+    };
+    for (args, code) in [(&["exec", "db", "sh"][..], 5), (&["run", "--rm", "db", "sh"], 6)] {
+        let mut terminal = on_terminal(args);
+        terminal.expect("#");
+        terminal.send(&format!("echo a$((40+2))b $COLOUR; exit {code}\n"));
+        terminal.expect("a42b blue");
+        assert_eq!(terminal.wait(), code);
+    }
+    project.compose(&["down"]).ok();
 }
 
 #[test]
