@@ -139,7 +139,12 @@ fn up_shows_and_goes_into_a_project() {
         .fails(6)
         .stdout_has("red\n");
     compose(&["logs", "--no-log-prefix", "db"]).ok().stdout_is("db up\n");
-    compose(&["logs", "--no-color"]).ok().stdout_has("db-1   | db up\n").stdout_has("web-1  | to stderr\n");
+    compose(&["logs", "--no-color"])
+        .ok()
+        .stdout_has("db-1")
+        .stdout_has(" | db up\n")
+        .stdout_has("web-1")
+        .stdout_has(" | to stderr\n");
     compose(&["logs", "--no-color", "-t", "--tail", "1", "db"]).ok().stdout_has("Z db up\n");
 
     let file = project.daemon.dir().join("file");
@@ -256,7 +261,10 @@ services:
     let mut seen = BufReader::new(events.child.stdout.take().expect("piped")).lines();
     eventually("compose listens", || project.daemon.api("GET", "/info").json()["NEventsListener"] == 1);
     let up = compose(&["up", "--no-color", "--abort-on-container-exit", "--exit-code-from", "job"]).fails(7);
-    up.stdout_has("counter-1  | line 1\n").stdout_has("| working\n").says("job-1 exited with code 7");
+    up.stdout_has("counter-1")
+        .stdout_has(" | line 1\n")
+        .stdout_has("| working\n")
+        .says("job-1 exited with code 7");
     let mut until = |part: &str| {
         let found = seen.by_ref().map_while(Result::ok).find(|line| line.contains(part));
         assert!(found.is_some(), "no event {part:?}");
