@@ -74,7 +74,7 @@ if [ "$generation" = 2 ]; then
     fi
 else
     "$unpack" bookworm "$stage" docker-compose '^(lib|python3)'
-    wrapper "env PYTHONHOME=$prefix/usr PYTHONPATH=$prefix/usr/lib/python3/dist-packages" \
+    wrapper "env -u PYTHONDONTWRITEBYTECODE PYTHONHOME=$prefix/usr PYTHONPATH=$prefix/usr/lib/python3/dist-packages" \
         "$prefix/usr/bin/python3.11" -W ignore "$prefix/usr/bin/docker-compose"
 fi
 rm -rf "$stage/usr/share" "$stage/usr/include"
