@@ -13,8 +13,10 @@ mod checkpoint;
 mod command;
 mod commands;
 mod complete;
+mod config;
 mod container;
 mod context;
+mod contexts;
 pub mod daemon;
 mod disk_usage;
 mod error;
@@ -29,6 +31,8 @@ mod man;
 mod parse;
 mod progress;
 mod prune;
+mod reference;
+mod registry;
 mod system;
 mod terminal;
 mod time;
@@ -118,7 +122,7 @@ fn code_of(command: &'static Command, error: &Error) -> u8 {
     match error {
         Error::BrokenPipe => 0,
         _ if command.usage_code == 125 => error::container_code(error),
-        _ if std::ptr::eq(command, &raw const system::PING) => error.ping_code(),
+        _ if std::ptr::eq(command, &system::PING) => error.ping_code(),
         _ => error.code(),
     }
 }

@@ -2,27 +2,43 @@
 
 use super::command::{Command, Flag, Noun};
 use super::{
-    checkpoint, complete, container, daemon, disk_usage, image, inspect, network, prune, system, volume,
+    checkpoint, complete, container, contexts, daemon, disk_usage, image, inspect, network, prune, registry,
+    system, volume,
 };
 
 pub static HOST: Flag =
-    Flag::value("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
-pub static CONTEXT: Flag = Flag::value("context", "NAME", "Name of the context to use")
-    .short('c')
-    .refused("name the daemon with --host");
+    Flag::many("host", "URL", "Address of the daemon (unix:///run/dewar.sock unless given)").short('H');
+pub static CONFIG: Flag =
+    Flag::value("config", "DIR", "Directory of the client's settings (~/.docker unless given)");
+pub static CONTEXT: Flag = Flag::value(
+    "context",
+    "NAME",
+    "Context to use (comes before DOCKER_HOST and the one that \"context use\" chose)",
+)
+.short('c');
 pub static DEBUG: Flag = Flag::switch("debug", "Say on stderr what is asked of the daemon").short('D');
 pub static LOG_LEVEL: Flag = Flag::value("log-level", "LEVEL", "Log at this level")
     .short('l')
     .ignored("the client keeps no log; --debug shows its requests");
 
+const NO_TLS: &str = "this version speaks to unix sockets and plain tcp only";
+pub static TLS: Flag = Flag::switch("tls", "Use TLS").refused(NO_TLS);
+pub static TLS_CA: Flag =
+    Flag::value("tlscacert", "FILE", "Trust what this authority signed").refused(NO_TLS);
+pub static TLS_CERT: Flag = Flag::value("tlscert", "FILE", "Certificate of the client").refused(NO_TLS);
+pub static TLS_KEY: Flag = Flag::value("tlskey", "FILE", "Key of the client").refused(NO_TLS);
+pub static TLS_VERIFY: Flag = Flag::switch("tlsverify", "Use TLS and verify the daemon").refused(NO_TLS);
+
 /// Flags that stand before the command.
-pub static GLOBALS: &[&Flag] = &[&CONTEXT, &DEBUG, &HOST, &LOG_LEVEL];
+pub static GLOBALS: &[&Flag] =
+    &[&CONFIG, &CONTEXT, &DEBUG, &HOST, &LOG_LEVEL, &TLS, &TLS_CA, &TLS_CERT, &TLS_KEY, &TLS_VERIFY];
 
 /// The nouns, in the order help shows them.
 pub static NOUNS: &[Noun] = &[
     Noun { name: "builder", summary: "Manage the build cache" },
     Noun { name: "checkpoint", summary: "Freeze containers to disk and manage what was frozen" },
     Noun { name: "container", summary: "Manage containers" },
+    Noun { name: "context", summary: "Manage the places daemons are found at" },
     Noun { name: "image", summary: "Manage images" },
     Noun { name: "network", summary: "Look at the networks containers can be in" },
     Noun { name: "system", summary: "Look at the engine itself" },
@@ -44,7 +60,7 @@ pub static COMMANDS: &[&Command] = &[
     &container::filesystem::EXPORT,
     &image::HISTORY,
     &image::IMPORT,
-    &system::INFO,
+    &system::info::INFO,
     &inspect::INSPECT,
     &inspect::CONTAINER_INSPECT_COMMAND,
     &inspect::IMAGE_INSPECT_COMMAND,
@@ -53,17 +69,23 @@ pub static COMMANDS: &[&Command] = &[
     &container::logs::LOGS,
     &container::PAUSE,
     &system::PING,
+    &container::port::PORT,
+    &registry::PULL,
+    &registry::PUSH,
     &container::RENAME,
     &container::RESTART,
     &container::RM,
     &image::RMI,
     &image::SAVE,
+    &registry::SEARCH,
     &container::start::START,
+    &container::stats::STATS,
     &container::STOP,
     &image::TAG,
     &container::TOP,
     &container::UNPAUSE,
-    &system::VERSION,
+    &container::update::UPDATE,
+    &system::version::VERSION,
     &container::WAIT,
     &checkpoint::CREATE,
     &checkpoint::LS,
@@ -85,6 +107,12 @@ pub static COMMANDS: &[&Command] = &[
     &prune::IMAGES,
     &disk_usage::DF,
     &prune::SYSTEM,
+    &contexts::commands::CREATE,
+    &contexts::commands::INSPECT,
+    &contexts::commands::LS,
+    &contexts::commands::RM,
+    &contexts::commands::SHOW,
+    &contexts::commands::USE,
     &daemon::DAEMON,
     &complete::COMPLETION,
 ];

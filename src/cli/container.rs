@@ -1,7 +1,7 @@
 //! `dewar container`: the commands that name containers and do one thing to each.
 //!
 //! The others have files of their own: `run` (and `create`), `start`, `attach`, `exec`, `list`, `logs`,
-//! `copy`. A command that names several containers goes on after a failure, prints what worked as it works,
+//! `copy`, `port`, `stats`, `update`. A command that names several containers goes on after a failure, prints what worked as it works,
 //! and ends with 1 if anything failed.
 
 pub mod attach;
@@ -10,9 +10,12 @@ pub mod exec;
 pub mod filesystem;
 pub mod list;
 pub mod logs;
+pub mod port;
 pub mod run;
 pub mod run_flags;
 pub mod start;
+pub mod stats;
+pub mod update;
 pub mod values;
 
 use crate::http::api::container::{
@@ -243,7 +246,7 @@ fn top_request(matches: &Matches) -> (String, TopQuery) {
 }
 
 fn top_table(top: ContainerTop) -> String {
-    format::table(&top.titles, top.processes.into_iter())
+    format::wide_table(&top.titles, top.processes.into_iter())
 }
 
 /// A wait that the daemon has accepted: the exit cannot be missed any more.
@@ -315,7 +318,7 @@ mod tests {
             titles: vec!["PID".into(), "CMD".into()],
             processes: vec![vec!["1".into(), "sleep 9".into()]],
         };
-        assert_eq!(top_table(top), "PID       CMD\n1         sleep 9\n");
+        assert_eq!(top_table(top), "PID                 CMD\n1                   sleep 9\n");
     }
 
     #[test]

@@ -1,38 +1,99 @@
 //! Where the daemon is, how it is asked, and how what it says is printed.
 //!
-//! The address comes from `--host`, `DEWAR_HOST`, `DOCKER_HOST`, or is `unix:///run/dewar.sock`. Nothing is
-//! connected before the first call, and nothing is asked that a command does not need: there is no ping.
+//! Where it is follows from `--host`, `--context`, the environment and the settings: `contexts.rs`. Nothing
+//! is connected before the first call, and nothing is asked that a command does not need: there is no ping.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::http::api::{Endpoint, Filters, Query};
+use crate::http::api::{API_VERSION, ApiVersion, Endpoint, Filters, Query};
 use crate::http::client::{AnswerHead, Client, ClientError, Host};
 use crate::http::hijack::Hijacked;
 
 use super::command::{Flag, Matches};
 use super::commands;
+use super::config::Config;
+use super::contexts::{self, Wish};
 use super::error::Error;
 use super::terminal::output_error;
 
-const DEFAULT_HOST: &str = "unix:///run/dewar.sock";
-
-/// One daemon to talk to. Cheap to clone; clones share connections.
+/// One daemon to talk to, and the settings of whoever talks. Cheap to clone; clones share connections.
 #[derive(Clone, Debug)]
 pub struct Context {
-    client: Client,
+    client: Result<Client, String>,
+    name: String,
+    host: String,
+    config: Arc<Config>,
     debug: bool,
 }
 
 impl Context {
-    /// Reads the global flags and the environment.
+    /// Reads the global flags, the environment and the settings.
     pub fn new(globals: &Matches) -> Result<Context, Error> {
         let environment = |name: &str| std::env::var(name).ok();
+        let config = Config::load(Config::dir(globals.get(&commands::CONFIG), environment));
         let hosts = globals.all(&commands::HOST);
-        let host = host(&hosts, environment)?;
-        Ok(Context { client: Client::new(host), debug: globals.is(&commands::DEBUG) })
+        let wish = Wish { hosts: &hosts, context: globals.get(&commands::CONTEXT) };
+        let name = contexts::name(&wish, environment, &config)?;
+        let (client, host) = match contexts::host(&name, &wish, environment, &config) {
+            Ok(host) => (client(&host, &config, environment), host),
+            Err(error) => (Err(error.to_string()), String::new()),
+        };
+        let debug = globals.is(&commands::DEBUG);
+        Ok(Context { client, name, host, config: Arc::new(config), debug })
+    }
+
+    /// The client; a place that is not known is an error only for who needs it.
+    fn client(&self) -> Result<&Client, Error> {
+        self.client.as_ref().map_err(|cause| Error::Refused(cause.clone()))
+    }
+
+    /// The name of the context in use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The daemon's address, as it was written.
+    pub fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    /// The address of the context `default`.
+    pub fn default_host(&self) -> String {
+        if self.name == contexts::DEFAULT {
+            return self.host();
+        }
+        let environment = |name: &str| std::env::var(name).ok();
+        contexts::host(contexts::DEFAULT, &Wish::default(), environment, &self.config).unwrap_or_default()
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn is_debugging(&self) -> bool {
+        self.debug
+    }
+
+    /// The API version the client speaks by now.
+    pub fn api_version(&self) -> String {
+        self.client.as_ref().map_or(API_VERSION, Client::version).to_string()
+    }
+
+    /// A context whose daemon is not there, for tests.
+    #[cfg(test)]
+    pub fn nowhere() -> Context {
+        let host = Host::Unix("/does/not/exist.sock".into());
+        Context {
+            client: Ok(Client::new(host)),
+            name: contexts::DEFAULT.to_owned(),
+            host: String::new(),
+            config: Arc::default(),
+            debug: false,
+        }
     }
 
     /// Calls an endpoint and waits for the whole answer; `vars` fill the path's variables in order.
@@ -44,7 +105,7 @@ impl Context {
         body: &B,
     ) -> Result<R, Error> {
         self.trace(endpoint, vars, query);
-        Ok(self.client.call(endpoint, vars, query, body)?)
+        Ok(self.client()?.call(endpoint, vars, query, body)?)
     }
 
     /// Calls an endpoint whose answer is all in its headers.
@@ -55,7 +116,7 @@ impl Context {
         query: &Q,
     ) -> Result<AnswerHead, Error> {
         self.trace(endpoint, vars, query);
-        Ok(self.client.head(endpoint, vars, query)?)
+        Ok(self.client()?.head(endpoint, vars, query)?)
     }
 
     /// Calls an endpoint and returns once the head of the answer is there; the rest is read as it comes.
@@ -67,7 +128,7 @@ impl Context {
         body: &B,
     ) -> Result<Box<dyn Read + Send>, Error> {
         self.trace(endpoint, vars, query);
-        Ok(Box::new(self.client.stream(endpoint, vars, query, body)?))
+        Ok(Box::new(self.client()?.stream(endpoint, vars, query, body)?))
     }
 
     /// Calls an endpoint with a body that is read from `source` as it is sent.
@@ -79,7 +140,7 @@ impl Context {
         source: impl Read + Send + 'static,
     ) -> Result<Box<dyn Read + Send>, Error> {
         self.trace(endpoint, vars, query);
-        Ok(Box::new(self.client.upload(endpoint, vars, query, "application/x-tar", source)?))
+        Ok(Box::new(self.client()?.upload(endpoint, vars, query, "application/x-tar", source)?))
     }
 
     /// Calls an endpoint that turns its connection into raw bytes both ways.
@@ -91,7 +152,7 @@ impl Context {
         body: &B,
     ) -> Result<Hijacked, Error> {
         self.trace(endpoint, vars, query);
-        Ok(self.client.hijack(endpoint, vars, query, body)?.stream)
+        Ok(self.client()?.hijack(endpoint, vars, query, body)?.stream)
     }
 
     fn trace<Q: Query, B, R>(&self, endpoint: &Endpoint<Q, B, R>, vars: &[&str], query: &Q) {
@@ -107,16 +168,23 @@ impl Context {
     }
 }
 
-/// The address the user means: the flag before the environment before the default.
-fn host(flags: &[&str], environment: impl Fn(&str) -> Option<String>) -> Result<Host, Error> {
-    if flags.len() > 1 {
-        return Err(Error::usage("specify only one -H"));
+/// The client for an address; the error is the whole message.
+fn client(
+    host: &str,
+    config: &Config,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<Client, String> {
+    let host = Host::parse(host).map_err(|cause| contexts::unresolved(&cause).to_string())?;
+    let client = Client::new(host).with_headers(config.headers());
+    match environment("DOCKER_API_VERSION").filter(|version| !version.is_empty()) {
+        None => Ok(client),
+        Some(text) => match ApiVersion::parse(text.trim_start_matches('v')) {
+            Some(version) => Ok(client.with_version(version)),
+            None => {
+                Err(format!("invalid DOCKER_API_VERSION {text:?}: expected a version such as {API_VERSION}"))
+            }
+        },
     }
-    let flag = flags.first().map(|text| (*text).to_owned());
-    let named = flag
-        .or_else(|| environment("DEWAR_HOST").filter(|text| !text.is_empty()))
-        .or_else(|| environment("DOCKER_HOST").filter(|text| !text.is_empty()));
-    Host::parse(named.as_deref().unwrap_or(DEFAULT_HOST)).map_err(Error::Local)
 }
 
 impl From<ClientError> for Error {
@@ -193,24 +261,6 @@ pub fn filters(texts: &[String], flag: &'static Flag) -> Result<Filters, Error> 
 mod tests {
     use super::*;
 
-    fn chosen(flags: &[&str], variables: &[(&str, &str)]) -> Result<String, Error> {
-        let environment = |name: &str| {
-            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
-        host(flags, environment).map(|host| host.to_string())
-    }
-
-    #[test]
-    fn the_flag_comes_before_the_environment_before_the_default() {
-        let both = [("DEWAR_HOST", "unix:///dewar"), ("DOCKER_HOST", "unix:///docker")];
-        assert_eq!(chosen(&["unix:///flag"], &both).unwrap(), "unix:///flag");
-        assert_eq!(chosen(&[], &both).unwrap(), "unix:///dewar");
-        assert_eq!(chosen(&[], &both[1..]).unwrap(), "unix:///docker");
-        assert_eq!(chosen(&[], &[("DEWAR_HOST", "")]).unwrap(), DEFAULT_HOST);
-        assert!(chosen(&["a", "b"], &[]).is_err());
-        assert!(chosen(&["nonsense"], &[]).is_err());
-    }
-
     #[test]
     fn each_goes_on_after_a_failure() {
         let tried = std::cell::RefCell::new(Vec::new());
@@ -230,9 +280,8 @@ mod tests {
 
     #[test]
     fn a_missing_daemon_is_told_from_a_refused_permission() {
-        let missing =
-            Context { client: Client::new(Host::Unix("/does/not/exist.sock".into())), debug: false };
-        let error = missing.call(&crate::http::api::system::SYSTEM_VERSION, &[], &(), &()).unwrap_err();
+        let error =
+            Context::nowhere().call(&crate::http::api::system::SYSTEM_VERSION, &[], &(), &()).unwrap_err();
         assert_eq!(error.ping_code(), 69);
         assert!(error.to_string().contains("unix:///does/not/exist.sock"), "{error}");
         let host = || Host::Unix("/x".into());

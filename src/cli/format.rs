@@ -7,17 +7,23 @@
 //! Compat: column titles, the three blanks between columns and the units are Docker's, because scripts cut
 //! them up.
 
+pub mod serialize;
 pub mod template;
+pub mod value;
 
 use std::io::Write;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::error::Error;
 use template::Template;
+use value::Value;
 
 /// One line of a listing: field name to value.
-pub type Row = Map<String, Value>;
+///
+/// A name that starts with a blank is for templates only: ` Label` is the method `.Label "key"`, ` type` what
+/// Go calls the row in its complaints.
+pub type Row = Map<String, serde_json::Value>;
 
 /// A column of a table: the title, and the field it shows.
 pub type Column = (&'static str, &'static str);
@@ -35,26 +41,48 @@ pub enum Format {
 impl Format {
     /// Reads `--format`: nothing, `table`, `json`, `table TEMPLATE` or `TEMPLATE`.
     pub fn parse(text: &str) -> Result<Format, Error> {
-        let read = |text: &str| Template::parse(text).map_err(|cause| Error::local("read --format", cause));
-        match text.trim() {
+        // The shell leaves \t and \n as they are typed; Docker's client expands them in listings.
+        let text = text.replace("\\t", "\t").replace("\\n", "\n");
+        let read = |text: &str| {
+            Template::parse(text).map_err(|cause| Error::local("failed to parse template", cause))
+        };
+        match text.trim_matches(' ') {
             "" | "table" => Ok(Format::Table(None)),
             "json" => Ok(Format::Json),
             other => match other.strip_prefix("table ") {
                 Some(columns) => Ok(Format::Table(Some(read(columns.trim())?))),
-                None => Ok(Format::Template(read(text)?)),
+                None => Ok(Format::Template(read(other)?)),
             },
+        }
+    }
+
+    /// Reads `--format` if it is given.
+    pub fn given(text: Option<&str>) -> Result<Option<Format>, Error> {
+        text.filter(|text| !text.is_empty()).map(Format::parse).transpose()
+    }
+
+    /// What was given, else what the settings say, else a table.
+    pub fn choose(given: Option<Format>, setting: Option<&str>) -> Result<Format, Error> {
+        given.map_or_else(|| Format::parse(setting.unwrap_or_default()), Ok)
+    }
+
+    /// Whether a template asks for the field `name`.
+    pub fn mentions(&self, name: &str) -> bool {
+        match self {
+            Format::Table(Some(template)) | Format::Template(template) => template.mentions(name),
+            Format::Table(None) | Format::Json => false,
         }
     }
 
     /// Prints `rows`. `columns` are the default table; `titles` are known for `table TEMPLATE`.
     pub fn print(&self, rows: &[Row], columns: &[Column], titles: &[Column]) -> Result<String, Error> {
-        let failed = |cause: String| Error::local("apply --format", cause);
+        let failed = |cause: String| Error::local("failed to execute template", cause);
         match self {
-            Format::Json => Ok(rows.iter().map(|row| json_line(row) + "\n").collect()),
+            Format::Json => Ok(rows.iter().map(|row| Value::row(row).json(true) + "\n").collect()),
             Format::Template(template) => {
                 let mut out = String::new();
                 for row in rows {
-                    out += &template.render(&Value::Object(row.clone())).map_err(failed)?;
+                    out += &template.render(&Value::row(row)).map_err(failed)?;
                     out.push('\n');
                 }
                 Ok(out)
@@ -63,7 +91,9 @@ impl Format {
                 let lines = rows.iter().map(|row| {
                     columns
                         .iter()
-                        .map(|(_, field)| row.get(*field).map(template::show).unwrap_or_default())
+                        .map(|(_, field)| {
+                            row.get(*field).map(|value| Value::from_json(value).show()).unwrap_or_default()
+                        })
                         .collect()
                 });
                 Ok(table(&columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>(), lines))
@@ -71,7 +101,7 @@ impl Format {
             Format::Table(Some(template)) => {
                 let mut lines = vec![titles_of(template, columns, titles)];
                 for row in rows {
-                    lines.push(template.render(&Value::Object(row.clone())).map_err(failed)?);
+                    lines.push(template.render(&Value::row(row)).map_err(failed)?);
                 }
                 Ok(align(&lines))
             }
@@ -79,22 +109,12 @@ impl Format {
     }
 }
 
-/// A row as one line of JSON. Fields whose name starts with a blank are for templates only.
-fn json_line(row: &Row) -> String {
-    let shown: Row =
-        row.iter().filter(|(name, _)| !name.starts_with(' ')).map(|(k, v)| (k.clone(), v.clone())).collect();
-    Value::Object(shown).to_string()
-}
-
 /// The head of `table TEMPLATE`: the template over the titles.
 fn titles_of(template: &Template, columns: &[Column], titles: &[Column]) -> String {
-    let row: Row = columns
-        .iter()
-        .chain(titles)
-        .map(|(title, field)| ((*field).to_owned(), Value::from(*title)))
-        .collect();
+    let row: Row =
+        columns.iter().chain(titles).map(|(title, field)| ((*field).to_owned(), (*title).into())).collect();
     // A template that computes has no title for its column; its text stands in.
-    template.render(&Value::Object(row)).unwrap_or_default()
+    template.render(&Value::row(&row)).unwrap_or_default()
 }
 
 /// Lines of cells under a head, columns three blanks apart.
@@ -104,9 +124,20 @@ pub fn table(head: &[String], lines: impl Iterator<Item = Vec<String>>) -> Strin
     align(&all)
 }
 
+/// [`table`] with columns of at least 20 characters, as `top` has them.
+pub fn wide_table(head: &[String], lines: impl Iterator<Item = Vec<String>>) -> String {
+    let mut all = vec![head.join("\t")];
+    all.extend(lines.map(|cells| cells.join("\t")));
+    aligned(&all, 17)
+}
+
 /// Tabs to columns. Docker gives every cell at least 10 characters, three blanks of padding among them.
 fn align(lines: &[String]) -> String {
-    let mut out = tabwriter::TabWriter::new(Vec::new()).minwidth(7).padding(3);
+    aligned(lines, 7)
+}
+
+fn aligned(lines: &[String], width: usize) -> String {
+    let mut out = tabwriter::TabWriter::new(Vec::new()).minwidth(width).padding(3);
     for line in lines {
         // A cell's own control characters must not move the cursor of whoever looks.
         let line: String = line.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).collect();

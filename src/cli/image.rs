@@ -16,6 +16,7 @@ use super::context::{each, filters, print};
 use super::error::Error;
 use super::format::{self, Column, Format, Row};
 use super::progress::{self, Meter};
+use super::reference::Reference;
 use super::terminal::{is_typed, is_watched, output_error};
 
 static ALL: Flag = Flag::switch("all", "Show intermediate images too").short('a');
@@ -50,9 +51,13 @@ pub static IMAGES: Command = Command {
     plan: |matches| {
         let request = list_request(matches)?;
         Action::call(move |context| {
-            let images = context.call(&IMAGE_LIST, &[], &request.query, &())?;
+            let format = Format::choose(request.format, context.config().text("imagesFormat"))?;
+            let mut query = request.query;
+            let columns = columns(query.digests);
+            query.digests = query.digests || format.mentions(".Digest");
+            let images = context.call(&IMAGE_LIST, &[], &query, &())?;
             let rows = rows(&images, request.no_trunc);
-            print(&request.format.print(&rows, &columns(request.query.digests), TITLES)?).map(|()| 0)
+            print(&format.print(&rows, &columns, TITLES)?).map(|()| 0)
         })
     },
 };
@@ -67,6 +72,12 @@ pub static TAG: Command = Command {
     example: "dewar tag alpine mine:1",
     usage_code: 1,
     plan: |matches| {
+        Reference::parse(&matches.args[1]).map_err(|cause| {
+            Error::Local(format!(
+                "Error parsing reference: {:?} is not a valid repository/tag: {cause}",
+                matches.args[1]
+            ))
+        })?;
         let (repo, tag) = name_and_tag(&matches.args[1]);
         let (source, query) = (matches.args[0].clone(), TagQuery { repo, tag });
         Action::call(move |context| context.call(&IMAGE_TAG, &[&source], &query, &()).map(|()| 0))
@@ -120,7 +131,9 @@ pub static HISTORY: Command = Command {
         Action::call(move |context| {
             let items = context.call(&IMAGE_HISTORY, &[&image], &query, &())?;
             let rows: Vec<Row> = items.iter().map(|item| history_row(item, human, no_trunc)).collect();
-            print(&format.print(&rows, HISTORY_COLUMNS, &[])?).map(|()| 0)
+            let mut columns = HISTORY_COLUMNS.to_vec();
+            columns[1] = if human { ("CREATED", "CreatedSince") } else { ("CREATED AT", "CreatedAt") };
+            print(&format.print(&rows, &columns, &[])?).map(|()| 0)
         })
     },
 };
@@ -197,26 +210,22 @@ pub static SAVE: Command = Command {
 #[derive(Debug)]
 struct ListRequest {
     query: ListQuery,
-    format: Format,
+    format: Option<Format>,
     no_trunc: bool,
 }
 
 fn list_request(matches: &Matches) -> Result<ListRequest, Error> {
     let format = match matches.is(&QUIET_IDS) {
-        true => "{{.ID}}",
-        false => matches.get(&FORMAT).unwrap_or_default(),
+        true => Some("{{.ID}}"),
+        false => matches.get(&FORMAT),
     };
     let mut filters = filters(&matches.list(&FILTER), &FILTER)?;
     if let Some(reference) = matches.args.first() {
         filters.add("reference", reference);
     }
-    let query = ListQuery {
-        all: matches.is(&ALL),
-        filters,
-        shared_size: false,
-        digests: matches.is(&DIGESTS) || format.contains(".Digest"),
-    };
-    Ok(ListRequest { query, format: Format::parse(format)?, no_trunc: matches.is(&NO_TRUNC) })
+    let query =
+        ListQuery { all: matches.is(&ALL), filters, shared_size: false, digests: matches.is(&DIGESTS) };
+    Ok(ListRequest { query, format: Format::given(format)?, no_trunc: matches.is(&NO_TRUNC) })
 }
 
 fn columns(digests: bool) -> Vec<Column> {
@@ -265,6 +274,8 @@ fn rows(images: &[ImageSummary], no_trunc: bool) -> Vec<Row> {
                 ("CreatedSince", format::ago(image.created)),
                 ("CreatedAt", format::moment(image.created)),
                 ("Size", format::size_decimal(image.size)),
+                ("VirtualSize", format::size_total(image.size)),
+                (" type", "*formatter.imageContext".to_owned()),
                 (
                     "Containers",
                     if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() },
@@ -288,15 +299,15 @@ const HISTORY_COLUMNS: &[Column] = &[
 
 fn history_row(item: &ImageHistoryItem, human: bool, no_trunc: bool) -> Row {
     let command = item.created_by.replace('\t', " ");
-    let created = format::moment(item.created);
+    let created = jiff::Timestamp::from_second(item.created).map(|time| time.to_string()).unwrap_or_default();
     let fields = [
         ("ID", if no_trunc { item.id.clone() } else { format::short_id(&item.id) }),
-        ("CreatedSince", if human { format::ago(item.created) } else { created.clone() }),
+        ("CreatedSince", format::ago(item.created)),
         ("CreatedAt", created),
         ("CreatedBy", if no_trunc { command } else { format::ellipsis(&command, 45) }),
         ("Size", if human { format::size_decimal(item.size) } else { item.size.to_string() }),
         ("Comment", item.comment.clone()),
-        ("Tags", item.tags.clone().unwrap_or_default().join(",")),
+        (" type", "*formatter.historyContext".to_owned()),
     ];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }

@@ -1,7 +1,6 @@
 //! `dewar inspect`: what the engine knows of an object of any kind, as JSON or through a template.
 
 use serde::Serialize;
-use serde_json::ser::PrettyFormatter;
 
 use crate::http::api::container::{CONTAINER_INSPECT, InspectQuery};
 use crate::http::api::image::{IMAGE_INSPECT, PlatformQuery};
@@ -11,7 +10,9 @@ use crate::http::api::volume::VOLUME_INSPECT;
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{Context, print};
 use super::error::Error;
+use super::format::serialize::value_of;
 use super::format::template::Template;
+use super::format::value::Value;
 
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
 static SIZE: Flag = Flag::switch("size", "Measure how much a container has written").short('s');
@@ -35,7 +36,8 @@ pub static INSPECT: Command = Command {
             Some("network") => Kind::Network,
             Some("volume") => Kind::Volume,
             Some(other) => {
-                return Err(Error::value(&TYPE, other, "expected container, image, network or volume"));
+                let known = "\"container\", \"image\", \"network\", \"volume\"";
+                return Err(Error::Local(format!("unknown type: {other:?}: must be one of {known}")));
             }
         };
         plan(matches, kind, matches.is(&SIZE))
@@ -124,21 +126,38 @@ fn shape(format: Option<&str>) -> Result<Shape, Error> {
 }
 
 fn plan(matches: &Matches, kind: Kind, size: bool) -> Result<Action, Error> {
-    let shape = shape(matches.get(&FORMAT))?;
     let names = matches.args.clone();
+    show_all(matches.get(&FORMAT), move |context| {
+        let one = |name: &String| {
+            find(context, name, kind, size).map_err(|error| match error {
+                Error::Daemon { .. } => Error::Local(error_text(name, kind, &error)),
+                other => other,
+            })
+        };
+        Ok(names.iter().map(one).collect())
+    })
+}
+
+/// Prints the objects that `find` finds, and then why it did not find the others.
+pub fn show_all(
+    format: Option<&str>,
+    find: impl Fn(&Context) -> Result<Vec<Result<Object, Error>>, Error> + 'static,
+) -> Result<Action, Error> {
+    let shape = shape(format)?;
     Action::call(move |context| {
         let mut found = Vec::new();
         let mut missing = Vec::new();
-        for name in &names {
-            match find(context, name, kind, size) {
+        for object in find(context)? {
+            match object {
                 Ok(object) => found.push(object),
-                Err(error @ Error::Daemon { .. }) => missing.push(error_text(name, kind, &error)),
-                Err(other) => return Err(other),
+                Err(error) => missing.push(error),
             }
         }
-        print(&show(&shape, &found)?)?;
-        for text in &missing {
-            super::say(text);
+        let (text, failures) = show(&shape, &found);
+        print(&text)?;
+        missing.extend(failures);
+        for error in &missing {
+            super::say(&error.to_string());
         }
         Ok(u8::from(!missing.is_empty()))
     })
@@ -152,22 +171,13 @@ fn error_text(name: &str, kind: Kind, error: &Error) -> String {
     }
 }
 
-/// An object, kept as the text it has on the wire so that its fields stay in order.
+/// An object as templates see it, its fields in the order of the wire.
 #[derive(Debug)]
-struct Object {
-    pretty: String,
-    value: serde_json::Value,
-}
+pub struct Object(Value);
 
 impl Object {
-    fn new(object: &impl Serialize) -> Result<Object, Error> {
-        let failed = |cause| Error::local("print the object", cause);
-        let mut pretty = Vec::new();
-        let mut serializer =
-            serde_json::Serializer::with_formatter(&mut pretty, PrettyFormatter::with_indent(b"    "));
-        object.serialize(&mut serializer).map_err(failed)?;
-        let value = serde_json::to_value(object).map_err(failed)?;
-        Ok(Object { pretty: String::from_utf8_lossy(&pretty).into_owned(), value })
+    pub fn new(object: &impl Serialize) -> Result<Object, Error> {
+        value_of(object).map(Object).map_err(|cause| Error::local("print the object", cause))
     }
 }
 
@@ -197,23 +207,22 @@ fn find(context: &Context, name: &str, kind: Kind, size: bool) -> Result<Object,
     Object::new(&context.call(&VOLUME_INSPECT, &[name], &(), &())?)
 }
 
-fn show(shape: &Shape, objects: &[Object]) -> Result<String, Error> {
+/// What is printed, and which objects a template does not apply to.
+fn show(shape: &Shape, objects: &[Object]) -> (String, Vec<Error>) {
+    let all = objects.iter().map(|Object(value)| value.clone()).collect();
     match shape {
-        Shape::List if objects.is_empty() => Ok("[]\n".to_owned()),
-        Shape::List => {
-            let indent = |object: &Object| object.pretty.replace('\n', "\n    ");
-            let all: Vec<String> = objects.iter().map(indent).collect();
-            Ok(format!("[\n    {}\n]\n", all.join(",\n    ")))
-        }
-        Shape::Json => Ok(objects.iter().map(|object| format!("{}\n", object.value)).collect()),
+        Shape::List => (Value::List(all).pretty() + "\n", Vec::new()),
+        Shape::Json => (Value::List(all).json(false) + "\n", Vec::new()),
         Shape::Template(template) => {
-            let mut out = String::new();
-            for object in objects {
-                out +=
-                    &template.render(&object.value).map_err(|cause| Error::local("apply --format", cause))?;
-                out.push('\n');
+            let (mut out, mut failures) = (String::new(), Vec::new());
+            for Object(value) in objects {
+                match template.render(value) {
+                    Ok(text) => out += &(text + "\n"),
+                    Err(cause) => failures.push(Error::local("template parsing error", cause)),
+                }
             }
-            Ok(out)
+            // Compat: nothing at all is one empty line.
+            (if out.is_empty() { "\n".to_owned() } else { out }, failures)
         }
     }
 }
@@ -228,15 +237,18 @@ mod tests {
         let container =
             Object::new(&ContainerInspect { id: "abc".into(), ..ContainerInspect::default() }).unwrap();
         let objects = [container];
-        let list = show(&Shape::List, &objects).unwrap();
+        let list = show(&Shape::List, &objects).0;
         assert!(list.starts_with("[\n    {\n        \"Id\": \"abc\",\n        \"Created\": \"\","), "{list}");
         assert!(list.ends_with("\n    }\n]\n"));
         let by = |format| show(&shape(Some(format)).unwrap(), &objects);
-        assert_eq!(by("{{.Id}} {{.State.Running}}").unwrap(), "abc false\n");
-        assert!(by("json").unwrap().ends_with("}\n"));
-        assert!(by("{{.Nope}}").unwrap_err().to_string().contains("no field \"Nope\""));
-        assert_eq!(show(&Shape::List, &[]).unwrap(), "[]\n");
-        assert!(shape(Some("{{")).is_err());
+        assert_eq!(by("{{.Id}} {{.ID}} {{.State.Running}}").0, "abc abc false\n");
+        assert!(by("json").0.starts_with("[{\"Id\":\"abc\",") && by("json").0.ends_with("}]\n"));
+        assert!(by("{{json .Config}}").0.starts_with("{\"Hostname\":\"\","), "the order is the wire's");
+        let (text, failures) = by("{{.Nope}}");
+        assert_eq!(text, "\n");
+        assert!(failures[0].to_string().contains("no entry for key \"Nope\""));
+        assert_eq!(show(&Shape::List, &[]).0, "[]\n");
+        assert_eq!(shape(Some("{{")).unwrap_err().code(), 64);
     }
 
     #[test]

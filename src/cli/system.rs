@@ -1,24 +1,25 @@
-//! `dewar version`, `info`, `ping` and `events`: the engine itself.
+//! `dewar ping` and `events`, and what the commands that show the engine share; `version` and `info` have
+//! files of their own.
+
+pub mod info;
+pub mod version;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
-use crate::http::api::API_VERSION;
 use crate::http::api::event::{Event, EventsQuery, SYSTEM_EVENTS};
-use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING_HEAD, SYSTEM_VERSION, SystemInfo, SystemVersion};
+use crate::http::api::system::{SYSTEM_PING_HEAD, SYSTEM_VERSION};
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{Context, filters, print};
 use super::error::Error;
-use super::format;
+use super::format::serialize::value_of;
 use super::format::template::Template;
+use super::format::value::Value;
 use super::time;
 
-static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
 static EVENT_FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template");
 static FILTER: Flag =
     Flag::many("filter", "KEY=VALUE", "Show only what matches, such as event=die").short('f');
@@ -26,55 +27,6 @@ static SINCE: Flag =
     Flag::value("since", "TIME", "Replay from a time (2026-01-02T15:04:05Z) or so long ago (10m)");
 static UNTIL: Flag = Flag::value("until", "TIME", "End at a time, written as for --since");
 static WAIT: Flag = Flag::value("wait", "SECONDS", "Go on asking for so long");
-
-pub static VERSION: Command = Command {
-    names: &["version"],
-    summary: "Show the versions of client and daemon",
-    usage: "[OPTIONS]",
-    about: "",
-    flags: &[&FORMAT],
-    args: Args::NONE,
-    example: "dewar version",
-    usage_code: 1,
-    plan: |matches| {
-        let template = template(matches, &FORMAT)?;
-        Action::call(move |context| {
-            let server = context.call(&SYSTEM_VERSION, &[], &(), &());
-            // What is known of the client is printed whether or not a daemon answers.
-            let known = server.as_ref().ok();
-            print(&match &template {
-                None => version_text(known),
-                Some(template) => template_line(template, &version_value(known)?)?,
-            })?;
-            server.map(|_| 0)
-        })
-    },
-};
-
-pub static INFO: Command = Command {
-    names: &["info", "system info"],
-    summary: "Show the state of the engine and its machine",
-    usage: "[OPTIONS]",
-    about: "",
-    flags: &[&FORMAT],
-    args: Args::NONE,
-    example: "dewar info",
-    usage_code: 1,
-    plan: |matches| {
-        let template = template(matches, &FORMAT)?;
-        Action::call(move |context| {
-            let info = context.call(&SYSTEM_INFO, &[], &(), &())?;
-            print(&match &template {
-                None => info_text(&info),
-                Some(template) => template_line(template, &to_value(&info)?)?,
-            })?;
-            for warning in &info.warnings {
-                super::say(warning);
-            }
-            Ok(0)
-        })
-    },
-};
 
 pub static PING: Command = Command {
     names: &["ping", "system ping"],
@@ -130,15 +82,28 @@ fn template(matches: &Matches, flag: &'static Flag) -> Result<Option<Template>, 
         Some("json") => "{{json .}}",
         Some(text) => text,
     };
-    Template::parse(text).map(Some).map_err(|cause| Error::local("read --format", cause))
+    Template::parse(text)
+        .map(Some)
+        .map_err(|cause| Error::Template(format!("template parsing error: {cause}")))
 }
 
 fn template_line(template: &Template, value: &Value) -> Result<String, Error> {
-    template.render(value).map(|text| text + "\n").map_err(|cause| Error::local("apply --format", cause))
+    template.render(value).map(|text| text + "\n").map_err(|cause| {
+        // Compat: the line is there, empty.
+        match print("\n") {
+            Ok(()) => Error::Local(cause),
+            Err(error) => error,
+        }
+    })
 }
 
 fn to_value(value: &impl serde::Serialize) -> Result<Value, Error> {
-    serde_json::to_value(value).map_err(|cause| Error::local("print the answer", cause))
+    value_of(value).map_err(|cause| Error::local("print the answer", cause))
+}
+
+/// ` Name:    value`, the values of a block one below the other.
+fn line(out: &mut String, blanks: usize, width: usize, name: &str, value: &str) {
+    let _ = writeln!(out, "{:blanks$}{:<width$}{value}", "", format!("{name}:"));
 }
 
 fn arch() -> &'static str {
@@ -148,81 +113,6 @@ fn arch() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-fn version_value(server: Option<&SystemVersion>) -> Result<Value, Error> {
-    Ok(json!({
-        "Client": {
-            "Version": env!("CARGO_PKG_VERSION"),
-            "ApiVersion": API_VERSION.to_string(),
-            "Os": std::env::consts::OS,
-            "Arch": arch(),
-        },
-        "Server": server.map(to_value).transpose()?,
-    }))
-}
-
-fn version_text(server: Option<&SystemVersion>) -> String {
-    let line = |out: &mut String, name: &str, value: &str| {
-        if !value.is_empty() {
-            let _ = writeln!(out, " {:<18}{value}", format!("{name}:"));
-        }
-    };
-    let mut out = String::from("Client: dewar\n");
-    line(&mut out, "Version", env!("CARGO_PKG_VERSION"));
-    line(&mut out, "API version", &API_VERSION.to_string());
-    line(&mut out, "OS/Arch", &format!("{}/{}", std::env::consts::OS, arch()));
-    let Some(server) = server else { return out };
-    let _ = writeln!(out, "\nServer: {}", server.platform.name);
-    line(&mut out, "Version", &server.version);
-    line(
-        &mut out,
-        "API version",
-        &format!("{} (minimum version {})", server.api_version, server.min_api_version),
-    );
-    line(&mut out, "Git commit", &server.git_commit);
-    line(&mut out, "Built", &server.build_time);
-    line(&mut out, "OS/Arch", &format!("{}/{}", server.os, server.arch));
-    line(&mut out, "Kernel version", &server.kernel_version);
-    out
-}
-
-fn info_text(info: &SystemInfo) -> String {
-    let mut out = String::from("Server:\n");
-    let mut line = |name: &str, value: String| {
-        if !value.is_empty() {
-            let _ = writeln!(out, " {name}: {value}");
-        }
-    };
-    line("Containers", info.containers.to_string());
-    line(" Running", info.containers_running.to_string());
-    line(" Paused", info.containers_paused.to_string());
-    line(" Stopped", info.containers_stopped.to_string());
-    line("Images", info.images.to_string());
-    line("Server Version", info.server_version.clone());
-    line("Storage Driver", info.driver.clone());
-    for [name, value] in &info.driver_status {
-        line(&format!(" {name}"), value.clone());
-    }
-    line("Logging Driver", info.logging_driver.clone());
-    line("Cgroup Driver", info.cgroup_driver.clone());
-    line("Cgroup Version", info.cgroup_version.clone());
-    line("Checkpoints", info.criu.clone());
-    line("Swarm", info.swarm.local_node_state.clone());
-    line("Default Runtime", info.default_runtime.clone());
-    line("Security Options", info.security_options.join(" "));
-    line("Kernel Version", info.kernel_version.clone());
-    line("Operating System", info.operating_system.clone());
-    line("OSType", info.os_type.clone());
-    line("Architecture", info.architecture.clone());
-    line("CPUs", info.ncpu.to_string());
-    line("Total Memory", format::size_binary(i64::try_from(info.mem_total).unwrap_or(i64::MAX)));
-    line("Name", info.name.clone());
-    line("ID", info.id.clone());
-    line("Docker Root Dir", info.docker_root_dir.clone());
-    line("Debug Mode", info.debug.to_string());
-    line("Live Restore Enabled", info.live_restore_enabled.to_string());
-    out
 }
 
 fn ping_request(matches: &Matches) -> Result<Duration, Error> {
@@ -251,8 +141,8 @@ fn ping(context: &Context, wait: Duration) -> Result<u8, Error> {
 
 fn events_request(matches: &Matches) -> Result<EventsQuery, Error> {
     Ok(EventsQuery {
-        since: matches.read(&SINCE, time::point_now)?.unwrap_or_default(),
-        until: matches.read(&UNTIL, time::point_now)?.unwrap_or_default(),
+        since: time::given(matches, &SINCE)?,
+        until: time::given(matches, &UNTIL)?,
         filters: filters(&matches.list(&FILTER), &FILTER)?,
     })
 }
@@ -310,26 +200,5 @@ mod tests {
         assert_eq!(ping_request(&matches_of("ping --wait 1.5")).unwrap(), Duration::from_millis(1500));
         assert_eq!(ping_request(&matches_of("ping")).unwrap(), Duration::ZERO);
         assert!(ping_request(&matches_of("ping --wait never")).is_err());
-    }
-
-    #[test]
-    fn versions_are_shown_with_and_without_a_daemon() {
-        let alone = version_text(None);
-        assert!(alone.contains("Client: dewar") && !alone.contains("Server"));
-        let server =
-            SystemVersion { version: "1.2".into(), api_version: "1.51".into(), ..SystemVersion::default() };
-        assert!(version_text(Some(&server)).contains(" Version:          1.2\n"));
-        let value = version_value(Some(&server)).unwrap();
-        let template = Template::parse("{{.Server.Version}} {{.Client.ApiVersion}}").unwrap();
-        assert_eq!(template_line(&template, &value).unwrap(), format!("1.2 {API_VERSION}\n"));
-    }
-
-    #[test]
-    fn info_shows_what_is_known() {
-        let info =
-            SystemInfo { containers: 3, mem_total: 2 << 30, criu: "4.2".into(), ..SystemInfo::default() };
-        let text = info_text(&info);
-        assert!(text.contains(" Containers: 3\n") && text.contains(" Total Memory: 2GiB\n"));
-        assert!(text.contains(" Checkpoints: 4.2\n") && !text.contains(" Name:"));
     }
 }

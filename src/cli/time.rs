@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 
+use super::command::{Flag, Matches};
 use super::container::values;
+use super::error::Error;
 
 /// `seconds[.nanoseconds]` since the epoch, from an RFC 3339 time, a date, a Unix time, or a span such as
 /// `10m` that counts back from `now`. Times without a zone are UTC.
@@ -40,9 +42,11 @@ pub fn point(text: &str, now: Timestamp) -> Result<String, String> {
     Ok(format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000))
 }
 
-/// [`point`], counted from the moment of asking.
-pub fn point_now(text: &str) -> Result<String, String> {
-    point(text, Timestamp::now())
+/// The [`point`] a flag names, counted from the moment of asking; empty when it names none.
+pub fn given(matches: &Matches, flag: &'static Flag) -> Result<String, Error> {
+    let text = matches.text(flag);
+    point(&text, Timestamp::now())
+        .map_err(|_| Error::Local(format!("failed to parse value as time or duration: {text:?}")))
 }
 
 #[cfg(test)]

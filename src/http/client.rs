@@ -23,6 +23,7 @@ use std::any::TypeId;
 use std::fmt;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde::de::value::Error as ValueError;
@@ -52,9 +53,8 @@ impl Host {
     /// Parses `unix:///run/dewar.sock` or `tcp://127.0.0.1:2375`; the error is for the user.
     pub fn parse(text: &str) -> Result<Host, String> {
         let invalid = |cause: &str| Err(format!("parse host {text:?}: {cause}"));
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return invalid("expected unix:///path or tcp://address:port");
-        };
+        // Compat: without a scheme, tcp is meant.
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         match scheme {
             "unix" if rest.starts_with('/') => Ok(Host::Unix(PathBuf::from(rest))),
             "unix" => invalid("the socket's path is not absolute"),
@@ -80,7 +80,7 @@ impl Host {
                     _ => invalid("invalid host name"),
                 }
             }
-            _ => invalid("unknown scheme; expected unix or tcp"),
+            _ => Err(format!("invalid bind address format: {text}")),
         }
     }
 }
@@ -144,11 +144,12 @@ pub struct Streaming {
     context: Context,
 }
 
-/// What an error message names.
+/// What an error message names, and what every request carries.
 #[derive(Clone, Debug)]
 struct Context {
     operation: &'static str,
     host: Host,
+    headers: Arc<[(String, String)]>,
 }
 
 impl Context {
@@ -223,8 +224,18 @@ pub struct Upgraded {
 #[derive(Clone, Debug)]
 pub struct Client {
     host: Host,
-    version: ApiVersion,
+    version: Arc<Negotiated>,
+    headers: Arc<[(String, String)]>,
     agent: ureq::Agent,
+}
+
+/// The API version asked for. It starts with our own and is lowered, once, when an older daemon says which
+/// one it speaks: a ping before every command would cost more than it saves.
+#[derive(Debug)]
+struct Negotiated {
+    version: Mutex<ApiVersion>,
+    /// Whether the user chose it: then it stays.
+    is_fixed: bool,
 }
 
 impl Client {
@@ -240,14 +251,42 @@ impl Client {
             .output_buffer_size(32 * 1024)
             .build();
         let agent = ureq::Agent::with_parts(config, SocketConnector { host: host.clone() }, StaticResolver);
-        Client { host, version: api::API_VERSION, agent }
+        let version = Negotiated { version: Mutex::new(api::API_VERSION), is_fixed: false };
+        Client { host, version: Arc::new(version), headers: Arc::new([]), agent }
     }
 
-    /// The same client, asking for another API version (`DOCKER_API_VERSION`).
-    #[cfg(test)]
+    /// The same client, asking for another API version (`DOCKER_API_VERSION`) and no other.
     pub fn with_version(mut self, version: ApiVersion) -> Client {
-        self.version = version;
+        self.version = Arc::new(Negotiated { version: Mutex::new(version), is_fixed: true });
         self
+    }
+
+    /// The same client, sending these headers with each request.
+    pub fn with_headers(mut self, headers: Vec<(String, String)>) -> Client {
+        self.headers = headers.into();
+        self
+    }
+
+    /// The API version asked for.
+    pub fn version(&self) -> ApiVersion {
+        *self.version.version.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a refusal names an older version to ask again with; it is then asked for from now on.
+    fn lowers(&self, error: &ClientError) -> bool {
+        let ClientError::Version { message, .. } = error else { return false };
+        let newest = message
+            .split_once("Maximum supported API version is ")
+            .and_then(|(_, rest)| ApiVersion::parse(rest.split_whitespace().next()?.trim_end_matches('.')));
+        match newest {
+            Some(newest)
+                if !self.version.is_fixed && newest < self.version() && newest >= api::MIN_API_VERSION =>
+            {
+                *self.version.version.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Calls an endpoint and waits for its whole answer. `vars` fill the path's variables in order.
@@ -277,12 +316,31 @@ impl Client {
         query: &Q,
         body: &B,
     ) -> Result<Streaming, ClientError> {
-        let operation = &endpoint.operation;
+        let json = encode(body).map_err(|cause| self.context(&endpoint.operation).protocol(cause))?;
+        let mut pairs = Pairs::new();
+        query.write(&mut pairs);
+        match self.send(&endpoint.operation, vars, &pairs, json.clone()) {
+            Err(error) if self.lowers(&error) => self.send(&endpoint.operation, vars, &pairs, json),
+            result => result,
+        }
+    }
+
+    /// One request as it is, whatever its types were.
+    fn send(
+        &self,
+        operation: &Operation,
+        vars: &[&str],
+        pairs: &Pairs,
+        json: Option<Vec<u8>>,
+    ) -> Result<Streaming, ClientError> {
         let context = self.context(operation);
-        let target = self.target(operation, vars, query)?;
+        let target = self.target(operation, vars, pairs)?;
         let uri = format!("http://localhost{target}");
         let mut request = ureq::http::Request::builder().method(operation.method.name()).uri(uri);
-        let answer = match (encode(body).map_err(|cause| context.protocol(cause))?, operation.method) {
+        for (name, value) in context.headers.iter() {
+            request = request.header(name, value);
+        }
+        let answer = match (json, operation.method) {
             (Some(json), _) => {
                 request = request.header("Content-Type", "application/json");
                 self.agent.run(request.body(json).map_err(|cause| context.protocol(cause))?)
@@ -325,8 +383,15 @@ impl Client {
         content_type: &str,
         source: impl Read + Send + 'static,
     ) -> Result<Streaming, ClientError> {
+        // What has been sent cannot be sent again: the version is settled before.
+        if !self.version.is_fixed && self.version() == api::API_VERSION {
+            // What goes wrong here goes wrong below too, where it is told.
+            let _ = self.call(&api::system::SYSTEM_VERSION, &[], &(), &());
+        }
         let context = self.context(&endpoint.operation);
-        let target = self.target(&endpoint.operation, vars, query)?;
+        let mut pairs = Pairs::new();
+        query.write(&mut pairs);
+        let target = self.target(&endpoint.operation, vars, &pairs)?;
         let (head, body) =
             raw::upload(&context, endpoint.operation.method, &target, content_type, Box::new(source))?;
         check(Streaming { head, body: Box::new(body), context })
@@ -341,23 +406,26 @@ impl Client {
         body: &B,
     ) -> Result<Upgraded, ClientError> {
         let context = self.context(&endpoint.operation);
-        let target = self.target(&endpoint.operation, vars, query)?;
         let json = encode(body).map_err(|cause| context.protocol(cause))?;
-        raw::upgrade(&context, endpoint.operation.method, &target, json)
+        let mut pairs = Pairs::new();
+        query.write(&mut pairs);
+        let attempt = || {
+            let target = self.target(&endpoint.operation, vars, &pairs)?;
+            raw::upgrade(&context, endpoint.operation.method, &target, json.clone())
+        };
+        match attempt() {
+            Err(error) if self.lowers(&error) => attempt(),
+            result => result,
+        }
     }
 
     fn context(&self, operation: &Operation) -> Context {
-        Context { operation: operation.id, host: self.host.clone() }
+        Context { operation: operation.id, host: self.host.clone(), headers: self.headers.clone() }
     }
 
     /// The path and query of a call, encoded.
-    fn target(
-        &self,
-        operation: &Operation,
-        vars: &[&str],
-        query: &impl Query,
-    ) -> Result<String, ClientError> {
-        let mut target = format!("/v{}", self.version);
+    fn target(&self, operation: &Operation, vars: &[&str], pairs: &Pairs) -> Result<String, ClientError> {
+        let mut target = format!("/v{}", self.version());
         let mut vars = vars.iter();
         for segment in operation.path.split('/').skip(1) {
             target.push('/');
@@ -373,8 +441,6 @@ impl Client {
                 Some(value) => target.push_str(&percent_encode(value)),
             }
         }
-        let mut pairs = Pairs::new();
-        query.write(&mut pairs);
         for (index, (name, value)) in pairs.iter().enumerate() {
             target.push(if index == 0 { '?' } else { '&' });
             target.push_str(&format!("{}={}", percent_encode(name), percent_encode(value)));

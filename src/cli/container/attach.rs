@@ -34,7 +34,7 @@ pub static ATTACH: Command = Command {
     usage_code: 1,
     plan: |matches| {
         let request = request(matches)?;
-        Action::call(move |context| attach(context, &request))
+        Action::call(move |context| attach(context, request))
     },
 };
 
@@ -63,7 +63,21 @@ pub fn keys(matches: &Matches, flag: &'static Flag) -> Result<Vec<u8>, Error> {
     detach_keys(&text).map_err(|cause| Error::value(flag, &text, &cause))
 }
 
-fn attach(context: &Context, request: &Request) -> Result<u8, Error> {
+/// The keys the settings name, where no flag does: their text for the daemon, their bytes for us.
+pub fn settle(context: &Context, text: &mut Option<String>, keys: &mut Vec<u8>) -> Result<(), Error> {
+    if text.as_deref().unwrap_or_default().is_empty()
+        && let Some(chosen) = context.config().text("detachKeys")
+    {
+        *keys = detach_keys(chosen).map_err(|cause| {
+            Error::Local(format!("invalid detachKeys {chosen:?} in the settings: {cause}"))
+        })?;
+        *text = Some(chosen.to_owned());
+    }
+    Ok(())
+}
+
+fn attach(context: &Context, mut request: Request) -> Result<u8, Error> {
+    settle(context, &mut request.keys_text, &mut request.keys)?;
     let name = &request.container;
     let inspect = context.call(&CONTAINER_INSPECT, &[name], &InspectQuery::default(), &())?;
     let refusal = if !inspect.state.running {
@@ -90,11 +104,11 @@ fn attach(context: &Context, request: &Request) -> Result<u8, Error> {
         stdin,
         stdout: true,
         stderr: true,
-        detach_keys: request.keys_text.clone(),
+        detach_keys: request.keys_text,
     };
     let connection = context.hijack(&CONTAINER_ATTACH, &[name], &query, &())?;
     watch_signals(context, name, Target::Container, tty, request.sig_proxy && !tty)?;
-    let conversation = converse(connection, Wiring { stdin, tty }, request.keys.clone())?;
+    let conversation = converse(connection, Wiring { stdin, tty }, request.keys)?;
     if tty {
         redraw(context, name);
     }

@@ -249,7 +249,10 @@ impl Target {
             Some(parent) => parent,
         };
         if !base.is_dir() {
-            return Err(Error::Local(format!("no such directory: {}", base.display())));
+            return Err(Error::Local(format!(
+                "invalid output path: directory {:?} does not exist",
+                base.display().to_string()
+            )));
         }
         let root = path.file_name().map(OsString::from);
         Ok(Target { base: base.to_owned(), root, root_kind })

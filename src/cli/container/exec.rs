@@ -77,6 +77,9 @@ fn request(matches: &Matches) -> Result<Request, Error> {
 }
 
 fn exec(context: &Context, mut request: Request) -> Result<u8, Error> {
+    let mut keys = Some(std::mem::take(&mut request.create.detach_keys));
+    attach::settle(context, &mut keys, &mut request.keys)?;
+    request.create.detach_keys = keys.unwrap_or_default();
     let tty = request.create.tty;
     if tty && request.create.attach_stdin && !terminal::is_typed() {
         return Err(attach::not_a_terminal());

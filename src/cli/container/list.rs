@@ -28,10 +28,14 @@ pub static PS: Command = Command {
     plan: |matches| {
         let request = request(matches)?;
         Action::call(move |context| {
-            let containers = context.call(&CONTAINER_LIST, &[], &request.query, &())?;
+            let format = Format::choose(request.format, context.config().text("psFormat"))?;
+            let mut query = request.query;
+            let columns = columns(query.size);
+            // A template that asks for the size needs it measured.
+            query.size = query.size || format.mentions(".Size") || format.mentions("json .");
+            let containers = context.call(&CONTAINER_LIST, &[], &query, &())?;
             let rows: Vec<Row> = containers.iter().map(|one| row(one, request.no_trunc)).collect();
-            let columns = columns(request.query.size);
-            print(&request.format.print(&rows, &columns, TITLES)?).map(|()| 0)
+            print(&format.print(&rows, &columns, TITLES)?).map(|()| 0)
         })
     },
 };
@@ -39,25 +43,24 @@ pub static PS: Command = Command {
 #[derive(Debug)]
 struct Request {
     query: ListQuery,
-    format: Format,
+    format: Option<Format>,
     no_trunc: bool,
 }
 
 fn request(matches: &Matches) -> Result<Request, Error> {
     let format = match matches.is(&QUIET) {
-        true => "{{.ID}}",
-        false => matches.get(&FORMAT).unwrap_or_default(),
+        true => Some("{{.ID}}"),
+        false => matches.get(&FORMAT),
     };
     let last = matches.integer(&LAST)?;
     let limit = if matches.is(&LATEST) { Some(1) } else { last.filter(|count| *count > 0) };
     let query = ListQuery {
         all: matches.is(&ALL),
         limit,
-        // A template that asks for the size needs it measured.
-        size: matches.is(&SIZE) || format.contains(".Size"),
+        size: matches.is(&SIZE),
         filters: filters(&matches.read_all(&FILTER, |text| Ok(text.to_owned()))?, &FILTER)?,
     };
-    Ok(Request { query, format: Format::parse(format)?, no_trunc: matches.is(&NO_TRUNC) })
+    Ok(Request { query, format: Format::given(format)?, no_trunc: matches.is(&NO_TRUNC) })
 }
 
 fn columns(size: bool) -> Vec<Column> {
@@ -130,6 +133,8 @@ pub fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
     let mut row: Row = fields.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     // `{{.Label "key"}}`; a leading blank keeps it out of what is printed.
     row.insert(" Label".to_owned(), serde_json::json!(container.labels));
+    row.insert(" type".to_owned(), "*formatter.ContainerContext".into());
+    row.insert("Platform".to_owned(), serde_json::Value::Null);
     row
 }
 
@@ -187,7 +192,8 @@ mod tests {
         assert_eq!(request(&matches_of("ps -l")).unwrap().query.limit, Some(1));
         assert_eq!(request(&matches_of("ps -n 3")).unwrap().query.limit, Some(3));
         assert_eq!(request(&matches_of("ps -n -1")).unwrap().query.limit, None);
-        assert!(request(&matches_of("ps --format {{.Size}}")).unwrap().query.size);
+        let made = request(&matches_of("ps --format {{.Size}}")).unwrap();
+        assert!(made.format.unwrap().mentions(".Size"));
         assert!(request(&matches_of("ps -f nonsense")).is_err());
         assert!(request(&matches_of("ps --format {{.ID")).is_err());
     }

@@ -45,8 +45,10 @@ fn request(matches: &Matches) -> Result<LogsQuery, Error> {
         stdout: true,
         stderr: true,
         follow: matches.is(&FOLLOW),
-        since: matches.read(&SINCE, time::point_now)?.unwrap_or_default(),
-        until: matches.read(&UNTIL, time::point_now)?.unwrap_or_default(),
+        since: time::given(matches, &SINCE)
+            .map_err(|cause| Error::local("invalid value for \"since\"", cause))?,
+        until: time::given(matches, &UNTIL)
+            .map_err(|cause| Error::local("invalid value for \"until\"", cause))?,
         timestamps: matches.is(&TIMESTAMPS),
         tail: matches.read(&TAIL, tail)?.unwrap_or_default(),
         details: matches.is(&DETAILS),

@@ -26,6 +26,7 @@ use crate::cli::command::{Action, Args, Command, Matches};
 use crate::cli::context::{Context, print};
 use crate::cli::error::Error;
 use crate::cli::progress;
+use crate::cli::reference::Reference;
 use crate::cli::terminal::{self, Wiring, converse};
 use crate::http::api::container::{
     AttachQuery, CONTAINER_ATTACH, CONTAINER_CREATE, CONTAINER_START, ContainerCreated, StartQuery,
@@ -99,15 +100,20 @@ fn create(context: &Context, mut creation: Creation) -> Result<ContainerCreated,
     if let Some(size) = terminal::size().filter(|_| creation.body.config.tty) {
         creation.body.host_config.console_size = [size.rows, size.columns];
     }
+    for proxy in context.config().proxies(&context.host()) {
+        let name = proxy.split_once('=').map_or("", |(name, _)| name);
+        let env = &mut creation.body.config.env;
+        if !env.iter().any(|known| known.split('=').next() == Some(name)) {
+            env.push(proxy);
+        }
+    }
     if creation.pull == Pull::Always {
         pull(context, &creation)?;
     }
     let attempt = || context.call(&CONTAINER_CREATE, &[], &creation.query, &creation.body);
     let created = match attempt() {
         Err(error) if error.is_not_found() && creation.pull == Pull::Missing => {
-            let (name, tag) = split_reference(&creation.body.config.image);
-            let joint = if creation.body.config.image.contains('@') { '@' } else { ':' };
-            super::super::say(&format!("Unable to find image '{name}{joint}{tag}' locally"));
+            super::super::say(&format!("Unable to find image '{}' locally", reference(&creation)?));
             pull(context, &creation)?;
             attempt()?
         }
@@ -123,10 +129,10 @@ fn create(context: &Context, mut creation: Creation) -> Result<ContainerCreated,
 }
 
 fn pull(context: &Context, creation: &Creation) -> Result<(), Error> {
-    let (from_image, tag) = split_reference(&creation.body.config.image);
+    let reference = reference(creation)?;
     let query = image::CreateQuery {
-        from_image,
-        tag,
+        from_image: reference.name.clone(),
+        tag: reference.version().to_owned(),
         platform: creation.query.platform.clone(),
         ..image::CreateQuery::default()
     };
@@ -135,16 +141,8 @@ fn pull(context: &Context, creation: &Creation) -> Result<(), Error> {
     progress::show(reader, creation.quiet, std::io::stderr())
 }
 
-/// A reference taken apart into name and tag or digest; `latest` is meant where neither is given.
-fn split_reference(reference: &str) -> (String, String) {
-    if let Some((name, digest)) = reference.split_once('@') {
-        return (name.to_owned(), digest.to_owned());
-    }
-    // A colon before the last slash is a registry's port.
-    match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name.to_owned(), tag.to_owned()),
-        _ => (reference.to_owned(), "latest".to_owned()),
-    }
+fn reference(creation: &Creation) -> Result<Reference, Error> {
+    Reference::parse(&creation.body.config.image).map(Reference::or_latest).map_err(Error::Local)
 }
 
 /// The file for the ID, made before the container and taken away if no container comes of it.
@@ -183,7 +181,8 @@ impl Drop for CidFile {
     }
 }
 
-fn run(context: &Context, request: Request) -> Result<u8, Error> {
+fn run(context: &Context, mut request: Request) -> Result<u8, Error> {
+    attach::settle(context, &mut request.keys_text, &mut request.keys)?;
     let config = &request.creation.body.config;
     let (tty, open_stdin) = (config.tty, config.attach_stdin);
     let (stdout, stderr) = (config.attach_stdout, config.attach_stderr);
@@ -249,20 +248,6 @@ mod tests {
         let made = request(&matches_of("run -d --detach-keys ctrl-a --sig-proxy=false alpine")).unwrap();
         assert!(made.detach && !made.sig_proxy);
         assert_eq!((made.keys, made.keys_text.as_deref()), (vec![1], Some("ctrl-a")));
-    }
-
-    #[test]
-    fn references_are_split_for_the_pull() {
-        let cases = [
-            ("alpine", "alpine", "latest"),
-            ("alpine:3.20", "alpine", "3.20"),
-            ("localhost:5000/a/b", "localhost:5000/a/b", "latest"),
-            ("localhost:5000/a/b:t", "localhost:5000/a/b", "t"),
-            ("a@sha256:00", "a", "sha256:00"),
-        ];
-        for (reference, name, tag) in cases {
-            assert_eq!(split_reference(reference), (name.to_owned(), tag.to_owned()), "{reference}");
-        }
     }
 
     #[test]

@@ -31,8 +31,9 @@ pub static START: Command = Command {
     example: "dewar start --checkpoint cp1 web",
     usage_code: 1,
     plan: |matches| {
-        let request = request(matches)?;
+        let mut request = request(matches)?;
         Action::call(move |context| {
+            attach::settle(context, &mut request.keys_text, &mut request.keys)?;
             if request.attach || request.stdin {
                 return start_attached(context, &request);
             }
@@ -56,6 +57,7 @@ struct Request {
     query: StartQuery,
     attach: bool,
     stdin: bool,
+    keys_text: Option<String>,
     keys: Vec<u8>,
 }
 
@@ -65,8 +67,9 @@ fn request(matches: &Matches) -> Result<Request, Error> {
         query: StartQuery {
             checkpoint: matches.text(&CHECKPOINT),
             checkpoint_dir: matches.text(&CHECKPOINT_DIR),
-            detach_keys: matches.text(&DETACH_KEYS),
+            detach_keys: String::new(),
         },
+        keys_text: matches.get(&DETACH_KEYS).map(str::to_owned),
         attach: matches.is(&ATTACH),
         stdin: matches.is(&INTERACTIVE),
         keys: attach::keys(matches, &DETACH_KEYS)?,
@@ -97,7 +100,7 @@ fn start_attached(context: &Context, request: &Request) -> Result<u8, Error> {
         stdin,
         stdout: true,
         stderr: true,
-        detach_keys: Some(request.query.detach_keys.clone()).filter(|keys| !keys.is_empty()),
+        detach_keys: request.keys_text.clone().filter(|keys| !keys.is_empty()),
     };
     let connection = context.hijack(&CONTAINER_ATTACH, &[name], &query, &())?;
     let condition = if inspect.host_config.auto_remove { "removed" } else { "next-exit" };

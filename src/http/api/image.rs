@@ -349,6 +349,31 @@ impl Query for SaveQuery {
     }
 }
 
+crate::query! {
+    pub struct PushQuery {
+        tag: String = "tag",
+        platform: String = "platform",
+    }
+}
+
+crate::query! {
+    pub struct SearchQuery {
+        term: String = "term",
+        limit: Option<i64> = "limit",
+        filters: Filters = "filters",
+    }
+}
+
+/// One result of `docker search`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SearchResult {
+    pub name: String,
+    pub description: String,
+    pub star_count: i64,
+    pub is_official: bool,
+}
+
 pub static IMAGE_LIST: Endpoint<ListQuery, (), Vec<ImageSummary>> =
     Endpoint::new("ImageList", Method::Get, "/images/json", Shape::Json, 200);
 /// Answers a stream of [`JsonMessage`]; the body of an import is the archive.
@@ -365,6 +390,11 @@ pub static IMAGE_DELETE: Endpoint<DeleteQuery, (), Vec<ImageDeleteItem>> =
 pub static IMAGE_PRUNE: Endpoint<PruneQuery, (), ImagesPruned> =
     Endpoint::new("ImagePrune", Method::Post, "/images/prune", Shape::Json, 200).slow();
 /// The body is the archive; answers a stream of [`JsonMessage`].
+/// Answers progress messages.
+pub static IMAGE_PUSH: Endpoint<PushQuery, (), ()> =
+    Endpoint::new("ImagePush", Method::Post, "/images/{name...}/push", Shape::Stream, 200);
+pub static IMAGE_SEARCH: Endpoint<SearchQuery, (), Vec<SearchResult>> =
+    Endpoint::new("ImageSearch", Method::Get, "/images/search", Shape::Json, 200);
 pub static IMAGE_LOAD: Endpoint<LoadQuery, (), ()> =
     Endpoint::new("ImageLoad", Method::Post, "/images/load", Shape::Stream, 200);
 /// Answers an archive (`application/x-tar`).

@@ -31,11 +31,12 @@ fn take(failure: &SourceFailure) -> Option<io::Error> {
     failure.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-fn request(method: Method, target: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+fn request(context: &Context, method: Method, target: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = format!("{} {target} HTTP/1.1\r\n", method.name()).into_bytes();
     header(&mut bytes, "Host", "localhost");
     header(&mut bytes, "User-Agent", user_agent());
     headers.iter().for_each(|(name, value)| header(&mut bytes, name, value));
+    context.headers.iter().for_each(|(name, value)| header(&mut bytes, name, value));
     bytes.extend_from_slice(b"\r\n");
     bytes
 }
@@ -90,7 +91,7 @@ pub(super) fn upload(
 ) -> Result<(AnswerHead, AnswerBody), ClientError> {
     let socket = Arc::new(dial(&context.host).map_err(|cause| context.unreachable(cause))?);
     let headers = [("Connection", "close"), ("Content-Type", content_type), ("Transfer-Encoding", "chunked")];
-    (&*socket).write_all(&request(method, target, &headers)).map_err(|cause| context.io(cause))?;
+    (&*socket).write_all(&request(context, method, target, &headers)).map_err(|cause| context.io(cause))?;
     let failure = SourceFailure::default();
     let (out, told) = (socket.clone(), failure.clone());
     std::thread::Builder::new()
@@ -233,7 +234,7 @@ pub(super) fn upgrade(
     if !body.is_empty() {
         headers.push(("Content-Type", "application/json"));
     }
-    let mut bytes = request(method, target, &headers);
+    let mut bytes = request(context, method, target, &headers);
     bytes.extend_from_slice(&body);
     (&*socket).write_all(&bytes).map_err(|cause| context.io(cause))?;
     let (head, early) = read_head(context, &socket)?;

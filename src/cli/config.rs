@@ -1,0 +1,186 @@
+//! The docker client's settings, `~/.docker/config.json`, as far as they mean something here.
+//!
+//! | key | what it does |
+//! |---|---|
+//! | `currentContext` | the context used when none is named |
+//! | `detachKeys` | the keys that detach, where `--detach-keys` is not given |
+//! | `psFormat`, `imagesFormat`, `statsFormat`, … | `--format` of that command, where it is not given |
+//! | `HttpHeaders` | sent with every request |
+//! | `proxies` | proxy variables for new containers |
+//!
+//! Other keys are left as they are, also when `context use` writes the file. A file that does not read is
+//! told about and taken as empty, as docker does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::error::{Error, go_cause};
+
+/// The settings and where they are kept.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    dir: PathBuf,
+    fields: Map<String, Value>,
+}
+
+/// `proxies` keys and the variables they become, each also in small letters.
+const PROXIES: &[(&str, &str)] = &[
+    ("httpProxy", "HTTP_PROXY"),
+    ("httpsProxy", "HTTPS_PROXY"),
+    ("ftpProxy", "FTP_PROXY"),
+    ("noProxy", "NO_PROXY"),
+    ("allProxy", "ALL_PROXY"),
+];
+
+impl Config {
+    /// Reads the settings below `dir`; what is wrong with them goes to stderr.
+    pub fn load(dir: PathBuf) -> Config {
+        let path = dir.join("config.json");
+        let warn = |cause: &str| {
+            super::say(&format!("WARNING: Error loading config file: {}: {cause}", path.display()));
+        };
+        let fields = match std::fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(Value::Object(fields)) => fields,
+                Ok(_) => {
+                    warn("it is not an object");
+                    Map::new()
+                }
+                Err(cause) => {
+                    warn(&cause.to_string());
+                    Map::new()
+                }
+            },
+            Err(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Map::new()
+            }
+            Err(cause) => {
+                warn(&go_cause(&cause));
+                Map::new()
+            }
+        };
+        Config { dir, fields }
+    }
+
+    /// The directory of `--config`, `DOCKER_CONFIG`, or the one in the home directory.
+    pub fn dir(flag: Option<&str>, environment: impl Fn(&str) -> Option<String>) -> PathBuf {
+        let named = flag.map(str::to_owned).or_else(|| environment("DOCKER_CONFIG"));
+        match named.filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir),
+            None => Path::new(&environment("HOME").unwrap_or_else(|| "/".to_owned())).join(".docker"),
+        }
+    }
+
+    /// Where contexts are kept.
+    pub fn contexts_dir(&self) -> PathBuf {
+        self.dir.join("contexts")
+    }
+
+    /// A setting that is a text and not empty.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// The headers to send. One that could not stand in a request is left out.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        let Some(Value::Object(headers)) = self.fields.get("HttpHeaders") else { return Vec::new() };
+        headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .filter(|(name, value)| is_name(name) && !value.chars().any(char::is_control))
+            .collect()
+    }
+
+    /// Proxy variables for a container on the daemon at `host`, as `NAME=value`.
+    pub fn proxies(&self, host: &str) -> Vec<String> {
+        let Some(Value::Object(proxies)) = self.fields.get("proxies") else { return Vec::new() };
+        let chosen = proxies.get(host).or_else(|| proxies.get("default"));
+        let mut variables = Vec::new();
+        for (key, name) in PROXIES {
+            let value = chosen.and_then(|chosen| chosen.get(key)).and_then(Value::as_str).unwrap_or_default();
+            if !value.is_empty() {
+                variables.push(format!("{name}={value}"));
+                variables.push(format!("{}={value}", name.to_ascii_lowercase()));
+            }
+        }
+        variables
+    }
+
+    /// Makes `name` the context used from now on; `default` is written as none.
+    pub fn set_context(&mut self, name: &str) -> Result<(), Error> {
+        match name {
+            "default" => self.fields.remove("currentContext"),
+            name => self.fields.insert("currentContext".to_owned(), Value::from(name)),
+        };
+        let path = self.dir.join("config.json");
+        let failed = |cause: io::Error| Error::local(format!("write {}", path.display()), cause);
+        std::fs::create_dir_all(&self.dir).map_err(failed)?;
+        let text = serde_json::to_vec_pretty(&self.fields).expect("a map of JSON is JSON");
+        write_whole(&path, &text).map_err(failed)
+    }
+}
+
+/// Writes beside `path`, then renames: whoever reads meanwhile sees the old file or the new one.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    let partial = PathBuf::from(partial);
+    std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path)).inspect_err(|_| {
+        // The reason is known; a leftover that will not go adds nothing.
+        let _ = std::fs::remove_file(&partial);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> Config {
+        let Ok(Value::Object(fields)) = serde_json::from_str(json) else { panic!("{json}") };
+        Config { dir: PathBuf::new(), fields }
+    }
+
+    #[test]
+    fn settings_are_read_and_the_unusable_left_out() {
+        let config = config(
+            r#"{"psFormat": "{{.ID}}", "detachKeys": "", "HttpHeaders": {"X-A": "b", "bad name": "x", "Y": "a\nb"},
+                "proxies": {"default": {"httpProxy": "http://p:1"}, "unix:///x": {"noProxy": "a,b"}}}"#,
+        );
+        assert_eq!(config.text("psFormat"), Some("{{.ID}}"));
+        assert_eq!(config.text("detachKeys"), None);
+        assert_eq!(config.headers(), [("X-A".to_owned(), "b".to_owned())]);
+        assert_eq!(config.proxies("tcp://y"), ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]);
+        assert_eq!(config.proxies("unix:///x"), ["NO_PROXY=a,b", "no_proxy=a,b"]);
+    }
+
+    #[test]
+    fn the_directory_is_the_flags_before_the_environments_before_home() {
+        let environment = |name: &str| Some(format!("/{name}"));
+        assert_eq!(Config::dir(Some("/flag"), environment), Path::new("/flag"));
+        assert_eq!(Config::dir(None, environment), Path::new("/DOCKER_CONFIG"));
+        let home = |name: &str| (name == "HOME").then(|| "/home/me".to_owned());
+        assert_eq!(Config::dir(None, home), Path::new("/home/me/.docker"));
+    }
+
+    #[test]
+    fn a_context_is_chosen_without_touching_other_settings() {
+        let dir = std::env::temp_dir().join(format!("dewar-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("config.json"), r#"{"auths":{"x":{}}}"#).unwrap();
+        Config::load(dir.clone()).set_context("far").unwrap();
+        let mut again = Config::load(dir.clone());
+        assert_eq!(again.text("currentContext"), Some("far"));
+        assert!(again.fields.contains_key("auths"));
+        again.set_context("default").unwrap();
+        assert_eq!(Config::load(dir.clone()).text("currentContext"), None);
+        std::fs::write(dir.join("config.json"), "{").unwrap();
+        assert!(Config::load(dir.clone()).fields.is_empty());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
