@@ -7,8 +7,6 @@
 //!
 //! Compat: rows, titles and sums are the docker client's. What images share is counted once.
 
-use serde_json::json;
-
 use crate::http::api::container::ContainerSummary;
 use crate::http::api::image::ImageSummary;
 use crate::http::api::usage::{DataUsageQuery, SYSTEM_DATA_USAGE, SystemDataUsage};
@@ -19,6 +17,7 @@ use super::container::list;
 use super::context::print;
 use super::error::Error;
 use super::format::template::Template;
+use super::format::value::{Field, Value};
 use super::format::{self, Column, Format, Row, size_decimal, size_total};
 use super::image::name_and_tag;
 use super::volume;
@@ -161,13 +160,23 @@ fn verbose(usage: &SystemDataUsage, format: &Format) -> Result<String, Error> {
     let containers =
         usage.containers.iter().flatten().map(|one| container_row(one, !is_table)).collect::<Vec<_>>();
     let volumes = usage.volumes.iter().flatten().map(volume_row).collect::<Vec<_>>();
-    let value =
-        || json!({ "Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": [] });
+    let field = |name: &str, rows: &[Row]| {
+        let value = Value::List(rows.iter().map(Value::row).collect());
+        Field { name: name.to_owned(), value, shown: true }
+    };
+    let value = || {
+        Value::Struct(vec![
+            field("Images", &images),
+            field("Containers", &containers),
+            field("Volumes", &volumes),
+            field("BuildCache", &[]),
+        ])
+    };
     let render = |template: &Template| {
-        template.render(&value()).map_err(|cause| Error::local("apply --format", cause))
+        template.render(&value()).map_err(|cause| Error::local("failed to execute template", cause))
     };
     match format {
-        Format::Json => return Ok(value().to_string()),
+        Format::Json => return Ok(value().json(true)),
         Format::Template(template) => return render(template),
         Format::Table(_) => {}
     }
