@@ -35,11 +35,12 @@ pub static LS: Command = Command {
     plan: |matches| {
         let query = ListQuery { filters: filters(&matches.list(&FILTER), &FILTER)? };
         let no_trunc = matches.is(&NO_TRUNC);
-        let format = Format::parse(match matches.is(&QUIET) {
-            true => "{{.ID}}",
-            false => matches.get(&FORMAT).unwrap_or_default(),
+        let format = Format::given(match matches.is(&QUIET) {
+            true => Some("{{.ID}}"),
+            false => matches.get(&FORMAT),
         })?;
         Action::call(move |context| {
+            let format = Format::choose(format, context.config().text("networksFormat"))?;
             let mut networks = context.call(&NETWORK_LIST, &[], &query, &())?;
             networks.sort_by(|one, other| one.name.cmp(&other.name));
             let rows: Vec<Row> = networks.iter().map(|network| row(network, no_trunc)).collect();

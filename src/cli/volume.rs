@@ -58,11 +58,12 @@ pub static LS: Command = Command {
     usage_code: 1,
     plan: |matches| {
         let query = ListQuery { filters: filters(&matches.list(&FILTER), &FILTER)? };
-        let format = Format::parse(match matches.is(&QUIET) {
-            true => "{{.Name}}",
-            false => matches.get(&FORMAT).unwrap_or_default(),
+        let format = Format::given(match matches.is(&QUIET) {
+            true => Some("{{.Name}}"),
+            false => matches.get(&FORMAT),
         })?;
         Action::call(move |context| {
+            let format = Format::choose(format, context.config().text("volumesFormat"))?;
             let list = context.call(&VOLUME_LIST, &[], &query, &())?;
             for warning in list.warnings.iter().flatten() {
                 super::say(&format!("WARNING: {warning}"));
