@@ -85,6 +85,9 @@ const CLUSTER_VOLUMES: Refusal = Refusal {
     reason: "volume update only valid for cluster volumes, but swarm is unavailable",
 };
 const PLUGINS: Refusal = Refusal::later("dewar has no plugins");
+/// Compat: `docker inspect` asks for a plugin of the name last, and says "No such object" for a 404 only.
+const NO_PLUGIN: Refusal =
+    Refusal { class: Class::NotFound, reason: "no such plugin: this version of dewar has none" };
 /// Compat: the status and the words that compose and backup tools look for; a 404 breaks them.
 const SWARM: Refusal = Refusal {
     class: Class::Unavailable,
@@ -170,7 +173,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     refused!(Get "/plugins", "PluginList", PLUGINS),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
     refused!(Post "/plugins/pull", "PluginPull", PLUGINS),
-    refused!(Get "/plugins/{name...}/json", "PluginInspect", PLUGINS),
+    refused!(Get "/plugins/{name...}/json", "PluginInspect", NO_PLUGIN),
     refused!(Delete "/plugins/{name...}", "PluginDelete", PLUGINS),
     refused!(Post "/plugins/{name...}/enable", "PluginEnable", PLUGINS),
     refused!(Post "/plugins/{name...}/disable", "PluginDisable", PLUGINS),
