@@ -20,6 +20,7 @@
 //!
 //! Sources: OCI image-spec `layer.md`; kernel `Documentation/filesystems/overlayfs.rst`; openat2(2).
 
+mod alias;
 mod diff;
 mod pack;
 mod split;

@@ -189,6 +189,21 @@ fn a_commit_is_an_image_like_any_other() {
 }
 
 #[test]
+fn a_commit_shows_what_the_container_saw_under_every_name() {
+    requires!(root);
+    let daemon = Daemon::start();
+    let run = |name: &str, image: &str, script: &str| {
+        daemon.dewar(&["run", "--name", name, "--network", "none", image, "sh", "-c", script]).ok()
+    };
+    run("one", "busybox", "mkdir /d; echo one > /a; ln /a /d/b");
+    daemon.dewar(&["commit", "one", "linked"]).ok();
+    run("two", "linked", "echo two >> /a; cat /d/b").stdout_is("one\ntwo\n");
+    daemon.dewar(&["diff", "two"]).ok().stdout_is("C /a\nC /d\nC /d/b\n");
+    daemon.dewar(&["commit", "two", "changed"]).ok();
+    run("three", "changed", "cat /d/b; stat -c %h /a /d/b").stdout_is("one\ntwo\n2\n2\n");
+}
+
+#[test]
 fn what_cannot_be_committed_leaves_nothing() {
     requires!(root);
     let daemon = Daemon::start();

@@ -4,11 +4,12 @@
 //! whatever came of it. No lock is held while files are read: a removal in between is a failure of the
 //! commit, never of the removal.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::container::{Container, Record};
 use super::state::State;
-use super::{filesystem, lifecycle, spec};
+use super::{filesystem, lifecycle, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::{Commit, ImageId, Reference, changes};
@@ -43,8 +44,10 @@ pub fn commit(
         reference,
     };
     let still = if query.pause.unwrap_or(true) { Still::hold(engine, container) } else { None };
-    let upper = container.layer_dir(container.record().layer).join("upper");
-    let image = engine.images.commit(&commit, &upper);
+    let now = container.record();
+    let upper = container.layer_dir(now.layer).join("upper");
+    let image = rootfs::below(engine, container, &now)
+        .and_then(|below| engine.images.commit(&commit, &upper, below.as_fd()));
     drop(still);
     let id = image.map_err(|error| error.during(format!("commit container {:?}", record.name)))?.id;
     let mut attributes = record.event_attributes();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::config::{Config, History};
@@ -26,9 +27,9 @@ pub struct Commit {
 }
 
 impl Store {
-    /// Makes an image of `upper`, the writable directory of an overlay that may be in use. A directory
-    /// nothing was written to adds no layer. Of a commit that fails nothing stays.
-    pub fn commit(&self, commit: &Commit, upper: &Path) -> Result<Image> {
+    /// Makes an image of `upper`, the writable directory of an overlay that may be in use, on the layers
+    /// `below` it. A directory nothing was written to adds no layer. Of a commit that fails nothing stays.
+    pub fn commit(&self, commit: &Commit, upper: &Path, below: BorrowedFd<'_>) -> Result<Image> {
         let parent = self.get(&commit.parent)?;
         let mut pins = Pins::new(self);
         pins.add(&parent.id);
@@ -39,7 +40,7 @@ impl Store {
         let is_empty = fs::read_dir(upper).map_err(failed)?.next().is_none();
         let mut rootfs = parent.config.rootfs.clone();
         if !is_empty {
-            rootfs.diff_ids.push(self.add_upper(upper, &mut pins)?.diff_id);
+            rootfs.diff_ids.push(self.add_upper(upper, below, &mut pins)?.diff_id);
         }
         let now = jiff::Timestamp::now().to_string();
         let mut history = parent.config.history.clone();
@@ -67,12 +68,12 @@ impl Store {
 
     /// Packing writes and unpacking reads: a thread and a pipe join them, so that no layer is held in memory
     /// or on disk twice.
-    fn add_upper(&self, upper: &Path, pins: &mut Pins<'_>) -> Result<LayerInfo> {
+    fn add_upper(&self, upper: &Path, below: BorrowedFd<'_>, pins: &mut Pins<'_>) -> Result<LayerInfo> {
         let (reader, pipe) = io::pipe().map_err(|cause| Error::system("make a pipe", cause))?;
         let (packed, added) = std::thread::scope(|scope| {
             let packer = scope.spawn(move || {
                 let mut pipe = BufWriter::with_capacity(64 << 10, pipe);
-                layer::pack_live(upper, &mut pipe)?;
+                layer::pack_live(upper, below, &mut pipe)?;
                 pipe.flush().map_err(|cause| Error::system("write layer", cause))
             });
             // The reader is dropped by then, so that the thread fails instead of waiting.

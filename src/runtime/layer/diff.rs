@@ -11,8 +11,6 @@
 //!
 //! A directory in which something changed is C at least; the root itself is never told. As in Docker, what a
 //! deleted directory had in it is not told either.
-//!
-//! Limits: a file with several names below, changed through one of them, is told under that name.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,7 +21,7 @@ use rustix::io::Errno;
 
 use super::pack::{join, list};
 use super::unpack::{magic_link, open_in};
-use super::{OPAQUE, error, refused, shown};
+use super::{OPAQUE, alias, error, refused, shown};
 use crate::runtime::{Cause, Error};
 
 /// How a name changed.
@@ -49,20 +47,28 @@ pub fn changes(upper: &Path, below: BorrowedFd<'_>) -> Result<Changes, Error> {
     let mut found = Changes::new();
     // Directories of `upper` yet to be read, and whether `below` has one of that name.
     let mut pending = vec![(Vec::new(), true)];
+    let mut marked = Vec::new();
     while let Some((path, is_below)) = pending.pop() {
-        let compared = compare(upper.as_fd(), below, &path, is_below, &mut found);
+        let compared = compare(upper.as_fd(), below, &path, is_below, &mut found, &mut marked);
         pending.extend(compared.map_err(|cause| error("compare", format!("{:?}", shown(&path)), cause))?);
+    }
+    let others = alias::find(upper.as_fd(), below, &marked).map_err(|errno| failed(errno.into()))?;
+    for (path, of) in others {
+        if found.contains_key(&[b"/", of.as_slice()].concat()) {
+            tell(&mut found, &path, Change::Modified);
+        }
     }
     Ok(found)
 }
 
-/// One directory; those in it that are left to compare.
+/// One directory; those in it that are left to compare. Files to look for other names of go to `marked`.
 fn compare(
     upper: BorrowedFd<'_>,
     below: BorrowedFd<'_>,
     path: &[u8],
     is_below: bool,
     found: &mut Changes,
+    marked: &mut Vec<Vec<u8>>,
 ) -> Result<Vec<(Vec<u8>, bool)>, Cause> {
     let Some(directory) = open(upper, path)? else { return Ok(Vec::new()) };
     let old = if is_below { open(below, path)? } else { None };
@@ -88,6 +94,12 @@ fn compare(
             None if kind == FileType::CharacterDevice && stat.st_rdev == 0 => continue,
             None => tell(found, &child, Change::Added),
             Some(before) => {
+                if before.st_nlink > 1
+                    && kind != FileType::Directory
+                    && xattr(directory.as_fd(), name, alias::NAMES)?.is_some()
+                {
+                    marked.push(child.clone());
+                }
                 let capabilities = |fd: BorrowedFd<'_>| xattr(fd, name, "security.capability");
                 let old = old.as_ref().map(AsFd::as_fd).unwrap_or(below);
                 if differ(before, &stat)
@@ -137,7 +149,7 @@ fn differ(before: &Stat, now: &Stat) -> bool {
 }
 
 /// A directory below `root`; `None` when there is none any more.
-fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
+pub(super) fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match open_in(root, if path.is_empty() { b"." } else { path }, flags, resolve) {
@@ -147,7 +159,7 @@ fn open(root: BorrowedFd<'_>, path: &[u8]) -> Result<Option<std::os::fd::OwnedFd
     }
 }
 
-fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
+pub(super) fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
     match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
@@ -156,7 +168,11 @@ fn stat(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
 }
 
 /// An attribute of `name` in `directory`, links not followed.
-fn xattr(directory: BorrowedFd<'_>, name: &[u8], attribute: &str) -> Result<Option<Vec<u8>>, Errno> {
+pub(super) fn xattr(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    attribute: &str,
+) -> Result<Option<Vec<u8>>, Errno> {
     let path = [magic_link(directory).as_bytes(), b"/", name].concat();
     let mut value = [0; 256];
     match rustix::fs::lgetxattr(path, attribute, value.as_mut_slice()) {

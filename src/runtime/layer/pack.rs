@@ -8,12 +8,12 @@
 //! A tree that is in use changes: what vanishes is left out, and a file that shrinks while it is read is
 //! filled up with zeros, as its size was written before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, major, minor};
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use super::tar::{Entry, Kind, Time, Writer};
 use super::unpack::{magic_link, open_in};
-use super::{OPAQUE, OVERLAY_XATTRS, WHITEOUT, WHITEOUT_OPAQUE, error, refused, shown};
+use super::{OPAQUE, OVERLAY_XATTRS, WHITEOUT, WHITEOUT_OPAQUE, alias, diff, error, refused, shown};
 use crate::runtime::{Cause, Error};
 
 /// Contents that are the kernel's, made up on reading: shown as empty directories.
@@ -71,9 +71,49 @@ pub fn pack(upper: &Path, out: impl Write) -> Result<u64, Error> {
     pack_directory(upper, out, Trees::Upper)
 }
 
-/// [`pack`] for the upper directory of an overlay that is in use.
-pub fn pack_live(upper: &Path, out: impl Write) -> Result<u64, Error> {
-    pack_directory(upper, out, Trees::LiveUpper)
+/// [`pack`] for the upper directory of an overlay that is in use, on the layers `below` it (see
+/// [`look::below`](crate::runtime::look::below)), whose further names of files that changed are added.
+pub fn pack_live(upper: &Path, below: BorrowedFd<'_>, out: impl Write) -> Result<u64, Error> {
+    let failed = |cause: Cause| error("pack", upper.display().to_string(), cause);
+    let root = open_root(upper).map_err(failed)?;
+    let mut writer = Writer::new(out);
+    let marked = pack_tree(root.as_fd(), b".", Trees::LiveUpper, &mut writer)?;
+    let mut written = HashSet::new();
+    for (path, of) in alias::find(root.as_fd(), below, &marked).map_err(|errno| failed(errno.into()))? {
+        add_link(root.as_fd(), below, &path, of, &mut written, &mut writer).map_err(failed)?;
+    }
+    Ok(writer.finish().map_err(|cause| failed(cause.into()))?.1)
+}
+
+/// Appends a hard link, and before it the directories it is in that only `below` has.
+fn add_link<W: Write>(
+    upper: BorrowedFd<'_>,
+    below: BorrowedFd<'_>,
+    path: &[u8],
+    of: Vec<u8>,
+    written: &mut HashSet<Vec<u8>>,
+    writer: &mut Writer<W>,
+) -> Result<(), Cause> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+    for directory in ends.map(|end| &path[..end]) {
+        let is_new = diff::open(upper, directory)?.is_none() && written.insert(directory.to_vec());
+        let Some(inode) = (if is_new { diff::open(below, directory)? } else { None }) else { continue };
+        let stat = rustix::fs::statat(&inode, "", AtFlags::EMPTY_PATH)?;
+        let mut entry = Entry::new([directory, b"/"].concat(), Kind::Directory, stat.st_mode & 0o7777);
+        (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, mtime(&stat));
+        entry.xattrs = xattrs(inode.as_fd())?;
+        entry.xattrs.retain(|(name, _)| !name.starts_with(OVERLAY_XATTRS));
+        entry.xattrs.sort();
+        writer.append(&entry, &mut io::empty())?;
+    }
+    let mut entry = Entry::new(path, Kind::HardLink, 0);
+    entry.link = of;
+    Ok(writer.append(&entry, &mut io::empty())?)
+}
+
+fn open_root(path: &Path) -> Result<OwnedFd, Cause> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Writes a directory that is no layer; returns the size of the stream in bytes.
@@ -83,21 +123,21 @@ pub fn pack_plain(directory: &Path, out: impl Write) -> Result<u64, Error> {
 
 fn pack_directory(path: &Path, out: impl Write, trees: Trees) -> Result<u64, Error> {
     let failed = |cause: Cause| error("pack", path.display().to_string(), cause);
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
+    let root = open_root(path).map_err(failed)?;
     let mut writer = Writer::new(out);
     pack_tree(root.as_fd(), b".", trees, &mut writer)?;
     Ok(writer.finish().map_err(|cause| failed(cause.into()))?.1)
 }
 
-/// Appends the inode `start` under `name`, and everything below it when it is a directory.
+/// Appends the inode `start` under `name`, and everything below it when it is a directory. Returns the paths
+/// of files that may have further names in the layers below.
 pub fn pack_tree<W: Write>(
     start: BorrowedFd<'_>,
     name: &[u8],
     trees: Trees,
     writer: &mut Writer<W>,
-) -> Result<(), Error> {
-    let mut packer = Packer { start, name, trees, links: HashMap::new(), writer };
+) -> Result<Vec<Vec<u8>>, Error> {
+    let mut packer = Packer { start, name, trees, links: HashMap::new(), marked: Vec::new(), writer };
     // A stack of paths below `start`, the next one last.
     let mut pending = vec![Vec::new()];
     while let Some(path) = pending.pop() {
@@ -106,7 +146,7 @@ pub fn pack_tree<W: Write>(
             .map_err(|cause| error("pack", format!("{:?}", shown(&packer.shown_path(&path))), cause))?;
         pending.extend(children);
     }
-    Ok(())
+    Ok(packer.marked)
 }
 
 struct Packer<'a, W> {
@@ -115,6 +155,7 @@ struct Packer<'a, W> {
     trees: Trees,
     /// Device and inode to the name under which the content is in the archive.
     links: HashMap<(u64, u64), Vec<u8>>,
+    marked: Vec<Vec<u8>>,
     writer: &'a mut Writer<W>,
 }
 
@@ -177,6 +218,7 @@ impl<W: Write> Packer<'_, W> {
                 b"trusted.overlay.redirect" | b"trusted.overlay.metacopy" if self.trees.is_upper() => {
                     return Err(refused("its content is in a lower layer (overlay redirect or metacopy)"));
                 }
+                name if name == alias::NAMES.as_bytes() => self.marked.push(path.to_vec()),
                 name if name.starts_with(OVERLAY_XATTRS) => {}
                 _ => entry.xattrs.push((name, value)),
             }

@@ -605,3 +605,46 @@ fn a_live_tree_may_shrink_and_has_no_entry_for_its_root() {
     assert_eq!((entry.path.as_slice(), entry.size), (b"file".as_slice(), 300_000));
     assert!(reader.next_entry().unwrap().is_none());
 }
+
+#[test]
+fn all_names_of_a_file_change_with_it() {
+    let prepare = |lower: &Path| {
+        for dir in ["in/deep", "own", "gone"] {
+            fs::create_dir_all(lower.join(dir)).unwrap();
+        }
+        fs::set_permissions(lower.join("in/deep"), fs::Permissions::from_mode(0o711)).unwrap();
+        fs::write(lower.join("a"), "old").unwrap();
+        for other in ["b", "in/deep/c", "own/d", "gone/e", "removed", "replaced"] {
+            fs::hard_link(lower.join("a"), lower.join(other)).unwrap();
+        }
+        fs::write(lower.join("x"), "untouched").unwrap();
+        fs::hard_link(lower.join("x"), lower.join("y")).unwrap();
+    };
+    let work = |root: &Path| {
+        fs::remove_file(root.join("removed")).unwrap();
+        fs::remove_file(root.join("replaced")).unwrap();
+        fs::write(root.join("replaced"), "mine").unwrap();
+        fs::remove_dir_all(root.join("gone")).unwrap();
+        fs::create_dir(root.join("gone")).unwrap();
+        fs::write(root.join("own/new"), "").unwrap();
+        use std::io::Write;
+        fs::File::options().append(true).open(root.join("a")).unwrap().write_all(b" and new").unwrap();
+        assert_eq!(fs::read_to_string(root.join("in/deep/c")).unwrap(), "old and new", "index=on");
+    };
+    let mounted = Mounted::new("aliases", prepare, work);
+    let wanted = "C /a, C /b, C /gone, D /gone/e, C /in, C /in/deep, C /in/deep/c, C /own, C /own/d, A /own/new, \
+                  D /removed, C /replaced";
+    assert_eq!(mounted.changes().join(", "), wanted);
+    let (mut layer, below) = (Vec::new(), std::os::fd::AsFd::as_fd(&mounted.below));
+    pack_live(&mounted.scratch.0.join("upper"), below, &mut layer).unwrap();
+    let diff = mounted.scratch.dir("diff");
+    unpack(layer.as_slice(), &diff, Limits::default()).unwrap();
+    for name in ["a", "b", "in/deep/c", "own/d"] {
+        assert_eq!(fs::read_to_string(diff.join(name)).unwrap(), "old and new", "{name}");
+    }
+    assert_eq!(fs::metadata(diff.join("a")).unwrap().nlink(), 4);
+    assert_eq!(fs::metadata(diff.join("in/deep")).unwrap().mode() & 0o777, 0o711);
+    for absent in ["gone/e", "x", "y"] {
+        assert!(!diff.join(absent).exists(), "{absent}");
+    }
+}
