@@ -177,6 +177,12 @@ fn both_clients_copy_alike() {
         "HOST/missing web:/dst",
         "HOST/tree/. web:/dst/CLIENT/fresh",
         "web:/a web:/b",
+        "web: HOST/x",
+        "HOST/plain web:",
+        "HOST/plain/ web:/dst",
+        "- web:/old/f",
+        "web:/old/f/. HOST/x",
+        "none:/a HOST/x",
         "HOST/plain HOST/x",
     ] {
         let run = |command: Cmd, dir: &std::path::Path, client: &str| {
@@ -187,6 +193,9 @@ fn both_clients_copy_alike() {
         let theirs = run(daemon.docker::<&str>(&[]), &docker, "them");
         assert_eq!(ours.code, theirs.code, "cp {words}\n{ours}\n{theirs}");
         assert_eq!(ours.stdout, theirs.stdout, "cp {words}");
+        // The last line: docker's packer says of itself that it was interrupted.
+        let said = |text: &str| text.lines().last().unwrap_or_default().replace("by-docker", "by-dewar");
+        assert_eq!(said(&ours.stderr).trim_start_matches("dewar: "), said(&theirs.stderr), "cp {words}");
     }
     let listing = |dir: &std::path::Path| {
         Cmd::new("sh")

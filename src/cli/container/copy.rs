@@ -22,7 +22,7 @@ use tar::EntryType;
 
 use crate::cli::command::{Action, Args, Command, Flag, Matches};
 use crate::cli::context::Context;
-use crate::cli::error::Error;
+use crate::cli::error::{Error, go_cause};
 use crate::cli::progress::Meter;
 use crate::cli::terminal::{is_typed, is_watched, output_error};
 use crate::http::api::container::{
@@ -78,6 +78,11 @@ struct Request {
 
 fn request(matches: &Matches) -> Result<Request, Error> {
     let (source, destination) = (matches.args[0].clone(), matches.args[1].clone());
+    for (text, what) in [(&source, "source"), (&destination, "destination")] {
+        if text.is_empty() {
+            return Err(Error::Local(format!("{what} can not be empty")));
+        }
+    }
     let direction = match (place(&source), place(&destination)) {
         (Some(_), Some(_)) => {
             return Err(Error::Local("copying between containers is not supported".to_owned()));
@@ -105,7 +110,7 @@ fn request(matches: &Matches) -> Result<Request, Error> {
 fn place(text: &str) -> Option<(&str, &str)> {
     let (container, path) = text.split_once(':')?;
     let is_path = container.is_empty() || container.starts_with(['.', '/']);
-    (!is_path && !path.is_empty()).then_some((container, path))
+    (!is_path).then_some((container, path))
 }
 
 /// What the daemon says about a path in a container.
@@ -202,8 +207,10 @@ fn copy_out(
     let target = Target::choose(destination, base_name(source).filter(|_| !content))?;
     let reader = context.stream(&CONTAINER_ARCHIVE, &[container], &query, &())?;
     let meter = Meter::start("Copying from container - ", !request.quiet);
-    unpack(meter.count(reader), &target, content, request.archive)
-        .map_err(|cause| Error::local(format!("copy to {destination:?}"), cause))?;
+    unpack(meter.count(reader), &target, content, request.archive).map_err(|failure| match failure {
+        Failure::Refused(words) => Error::Local(words.to_owned()),
+        Failure::Io(cause) => Error::local(format!("copy to {destination:?}"), cause),
+    })?;
     Ok(Some(format!("{} to {destination}", meter.finish())))
 }
 
@@ -234,7 +241,7 @@ impl Target {
                 return Ok(Target { base: path.to_owned(), root: name, root_kind: RootKind::Any });
             }
             Ok(_) if destination.ends_with('/') => {
-                return Err(Error::Local(format!("{destination:?} is not a directory")));
+                return Err(Error::Local("not a directory".to_owned()));
             }
             Ok(_) | Err(_) => {}
         }
@@ -249,18 +256,30 @@ impl Target {
             Some(parent) => parent,
         };
         if !base.is_dir() {
-            return Err(Error::Local(format!(
-                "invalid output path: directory {:?} does not exist",
-                base.display().to_string()
-            )));
+            let base = absolute(base);
+            return Err(Error::Local(format!("invalid output path: directory {base:?} does not exist")));
         }
         let root = path.file_name().map(OsString::from);
         Ok(Target { base: base.to_owned(), root, root_kind })
     }
 }
 
+/// Why nothing was unpacked, or not all.
+#[derive(Debug)]
+enum Failure {
+    /// What came and the place named do not fit; docker's words.
+    Refused(&'static str),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(cause: io::Error) -> Failure {
+        Failure::Io(cause)
+    }
+}
+
 /// Unpacks `reader` at `target`. With `content` the archive's root stands for the target itself.
-fn unpack(reader: impl Read, target: &Target, content: bool, keep_owner: bool) -> io::Result<()> {
+fn unpack(reader: impl Read, target: &Target, content: bool, keep_owner: bool) -> Result<(), Failure> {
     let mut archive = tar::Archive::new(reader);
     let mut directories: Vec<(PathBuf, u32, u64)> = Vec::new();
     let mut is_empty = true;
@@ -273,12 +292,12 @@ fn unpack(reader: impl Read, target: &Target, content: bool, keep_owner: bool) -
         let kind = entry.header().entry_type();
         if is_root {
             let refusal = match (target.root_kind, kind) {
-                (RootKind::FileOnly, EntryType::Directory) => Some("cannot copy a directory over a file"),
+                (RootKind::FileOnly, EntryType::Directory) => Some("cannot copy directory"),
                 (RootKind::DirectoryOnly, kind) if kind != EntryType::Directory => Some("no such directory"),
                 _ => None,
             };
             if let Some(refusal) = refusal {
-                return Err(io::Error::other(refusal));
+                return Err(Failure::Refused(refusal));
             }
         }
         let relative =
@@ -339,7 +358,7 @@ fn unpack(reader: impl Read, target: &Target, content: bool, keep_owner: bool) -
         File::open(&place)?.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(mtime))?;
     }
     match is_empty {
-        true => Err(io::Error::other("the archive is empty")),
+        true => Err(io::Error::other("the archive is empty").into()),
         false => Ok(()),
     }
 }
@@ -426,27 +445,36 @@ fn copy_in(
         if is_typed() {
             return Err(Error::Local("refusing to read an archive from a terminal".to_owned()));
         }
+        if let Some(found) = target(context, container, destination)?.1
+            && !found.is_dir
+        {
+            return Err(Error::Local(format!(
+                "destination \"{container}:{destination}\" must be a directory"
+            )));
+        }
         return put(destination.to_owned(), Box::new(io::stdin()));
     }
     let failed = |cause: io::Error| Error::local(format!("copy {source:?}"), cause);
     // A trailing slash or dot names what a link points to.
     let follow = request.follow_link || source.ends_with('/') || means_content(source);
-    let is_dir = match follow {
-        true => fs::metadata(source).map_err(failed)?.is_dir(),
-        false => fs::symlink_metadata(source).map_err(failed)?.is_dir(),
+    let (call, metadata) = match follow {
+        true => ("stat", fs::metadata(source)),
+        false => ("lstat", fs::symlink_metadata(source)),
+    };
+    let is_dir = match metadata {
+        Ok(metadata) => metadata.is_dir(),
+        Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Error::Local("not a directory".to_owned()));
+        }
+        Err(cause) => {
+            let path = absolute(Path::new(source));
+            return Err(Error::Local(format!("{call} {}: {}", path.display(), go_cause(&cause))));
+        }
     };
     if !is_dir && source.ends_with('/') {
-        return Err(Error::Local(format!("copy {source:?}: not a directory")));
+        return Err(Error::Local("not a directory".to_owned()));
     }
-    let mut destination = destination.to_owned();
-    let mut found = stat(context, container, &destination)?;
-    if let Some(Stat { link_target, .. }) = &found
-        && !link_target.is_empty()
-    {
-        let parent = Path::new(&destination).parent().unwrap_or(Path::new("/"));
-        destination = parent.join(link_target).to_string_lossy().into_owned();
-        found = stat(context, container, &destination)?;
-    }
+    let (destination, found) = target(context, container, destination)?;
     let content = means_content(source);
     // `..` and the like have no name of their own; the real directory has.
     let own = || base_name(source).or_else(|| base_name(&fs::canonicalize(source).ok()?.to_string_lossy()));
@@ -454,12 +482,10 @@ fn copy_in(
         Some(Stat { is_dir: true, .. }) if content => (destination, OsString::from(".")),
         Some(Stat { is_dir: true, .. }) => (destination, own().unwrap_or_else(|| OsString::from("."))),
         Some(_) if is_dir => {
-            return Err(Error::Local(format!(
-                "cannot copy directory {source:?} over a file of the container"
-            )));
+            return Err(Error::Local("cannot copy directory".to_owned()));
         }
         None if destination.ends_with('/') && !is_dir => {
-            return Err(Error::Local(format!("no such directory in the container: {destination}")));
+            return Err(Error::Local("no such directory".to_owned()));
         }
         Some(_) | None => {
             let path = Path::new(&destination);
@@ -484,6 +510,27 @@ fn copy_in(
         (Err(_), Ok(_)) => Err(Error::Local(format!("copy {source:?}: the thread that packs failed"))),
         (Ok(Ok(())), Ok(copied)) => Ok(copied),
     }
+}
+
+/// Where `destination` leads and what is there, if anything; one link is followed.
+fn target(context: &Context, container: &str, destination: &str) -> Result<(String, Option<Stat>), Error> {
+    if destination.is_empty() {
+        return Err(Error::Local("no such directory".to_owned()));
+    }
+    let found = stat(context, container, destination)?;
+    match &found {
+        Some(Stat { link_target, .. }) if !link_target.is_empty() => {
+            let parent = Path::new(destination).parent().unwrap_or(Path::new("/"));
+            let destination = parent.join(link_target).to_string_lossy().into_owned();
+            let found = stat(context, container, &destination)?;
+            Ok((destination, found))
+        }
+        _ => Ok((destination.to_owned(), found)),
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Writes `source` as an archive whose root is called `name`.
@@ -579,7 +626,7 @@ mod tests {
     #[test]
     fn places_are_told_from_paths() {
         assert_eq!(place("web:/etc"), Some(("web", "/etc")));
-        for path in ["/a:b", "./a:b", "file", ":x", "web:", "-"] {
+        for path in ["/a:b", "./a:b", "file", ":x", "-"] {
             assert_eq!(place(path), None, "{path}");
         }
         assert!(matches!(request_of("cp web:/a .").unwrap().direction, Direction::Out { .. }));
