@@ -54,6 +54,51 @@ fn curl_speaks_to_the_socket() {
     tar.stdin(vec![0; 3 << 20]).ok().stdout_is("404");
 }
 
+/// What a dashboard asks for one screen, version by version, over one connection: objects and arrays, never null.
+#[test]
+fn a_dashboard_reads_everything() {
+    requires!(root);
+    let daemon = Daemon::start();
+    daemon.run_detached("web", &["--label", "a=b"], "exec sleep 1000");
+    let mut kept = Connection::open(&daemon.socket());
+    for version in ["", "/v1.24", "/v1.41", "/v1.44", "/v1.51"] {
+        let mut get = |path: &str| {
+            kept.request("GET", &format!("{version}{path}"), &[("User-Agent", "dashboard")], None);
+            kept.reply("GET").is(200).json()
+        };
+        let info = get("/info");
+        assert_eq!((&info["Containers"], &info["ContainersRunning"]), (&1.into(), &1.into()), "{version}");
+        for list in ["Warnings", "SecurityOptions", "Labels", "DriverStatus"] {
+            assert!(info[list].is_array() || info[list].is_null(), "{version} {list}: {}", info[list]);
+        }
+        for kind in ["Volume", "Network", "Log"] {
+            assert!(info["Plugins"][kind].is_array(), "{version} {kind}: {}", info["Plugins"]);
+        }
+        assert!(get("/version")["Components"].is_array());
+        let containers = get("/containers/json?all=1&size=1");
+        assert_eq!(containers[0]["Names"][0], "/web");
+        assert!(containers[0]["Ports"].is_array() && containers[0]["Mounts"].is_array(), "{containers}");
+        assert_eq!(get("/images/json?all=0")[0]["RepoTags"][0], "busybox:latest");
+        let volumes = get("/volumes?filters=%7B%22dangling%22%3A%5B%22true%22%5D%7D");
+        assert!(volumes["Volumes"].is_array(), "{volumes}");
+        assert_eq!(get("/networks").as_array().map(Vec::len), Some(3));
+        let used = get("/system/df");
+        for list in ["Images", "Containers", "Volumes", "BuildCache"] {
+            assert!(used[list].is_array(), "{version} {list}: {used}");
+        }
+        let id = containers[0]["Id"].as_str().expect("an id");
+        assert_eq!(get(&format!("/containers/{id}/json"))["Config"]["Labels"]["a"], "b");
+        assert!(get(&format!("/containers/{id}/top"))["Processes"].is_array());
+        assert!(get(&format!("/containers/{id}/stats?stream=false&one-shot=true"))["cpu_stats"].is_object());
+        assert!(
+            get(&format!("/images/{}/history", containers[0]["ImageID"].as_str().expect("an id"))).is_array()
+        );
+    }
+    for path in ["/services", "/swarm", "/nodes", "/tasks", "/secrets", "/configs"] {
+        daemon.api("GET", path).refuses(503, "not a swarm manager");
+    }
+}
+
 /// What a reverse proxy does: follow the events of containers on one connection, and on each one list and inspect over
 /// another that stays open.
 #[test]
