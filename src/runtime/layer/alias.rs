@@ -22,13 +22,16 @@ use super::pack::{join, list};
 /// On a file that was copied up and had several names.
 pub(super) const NAMES: &str = "trusted.overlay.nlink";
 
+/// A name, and the path it belongs to.
+pub(super) type Alias = (Vec<u8>, Vec<u8>);
+
 /// The names in `below` of the files that `upper` has under the paths `marked`, with the path each belongs
 /// to. Names the container removed, replaced or copied up are not among them.
 pub(super) fn find(
     upper: BorrowedFd<'_>,
     below: BorrowedFd<'_>,
     marked: &[Vec<u8>],
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+) -> Result<Vec<Alias>, Errno> {
     let mut inodes = HashMap::new();
     for path in marked {
         let (parent, name) = split(path);
