@@ -86,6 +86,8 @@ fn a_broken_checkpoint_is_refused_and_can_be_tried_again() {
     let daemon = counting(&[]);
     daemon.dewar(&["checkpoint", "create", "web", "good"]).ok();
     let frozen = numbers(&daemon).len();
+    // Its network namespace goes after the exit was told.
+    eventually("what it had to go", || daemon.leftovers().mounts.is_empty());
     let before = daemon.leftovers();
     let good = files_of(&daemon, "good");
     let good = std::path::Path::new(good.lines().next().expect("it is on disk"));
