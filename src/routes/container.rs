@@ -60,7 +60,9 @@ pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> 
 
 pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    Ok(CONTAINER_TOP.reply(&top::top(&container, &call.query.ps_args, &engine.config.cgroup_parent())?))
+    let answer = top::top(&container, &call.query.ps_args, &engine.config.cgroup_parent())?;
+    engine.events.publish("container", "top", &container.id, container.record().event_attributes());
+    Ok(CONTAINER_TOP.reply(&answer))
 }
 
 /// Each sample is one line, flushed at once; the stream ends with the container.

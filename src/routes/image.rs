@@ -1,6 +1,5 @@
 //! Images.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::progress;
@@ -41,7 +40,10 @@ pub fn tag(engine: &Arc<Engine>, call: Call<TagQuery>) -> Result<Reply> {
 }
 
 fn publish(engine: &Engine, action: &str, id: &str, name: &str) {
-    let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    // Compat: an image's labels come with its events, while it is there.
+    let mut attributes =
+        engine.images.resolve(id).map(|image| image.config.config.labels.clone()).unwrap_or_default();
+    attributes.insert("name".to_owned(), name.to_owned());
     engine.events.publish("image", action, id, attributes);
 }
 

@@ -186,3 +186,23 @@ fn policies_hold_across_the_daemons_end() {
     eventually("a third life", || daemon.logs("unless").matches("up").count() == 3);
     assert_eq!(daemon.state("halted")["Status"], "exited");
 }
+
+#[test]
+fn a_container_comes_back_before_those_that_join_it() {
+    requires!(root, docker);
+    let mut daemon = Daemon::start();
+    let flags = ["--restart", "always", "--stop-signal", "KILL"];
+    daemon.run_detached("donor", &flags, "exec sleep 1000");
+    for name in ["one", "two", "three", "four"] {
+        daemon
+            .docker(&["run", "-d", "--name", name, "--network", "container:donor"])
+            .args(flags)
+            .args(["busybox", "sleep", "1000"])
+            .ok();
+    }
+    assert_eq!(daemon.stop(), 0);
+    daemon.restart();
+    for name in ["donor", "one", "two", "three", "four"] {
+        assert_eq!(daemon.state(name)["Status"], "running", "{name}: {}", daemon.log());
+    }
+}

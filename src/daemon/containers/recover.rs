@@ -20,6 +20,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     let dir = engine.state_dir.data_root.join("containers");
     let entries = std::fs::read_dir(&dir)
         .map_err(|cause| Error::system(format!("list containers in {dir:?}"), cause))?;
+    let mut loaded = Vec::new();
     for entry in entries.flatten() {
         let Some(id) = entry.file_name().to_str().filter(|name| names::is_id(name)).map(str::to_owned) else {
             log::warn!("{:?} is not a container's directory: left alone", entry.path());
@@ -34,10 +35,12 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
             continue;
         }
         match load(engine, &id) {
-            Ok(container) => recover_one(engine, &container),
+            Ok(container) => loaded.push(container),
             Err(error) => log::error!("container {id} is left out: {error}"),
         }
     }
+    loaded.iter().for_each(|container| recover_one(engine, container));
+    bring_up(engine, loaded);
     sweep(engine);
     Ok(())
 }
@@ -69,7 +72,6 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
         State::Created | State::Exited | State::Restarting if run_dir.exists() => {}
         State::Created | State::Exited | State::Restarting => {
             remove_if_auto(engine, container);
-            begin_again(engine, container);
             return;
         }
     }
@@ -106,7 +108,7 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
     remove_if_auto(engine, container);
 }
 
-/// Records an exit that happened while no daemon ran, and applies the restart policy.
+/// Records an exit that happened while no daemon ran.
 fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     {
         let mut inner = container.lock();
@@ -141,7 +143,6 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     {
         log::warn!("{error}");
     }
-    begin_again(engine, container);
 }
 
 /// When a run began that an earlier daemon started, by this one's clock.
@@ -161,9 +162,29 @@ fn run_secs(record: &Record) -> i64 {
     }
 }
 
+/// Starts what the policies want up: those whose namespaces others join before those others.
+fn bring_up(engine: &Arc<Engine>, mut containers: Vec<Arc<Container>>) {
+    containers.sort_by_cached_key(|container| depth(engine, &container.record(), 8));
+    containers.iter().for_each(|container| begin_again(engine, container));
+}
+
+/// How many containers must be up before this one; `most` ends a circle.
+fn depth(engine: &Engine, record: &Record, most: usize) -> usize {
+    let host = &record.host_config;
+    [&host.network_mode, &host.ipc_mode, &host.pid_mode]
+        .into_iter()
+        .filter_map(|mode| engine.containers.by_id(mode.strip_prefix("container:")?))
+        .map(|donor| if most == 0 { 0 } else { 1 + depth(engine, &donor.record(), most - 1) })
+        .max()
+        .unwrap_or(0)
+}
+
 /// Starts a container whose policy wants it up.
 fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
     let record = container.record();
+    if !matches!(record.state, State::Exited | State::Restarting) {
+        return;
+    }
     if !policy::wants_start_with_daemon(&record) {
         if record.state == State::Restarting {
             container.lock().record.state = State::Exited;

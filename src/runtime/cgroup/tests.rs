@@ -339,6 +339,34 @@ fn controllers_are_enabled_from_the_top() {
 }
 
 #[test]
+fn v2_counters_are_read_in_v1s_units() {
+    let files = [
+        (
+            "cpu.stat",
+            "usage_usec 7000\nuser_usec 5000\nsystem_usec 2000\nnr_periods 9\nnr_throttled 4\nthrottled_usec 30\n",
+        ),
+        ("memory.current", "4096\n"),
+        ("memory.max", "8192\n"),
+        ("memory.events", "low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\n"),
+        ("memory.stat", "anon 1024\ninactive_file 512\n"),
+        ("pids.current", "3\n"),
+        ("pids.max", "max\n"),
+        ("io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n"),
+    ];
+    let stats = Fake::new(&files).cgroup().stats();
+    let cpu = &stats.cpu;
+    assert_eq!((cpu.total_ns, cpu.user_ns, cpu.kernel_ns), (7_000_000, 5_000_000, 2_000_000));
+    assert_eq!((cpu.periods, cpu.throttled_periods, cpu.throttled_ns), (9, 4, 30_000));
+    assert!(cpu.per_cpu_ns.is_empty(), "v2 does not count by processor");
+    let memory = &stats.memory;
+    assert_eq!((memory.usage_bytes, memory.limit_bytes, memory.failures), (4096, 8192, 2));
+    assert_eq!((memory.stats["inactive_file"], memory.max_usage_bytes), (512, None));
+    assert_eq!((stats.pids.current, stats.pids.limit), (3, None));
+    let io: Vec<_> = stats.io_service_bytes.iter().map(|entry| (entry.op.as_str(), entry.value)).collect();
+    assert_eq!(io, [("read", 10), ("write", 20)]);
+}
+
+#[test]
 fn an_update_that_fails_half_way_changes_nothing() {
     let memory = Memory { limit: Some(32 << 20), ..Memory::default() };
     let made = Made::new(&Resources { memory, ..Resources::default() });
