@@ -48,6 +48,10 @@ struct Request {
 fn request(matches: &Matches) -> Result<Request, Error> {
     let detach = matches.is(&DETACH);
     let mut env: Vec<String> = Vec::new();
+    for path in matches.all(&ENV_FILE) {
+        // Compat: a file that is not there is 1 here, in the words docker has for it.
+        std::fs::metadata(path).map_err(|cause| Error::open(path, &cause))?;
+    }
     for lines in matches.read_all(&ENV_FILE, values::lines_of)? {
         // A bare name the client has no value for is passed over here, unlike with --env.
         env.extend(
