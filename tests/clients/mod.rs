@@ -3,6 +3,7 @@
 //! What they do in passing is tested elsewhere; here each goes through what it can do.
 
 mod compose;
+mod compose_state;
 mod compose_v1;
 mod docker_py;
 mod testcontainers;
