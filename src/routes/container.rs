@@ -232,12 +232,13 @@ pub fn archive_info(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Re
 pub fn archive(engine: &Arc<Engine>, call: Call<ArchiveQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
     let path = call.query.path;
+    let record = container.record();
     let view = rootfs::view(engine, &container)?;
     let stat = archive::stat(view.root(), &path, &container.id)?;
-    let attributes = container.record().event_attributes();
-    engine.events.publish("container", "archive-path", &container.id, attributes);
+    engine.events.publish("container", "archive-path", &container.id, record.event_attributes());
     Ok(Reply::stream("application/x-tar", move |out| {
-        archive::get(view.root(), &path, &container.id, archive::WhileThere(out, &container))
+        let out = archive::WhileThere { inner: out, container: &container, layer: record.layer };
+        archive::get(view.root(), &path, &container.id, out)
             .map_err(|error| std::io::Error::other(error.message))
     })
     .header(PATH_STAT, stat.to_header()))
@@ -251,7 +252,8 @@ pub fn put_archive(engine: &Arc<Engine>, mut call: Call<ArchiveQuery>) -> Result
     let user = if query.copy_uid_gid { Some(record.config.user.as_str()) } else { None };
     let owner = user.map(|user| rootfs::owner(view.root(), user)).transpose()?;
     archive::check_writable(view.root(), &query.path, &container.id, record.host_config.readonly_rootfs)?;
-    let body = archive::WhileThere(&mut call.raw.body, &container);
+    let inner = &mut call.raw.body;
+    let body = archive::WhileThere { inner, container: &container, layer: record.layer };
     archive::put(view.root(), &query.path, &container.id, body, query.no_overwrite_dir_non_dir, owner)?;
     engine.events.publish("container", "extract-to-dir", &container.id, record.event_attributes());
     Ok(PUT_CONTAINER_ARCHIVE.reply(&()))

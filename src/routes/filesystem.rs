@@ -19,9 +19,9 @@ pub fn changes(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
 
 pub fn export(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     let container = engine.containers.get(call.param("name"))?;
-    let view = filesystem::export(engine, &container)?;
+    let (view, layer) = filesystem::export(engine, &container)?;
     Ok(CONTAINER_EXPORT.stream("application/octet-stream", move |out| {
-        filesystem::write(&view, &container, out).map_err(|error| std::io::Error::other(error.message))
+        filesystem::write(&view, layer, &container, out).map_err(|error| std::io::Error::other(error.message))
     }))
 }
 

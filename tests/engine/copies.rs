@@ -213,3 +213,60 @@ fn both_clients_copy_alike() {
     };
     assert_eq!(inside("ours"), inside("them"));
 }
+
+/// A stopped container's mounts are made for the copy; where they go is not for its image to say.
+#[test]
+fn a_mount_point_that_is_a_link_stays_in_the_container() {
+    requires!(root, docker_py);
+    let daemon = Daemon::start();
+    let (source, victim) = (daemon.dir().join("source"), daemon.dir().join("victim"));
+    for dir in [&source, &victim] {
+        std::fs::create_dir(dir).expect("a fresh directory");
+    }
+    daemon.dewar(&["create", "--name", "base", "--network", "none", "busybox", "true"]).ok();
+    let up = "../".repeat(20);
+    let link = format!(
+        "add('data', tarfile.SYMTYPE, '{up}{}')",
+        victim.display().to_string().trim_start_matches('/')
+    );
+    daemon.dewar(&["cp", "-", "base:/"]).stdin(tar(&daemon, &link)).ok();
+    daemon.dewar(&["commit", "base", "linked"]).ok();
+    let bind = format!("{}:/data", source.display());
+    daemon.dewar(&["create", "--name", "web", "--network", "none", "-v", &bind, "linked", "true"]).ok();
+    daemon.dewar(&["cp", "-", "web:/data"]).stdin(tar(&daemon, "add('planted', data=b'x')")).ok();
+    assert!(source.join("planted").exists(), "it did not reach the mount");
+    assert_eq!(std::fs::read_dir(&victim).expect("made above").count(), 0, "it reached the host");
+    // Nothing of it is seen on the host, and nothing stays mounted.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("a process of ours");
+    assert!(!mounts.contains(&daemon.dir().display().to_string()), "{mounts}");
+}
+
+/// An image made while its container goes away is whole or not there.
+#[test]
+fn a_commit_and_a_removal_do_not_meet() {
+    requires!(root);
+    let daemon = Daemon::start();
+    let layers = || std::fs::read_dir(daemon.dir().join("data/images/layers")).expect("the store").count();
+    for delay in [0, 2, 5, 10, 20, 40] {
+        let name = format!("web{delay}");
+        let script = "for i in 1 2 3 4 5 6 7 8 9; do mkdir /d$i; for j in 1 2 3 4 5 6 7 8 9; do echo $j > /d$i/$j; done; done";
+        daemon.dewar(&["run", "--name", &name, "--network", "none", "busybox", "sh", "-c", script]).ok();
+        let before = layers();
+        let mut connection = Connection::open(&daemon.socket());
+        connection.request("POST", &format!("/commit?container={name}&repo={name}"), &[], None);
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        daemon.dewar(&["rm", "-f", &name]).ok();
+        let reply = connection.reply("POST");
+        if reply.status == 201 {
+            let script = "cat /d9/9; ls / | grep -c '^d[0-9]'";
+            daemon
+                .dewar(&["run", "--rm", "--network", "none", &name, "sh", "-c", script])
+                .ok()
+                .stdout_is("9\n9\n");
+        } else {
+            assert!(matches!(reply.status, 404 | 409 | 500), "{}: {}", reply.status, reply.text());
+            daemon.api("GET", &format!("/images/{name}/json")).is(404);
+            eventually("its layer to be gone", || layers() == before);
+        }
+    }
+}

@@ -100,25 +100,31 @@ pub fn check_writable(
     Ok(())
 }
 
-/// A stream that ends with its container.
-pub struct WhileThere<'a, T>(pub T, pub &'a Container);
+/// A stream that fails once the files it is about, layer `layer` of the container, are being deleted.
+pub struct WhileThere<'a, T> {
+    pub inner: T,
+    pub container: &'a Container,
+    pub layer: u32,
+}
 
 impl<T: Write> Write for WhileThere<'_, T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.1.check_there()?;
-        self.0.write(bytes)
+        self.container.check_there(self.layer)?;
+        self.inner.write(bytes)
     }
 
+    /// The end of an archive is flushed: what was missing in it is noticed.
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.container.check_there(self.layer)?;
+        self.inner.flush()
     }
 }
 
 impl<T: Read> Read for WhileThere<'_, T> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.0.read(into)?;
+        let count = self.inner.read(into)?;
         // After the wait: nothing that came while its files went is unpacked.
-        self.1.check_there().map(|()| count)
+        self.container.check_there(self.layer).map(|()| count)
     }
 }
 

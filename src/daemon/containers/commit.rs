@@ -46,8 +46,9 @@ pub fn commit(
     let still = if query.pause.unwrap_or(true) { Still::hold(engine, container) } else { None };
     let now = container.record();
     let upper = container.layer_dir(now.layer).join("upper");
-    let image = rootfs::below(engine, container, &now)
-        .and_then(|below| engine.images.commit(&commit, &upper, below.as_fd()));
+    let image = rootfs::below(engine, container, &now).and_then(|below| {
+        engine.images.commit(&commit, &upper, below.as_fd(), &|| container.check_there(now.layer))
+    });
     drop(still);
     let id = image.map_err(|error| error.during(format!("commit container {:?}", record.name)))?.id;
     let mut attributes = record.event_attributes();

@@ -162,10 +162,14 @@ impl Container {
         self.is_gone.store(true, Ordering::SeqCst);
     }
 
-    /// Fails once its files are being deleted.
-    pub fn check_there(&self) -> std::io::Result<()> {
+    /// Fails once the files of `layer` are being deleted: the container is removed, or was restored from a
+    /// checkpoint, which brings its own.
+    pub fn check_there(&self, layer: u32) -> std::io::Result<()> {
         if self.is_gone.load(Ordering::SeqCst) {
             return Err(std::io::Error::other("the container was removed meanwhile"));
+        }
+        if self.lock().record.layer != layer {
+            return Err(std::io::Error::other("the container was restored from a checkpoint meanwhile"));
         }
         Ok(())
     }

@@ -31,17 +31,19 @@ pub fn changes(engine: &Engine, container: &Container) -> Result<Vec<FilesystemC
     Ok(told.collect())
 }
 
-/// The root filesystem to export. Fails as long as a client can still be told a status.
-pub fn export(engine: &Engine, container: &Container) -> Result<Arc<View>> {
-    check_whole(&container.record(), "export")?;
+/// The root filesystem to export, and which layer is on top of it. Fails as long as a client can still be told
+/// a status.
+pub fn export(engine: &Engine, container: &Container) -> Result<(Arc<View>, u32)> {
+    let record = container.record();
+    check_whole(&record, "export")?;
     let view = rootfs::bare_view(engine, container)?;
-    engine.events.publish("container", "export", &container.id, container.record().event_attributes());
-    Ok(view)
+    engine.events.publish("container", "export", &container.id, record.event_attributes());
+    Ok((view, record.layer))
 }
 
 /// Writes what [`export`] gave as a tar.
-pub fn write(view: &View, container: &Container, out: impl Write) -> Result<()> {
-    let mut writer = Writer::new(WhileThere(out, container));
+pub fn write(view: &View, layer: u32, container: &Container, out: impl Write) -> Result<()> {
+    let mut writer = Writer::new(WhileThere { inner: out, container, layer });
     layer::pack_tree(view.bare(), b".", Trees::Bare, &mut writer)?;
     writer
         .finish()

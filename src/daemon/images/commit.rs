@@ -29,7 +29,15 @@ pub struct Commit {
 impl Store {
     /// Makes an image of `upper`, the writable directory of an overlay that may be in use, on the layers
     /// `below` it. A directory nothing was written to adds no layer. Of a commit that fails nothing stays.
-    pub fn commit(&self, commit: &Commit, upper: &Path, below: BorrowedFd<'_>) -> Result<Image> {
+    ///
+    /// `check` is asked when all was read whether it was all there.
+    pub fn commit(
+        &self,
+        commit: &Commit,
+        upper: &Path,
+        below: BorrowedFd<'_>,
+        check: &dyn Fn() -> io::Result<()>,
+    ) -> Result<Image> {
         let parent = self.get(&commit.parent)?;
         let mut pins = Pins::new(self);
         pins.add(&parent.id);
@@ -42,6 +50,7 @@ impl Store {
         if !is_empty {
             rootfs.diff_ids.push(self.add_upper(upper, below, &mut pins)?.diff_id);
         }
+        check().map_err(|cause| Error::conflict(cause.to_string()))?;
         let now = jiff::Timestamp::now().to_string();
         let mut history = parent.config.history.clone();
         history.push(History {
