@@ -21,7 +21,8 @@ pub static CREATE: Command = Command {
     names: &["checkpoint create"],
     summary: "Freeze a running container to disk",
     usage: "[OPTIONS] CONTAINER CHECKPOINT",
-    about: "The container's processes, its terminal and its files are saved under the checkpoint's name; \
+    about: "The container's processes, its terminal and its files are saved under the checkpoint's name, \
+            without what is in its volumes and in directories of the host; \
             the container then stops unless --leave-running is given. dewar start --checkpoint thaws it.",
     flags: &[&CHECKPOINT_DIR, &LEAVE_RUNNING],
     args: Args::exactly(2),

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod filesystem;
 pub mod list;
 pub mod logs;
+pub mod mount_values;
 pub mod port;
 pub mod run;
 pub mod run_flags;

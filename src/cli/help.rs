@@ -205,8 +205,9 @@ mod tests {
              \n\
              Freeze a running container to disk\n\
              \n\
-             The container's processes, its terminal and its files are saved under the checkpoint's name; \
-             the\ncontainer then stops unless --leave-running is given. dewar start --checkpoint thaws it.\n\
+             The container's processes, its terminal and its files are saved under the checkpoint's name, \
+             without\nwhat is in its volumes and in directories of the host; the container then stops unless\n\
+             --leave-running is given. dewar start --checkpoint thaws it.\n\
              \n\
              Options:\n\
              \x20     --checkpoint-dir PATH   Directory of the host that holds the checkpoints\n\

@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod list;
 pub mod logs;
+pub mod mounts;
 pub mod policy;
 pub mod probe;
 pub mod recover;

@@ -211,7 +211,6 @@ impl Volumes {
     }
 
     /// Says that container `holder` has the volume; for a starting daemon, which reads it from its record.
-    #[expect(dead_code, reason = "the containers' half follows")]
     pub fn restore(&self, name: &str, holder: &str, is_running: bool) -> Result<()> {
         let volume = self.get(name)?;
         volume.link(Some(holder));
@@ -222,7 +221,6 @@ impl Volumes {
     }
 
     /// Says that container `holder` no longer has the volume.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the containers' half follows"))]
     pub fn release(&self, name: &str, holder: &str) {
         if let Ok(volume) = self.get(name) {
             lock(&volume.links).containers.remove(holder);
@@ -230,7 +228,6 @@ impl Volumes {
     }
 
     /// Takes away the mounts of volumes that nobody uses: their users ended while no daemon looked.
-    #[expect(dead_code, reason = "the containers' half follows")]
     pub fn sweep(&self) {
         for volume in self.all() {
             let users = lock(&volume.users);
@@ -327,7 +324,6 @@ impl Volume {
     ///
     /// # Errors
     /// InvalidParameter when the device cannot be mounted: it and its options are the caller's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the containers' half follows"))]
     pub fn mount(&self, user: &str) -> Result<bool> {
         let mut users = lock(&self.users);
         if users.is_empty() && self.has_device() {
@@ -339,7 +335,6 @@ impl Volume {
     }
 
     /// Says that `user` no longer uses it; false when it did not. The last one takes the mount away.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the containers' half follows"))]
     pub fn unmount(&self, user: &str) -> bool {
         let mut users = lock(&self.users);
         let was_used = users.remove(user);

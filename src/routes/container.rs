@@ -149,7 +149,8 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
     if call.query.link {
         return Err(Error::invalid("remove a legacy link: this version of dewar has none"));
     }
-    lifecycle::remove(engine, &get(engine, &call)?, call.query.force)?;
+    let remove = if call.query.volumes { lifecycle::remove_with_volumes } else { lifecycle::remove };
+    remove(engine, &get(engine, &call)?, call.query.force)?;
     Ok(CONTAINER_DELETE.reply(&()))
 }
 

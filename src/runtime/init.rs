@@ -32,6 +32,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 use self::program::{Program, Rights, Supervision};
 use self::root::Root;
 use self::steps::Assembly;
+pub use self::steps::Trees;
 use super::cgroup::Cgroup;
 use super::spec::{Mount, NamespaceKind, Process, Spec};
 use super::sys::process::{self, Side};
@@ -83,7 +84,13 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// [`Cause::Command`] when the command cannot be run, in Docker's words; else what failed, by name.
-pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) -> Result<Started, Error> {
+pub fn start(
+    launch: &Launch,
+    rootfs: &Path,
+    trees: Trees,
+    cgroup: &Cgroup,
+    streams: Streams,
+) -> Result<Started, Error> {
     let with_init;
     let (spec, supervision) = if launch.reaper {
         with_init = add_reaper(&launch.spec)?;
@@ -110,7 +117,7 @@ pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) 
         rustix::process::setsid().map_err(|errno| failed("start", "a session", errno))?;
         program.adjust_oom_score()?;
         rustix::process::umask(Mode::empty());
-        let mut assembly = Assembly::new(spec, rootfs, report, &borrowed)?;
+        let mut assembly = Assembly::new(spec, rootfs, report, &borrowed, trees)?;
         assembly.run(&plan)?;
         let terminal = assembly.terminal.take();
         place(assembly.root(), streams, terminal)
@@ -121,6 +128,24 @@ pub fn start(launch: &Launch, rootfs: &Path, cgroup: &Cgroup, streams: Streams) 
         cgroup: born_inside.as_ref(),
     };
     spawn(&birth, body, &program)
+}
+
+/// Clones the sources of the container's binds whose mounts are to reach the host: see [`steps::open_shared`].
+///
+/// # Errors
+/// As [`plan::plan`]; a source that cannot be opened.
+pub fn open_shared(spec: &Spec) -> Result<Trees, Error> {
+    steps::open_shared(&plan::plan(spec)?)
+}
+
+/// A detached copy of what a bind of the specification shows.
+///
+/// # Errors
+/// As [`plan::plan`]; a source that cannot be opened.
+pub fn open_source_of(mount: &Mount) -> Result<OwnedFd, Error> {
+    let options = plan::Options::parse(&mount.options)
+        .map_err(|cause| refused("mount on", &mount.destination, &cause))?;
+    steps::open_source(Path::new(&mount.source), &options)
 }
 
 /// Starts a further process in a running container: same namespaces, same cgroup, same policy.

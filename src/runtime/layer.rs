@@ -21,6 +21,7 @@
 //! Sources: OCI image-spec `layer.md`; kernel `Documentation/filesystems/overlayfs.rst`; openat2(2).
 
 mod alias;
+mod copy;
 mod diff;
 mod pack;
 mod split;
@@ -31,6 +32,7 @@ use std::io;
 
 use super::{Cause, Error};
 
+pub use copy::copy;
 pub use diff::{Change, changes};
 pub use pack::{Trees, pack, pack_live, pack_plain, pack_tree};
 pub use split::reassemble;

@@ -31,6 +31,8 @@ use super::{Cause, Error, Overlay, rootfs};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
     pub source: PathBuf,
+    /// What of the source is shown; empty for all.
+    pub below: PathBuf,
     /// In the container; made if missing, as a start would.
     pub target: PathBuf,
     pub read_only: bool,
@@ -164,8 +166,14 @@ fn make_private() -> io::Result<()> {
 /// resolved below `root` and used by descriptor.
 fn attach(root: &Root, bind: &Bind) -> io::Result<()> {
     let flags = clone_flags() | OpenTreeFlags::AT_RECURSIVE;
-    let tree = match rustix::mount::open_tree(CWD, &bind.source, flags) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+    let opened = if bind.below.as_os_str().is_empty() {
+        rustix::mount::open_tree(CWD, &bind.source, flags)
+    } else {
+        root::open_below(&bind.source, &bind.below)
+            .and_then(|below| rustix::mount::open_tree(&below, "", flags | OpenTreeFlags::AT_EMPTY_PATH))
+    };
+    let tree = match opened {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::XDEV) => return Ok(()),
         other => other?,
     };
     let (kind, _) = root::identify(&tree)?;

@@ -87,7 +87,6 @@ pub fn list() -> Result<Vec<Mounted>, Error> {
 }
 
 /// The mount `path`, absolute and without links, lies on.
-#[cfg_attr(not(test), expect(dead_code, reason = "the containers' half follows"))]
 pub fn holding<'a>(mounts: &'a [Mounted], path: &Path) -> Option<&'a Mounted> {
     // Of two on one another the later one is seen.
     mounts
@@ -186,7 +185,6 @@ fn bind(source: &Path, at: &Path, options: &Options) -> io::Result<()> {
 }
 
 /// `path` with its links resolved, for [`holding`]; as it is when that fails.
-#[expect(dead_code, reason = "the containers' half follows")]
 pub fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

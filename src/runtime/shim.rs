@@ -156,7 +156,7 @@ fn refused(op: &str, object: &str, reason: &str) -> Error {
 }
 
 impl Shim {
-    /// Takes the control socket and leaves the daemon's session and mount namespace.
+    /// Takes the control socket and leaves the daemon's session.
     fn prepare() -> Result<Shim, Error> {
         let inherited = io::stdin();
         let kind = rustix::net::sockopt::socket_type(&inherited);
@@ -173,10 +173,6 @@ impl Shim {
         // Fails only for a process group's leader, which a shim started from a shell would be.
         let _ = rustix::process::setsid();
         let _ = rustix::process::chdir("/");
-        unshare(UnshareFlags::NEWNS).map_err(|error| failed("leave", "the mount namespace", error))?;
-        // Slave, not private: what the host unmounts must not be held here.
-        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", slave).map_err(|errno| failed("detach mounts of", "/", errno))?;
         Ok(Shim {
             control: Some(control),
             listener: None,
@@ -484,11 +480,14 @@ impl Shim {
             }
             _ => {}
         }
+        // Only here their mounts have the host's for peers.
+        let trees = init::open_shared(&launch.spec)?;
+        leave_mount_namespace()?;
         let root = run_dir.join(ROOTFS);
         rootfs::mount(&launch.overlay, &root)?;
         let container = match &thaw {
-            None => start(launch, &root, &mut self.stdio),
-            Some((dir, criu)) => checkpoint::thaw(launch, &root, dir, criu, &mut self.stdio),
+            None => start(launch, &root, trees, &mut self.stdio),
+            Some((dir, criu)) => checkpoint::thaw(launch, &root, trees, dir, criu, &mut self.stdio),
         };
         match container {
             Ok(container) => {
@@ -682,16 +681,23 @@ impl Container {
     }
 }
 
+fn leave_mount_namespace() -> Result<(), Error> {
+    unshare(UnshareFlags::NEWNS).map_err(|error| failed("leave", "the mount namespace", error))?;
+    // Slave, not private: what the host unmounts must not be held here.
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", slave).map_err(|errno| failed("detach mounts of", "/", errno))
+}
+
 fn has_namespace(spec: &Spec, kind: NamespaceKind) -> bool {
     spec.linux.namespaces.iter().any(|namespace| namespace.kind == kind)
 }
 
 /// Starts the container's command.
-fn start(launch: Launch, root: &Path, stdio: &mut Stdio) -> Result<Container, Error> {
+fn start(launch: Launch, root: &Path, trees: init::Trees, stdio: &mut Stdio) -> Result<Container, Error> {
     let cgroup = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
-    let mut begin = || -> Result<init::Started, Error> {
+    let begin = || -> Result<init::Started, Error> {
         let (streams, ends) = plumb(launch.stdio.terminal, launch.stdio.open_stdin)?;
-        let mut started = init::start(&launch, root, &cgroup, streams)?;
+        let mut started = init::start(&launch, root, trees, &cgroup, streams)?;
         connect(stdio, ends, started.console.take())?;
         Ok(started)
     };

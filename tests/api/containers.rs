@@ -73,8 +73,8 @@ fn create_refuses_what_it_cannot_do() {
     };
     create(json!({"Cmd": null})).refuses(400, "no command specified");
     create(json!({"HostConfig": {"Memory": 1024}})).refuses(400, "");
-    // A source without a slash is a named volume's name.
-    create(json!({"HostConfig": {"Binds": ["relative:/x:ro"]}})).refuses(501, "volume");
+    // A source that does not begin with a slash is a volume's name, and this is none.
+    create(json!({"HostConfig": {"Binds": ["re/lative:/x:ro"]}})).refuses(400, "includes invalid characters");
     create(json!({"HostConfig": {"Binds": ["/tmp:relative"]}})).refuses(400, "");
     create(json!({"HostConfig": {"Binds": ["/tmp:/x", "/var:/x"]}})).refuses(400, "Duplicate mount point");
     let mount = json!([{"Type": "bind", "Source": "/nonexistent/source", "Target": "/x"}]);

@@ -117,3 +117,35 @@ fn several_at_once() {
         }
     });
 }
+
+#[test]
+fn named_volumes_are_there_again() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let shared = daemon.dir().join("shared");
+    std::fs::create_dir(&shared).expect("a fresh directory");
+    daemon.run(&["-v", "sub:/v"], "mkdir /v/below; echo deep > /v/below/file").ok();
+    let bind = format!("{}:/bind", shared.display());
+    let sub = "type=volume,src=sub,dst=/sub,volume-subpath=below";
+    let flags = ["-v", "data:/data", "-v", "/anon", "-v", &bind, "--mount", sub, "--tmpfs", "/scratch"];
+    let script = "i=0; exec 3> /data/out 4> /anon/out; while :; do i=$((i+1)); echo $i; echo $i >&3; echo $i >&4; sleep 0.02; done";
+    daemon.run_detached("web", &flags, script);
+    daemon.dewar(&["exec", "web", "sh", "-c", "echo kept > /scratch/file; echo bound > /bind/file"]).ok();
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let frozen = numbers(&daemon).len();
+    // A volume's content is not part of the checkpoint: it is as it is when the container is thawed.
+    daemon.run(&["-v", "data:/data"], "echo later > /data/later").ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    counts_past(&daemon, frozen);
+    let out = daemon.dir().join("data/volumes/data/_data/out");
+    let lines = || std::fs::read_to_string(&out).expect("written in the container").lines().count();
+    assert!(lines() > frozen, "it goes on writing to the same file");
+    daemon
+        .dewar(&["exec", "web", "cat", "/data/later", "/scratch/file", "/bind/file", "/sub/file"])
+        .ok()
+        .stdout_is("later\nkept\nbound\ndeep\n");
+    daemon.dewar(&["volume", "rm", "data"]).fails(1).stderr_has("volume is in use");
+    daemon.dewar(&["rm", "-fv", "web"]).ok();
+    daemon.dewar(&["volume", "ls", "-q"]).ok().stdout_is("data\nsub\n");
+}

@@ -3,3 +3,4 @@
 mod cgroup;
 mod confinement;
 mod mounts;
+mod volumes;

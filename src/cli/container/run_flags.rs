@@ -14,7 +14,8 @@ use crate::http::api::container::{
     LogConfig, NetworkingConfig, Resources, RestartPolicy,
 };
 
-use super::values::{self, Volume};
+use super::mount_values::{self, Volume};
+use super::values;
 
 const WINDOWS: &str = "it exists on Windows only";
 
@@ -470,7 +471,7 @@ fn resources(matches: &Matches) -> Result<Resources, Error> {
 
 fn volumes(matches: &Matches, config: &mut ContainerConfig, host: &mut HostConfig) -> Result<(), Error> {
     let mut binds = Vec::new();
-    for volume in matches.read_all(&VOLUME, values::volume)? {
+    for volume in matches.read_all(&VOLUME, mount_values::volume)? {
         match volume {
             Volume::Bind(bind) => binds.push(bind),
             Volume::Anonymous(path) => {
@@ -479,7 +480,7 @@ fn volumes(matches: &Matches, config: &mut ContainerConfig, host: &mut HostConfi
         }
     }
     host.binds = optional(binds);
-    host.mounts = matches.read_all(&MOUNT, values::mount)?;
+    host.mounts = matches.read_all(&MOUNT, mount_values::mount)?;
     Ok(())
 }
 

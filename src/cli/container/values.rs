@@ -1,4 +1,5 @@
-//! How the values of container flags are written: sizes, durations, mounts, ports, devices, limits.
+//! How the values of container flags are written: sizes, durations, ports, devices, limits; mounts
+//! have a file of their own.
 //!
 //! Text in, wire types out; errors say what was expected. Nothing is opened except the files that
 //! `--env-file`, `--label-file` and `--security-opt seccomp=` name.
@@ -6,8 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::http::api::container::{
-    BindOptions, DeviceMapping, MountRequest, PortBinding, RestartPolicy, ThrottleDevice, TmpfsOptions,
-    Ulimit, VolumeOptions, WeightDevice,
+    DeviceMapping, PortBinding, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
 };
 
 /// Bytes from `512m`, `1.5g`, `64KiB`; units are powers of 1024, a bare number is bytes.
@@ -110,151 +110,6 @@ pub fn lines_of(path: &str) -> Result<Vec<String>, String> {
             _ => Ok(line.to_owned()),
         })
         .collect()
-}
-
-/// What `--volume` asks for.
-#[derive(Debug, PartialEq)]
-pub enum Volume {
-    /// `source:destination[:mode]`, for `HostConfig.Binds`.
-    Bind(String),
-    /// A destination alone: an anonymous volume.
-    Anonymous(String),
-}
-
-/// `[SOURCE:]DESTINATION[:MODE]`; a source that starts with `.` or `~` is made absolute here, because the
-/// daemon has another working directory.
-pub fn volume(text: &str) -> Result<Volume, String> {
-    let absolute = |path: &str| {
-        if path.starts_with('/') { Ok(()) } else { Err(format!("mount path {path:?} must be absolute")) }
-    };
-    let mode_ok = |mode: &str| {
-        let known = [
-            "rw",
-            "ro",
-            "z",
-            "Z",
-            "private",
-            "rprivate",
-            "shared",
-            "rshared",
-            "slave",
-            "rslave",
-            "nocopy",
-            "consistent",
-            "cached",
-            "delegated",
-        ];
-        match mode.split(',').find(|word| !known.contains(word)) {
-            Some(word) => Err(format!("invalid mode {word:?}")),
-            None => Ok(()),
-        }
-    };
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts[..] {
-        [destination] => {
-            absolute(destination)?;
-            Ok(Volume::Anonymous(destination.to_owned()))
-        }
-        [source, destination] if !source.is_empty() => {
-            absolute(destination)?;
-            Ok(Volume::Bind(format!("{}:{destination}", host_path(source)?)))
-        }
-        [source, destination, mode] if !source.is_empty() => {
-            absolute(destination)?;
-            mode_ok(mode)?;
-            Ok(Volume::Bind(format!("{}:{destination}:{mode}", host_path(source)?)))
-        }
-        _ => Err("expected [SOURCE:]DESTINATION[:MODE]".to_owned()),
-    }
-}
-
-/// A path on this host made absolute if it is written relative; a bare word is a volume's name.
-fn host_path(source: &str) -> Result<String, String> {
-    if !source.starts_with('.') {
-        return Ok(source.to_owned());
-    }
-    let here = std::env::current_dir().map_err(|cause| format!("find the working directory: {cause}"))?;
-    let mut path = here;
-    for part in std::path::Path::new(source).components() {
-        match part {
-            std::path::Component::ParentDir => {
-                path.pop();
-            }
-            std::path::Component::Normal(name) => path.push(name),
-            _ => {}
-        }
-    }
-    path.into_os_string().into_string().map_err(|_| "the working directory is not valid UTF-8".to_owned())
-}
-
-/// `type=bind,source=/a,target=/b,readonly` as `--mount` writes it.
-pub fn mount(text: &str) -> Result<MountRequest, String> {
-    let mut mount = MountRequest { kind: "volume".to_owned(), ..MountRequest::default() };
-    let mut bind = BindOptions::default();
-    let mut volume = VolumeOptions::default();
-    let mut tmpfs = TmpfsOptions::default();
-    for field in text.split(',') {
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key.trim().to_ascii_lowercase(), value.trim()),
-            None => (field.trim().to_ascii_lowercase(), ""),
-        };
-        let on = || match value {
-            "" | "1" | "true" => Ok(true),
-            "0" | "false" => Ok(false),
-            _ => Err(format!("invalid value for {key}: {value}")),
-        };
-        match key.as_str() {
-            "type" => mount.kind = value.to_ascii_lowercase(),
-            "source" | "src" => mount.source = host_path(value)?,
-            "target" | "dst" | "destination" => mount.target = value.to_owned(),
-            "readonly" | "ro" => mount.read_only = on()?,
-            "consistency" => mount.consistency = value.to_ascii_lowercase(),
-            "bind-propagation" => bind.propagation = value.to_ascii_lowercase(),
-            "bind-nonrecursive" => bind.non_recursive = on()?,
-            "bind-create-src" => bind.create_mountpoint = on()?,
-            "bind-recursive" => match value {
-                "enabled" => {}
-                "disabled" => bind.non_recursive = true,
-                "writable" => bind.read_only_non_recursive = true,
-                "readonly" => bind.read_only_force_recursive = true,
-                _ => return Err(format!("invalid value for {key}: {value}")),
-            },
-            "volume-nocopy" => volume.no_copy = on()?,
-            "volume-subpath" => volume.subpath = value.to_owned(),
-            "volume-label" => {
-                let (name, label) = pair(value)?;
-                volume.labels.insert(name, label);
-            }
-            "tmpfs-size" => tmpfs.size_bytes = bytes(value)?,
-            "tmpfs-mode" => {
-                tmpfs.mode = u32::from_str_radix(value, 8)
-                    .map_err(|_| format!("invalid value for {key}: {value}, expected octal digits"))?;
-            }
-            _ => return Err(format!("unexpected key '{key}' in '{field}'")),
-        }
-    }
-    if mount.target.is_empty() {
-        return Err("target is required".to_owned());
-    }
-    let extra = match mount.kind.as_str() {
-        "bind" => {
-            if mount.source.is_empty() {
-                return Err("source is required for a bind mount".to_owned());
-            }
-            volume != VolumeOptions::default() || tmpfs != TmpfsOptions::default()
-        }
-        "volume" => bind != BindOptions::default() || tmpfs != TmpfsOptions::default(),
-        "tmpfs" => bind != BindOptions::default() || volume != VolumeOptions::default(),
-        "image" => false,
-        other => return Err(format!("mount type {other:?} is not known: use bind, volume or tmpfs")),
-    };
-    if extra {
-        return Err(format!("options of another mount type on a mount of type {}", mount.kind));
-    }
-    mount.bind_options = (bind != BindOptions::default()).then_some(bind);
-    mount.volume_options = (volume != VolumeOptions::default()).then_some(volume);
-    mount.tmpfs_options = (tmpfs != TmpfsOptions::default()).then_some(tmpfs);
-    Ok(mount)
 }
 
 /// `HOST[:CONTAINER][:rwm]` as `--device` writes it.
@@ -497,39 +352,6 @@ mod tests {
         assert_eq!(duration_ns("500ms"), Ok(500_000_000));
         for text in ["", "5", "s", "5x", "1m30"] {
             assert!(duration_ns(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn volumes_come_in_three_forms() {
-        assert_eq!(volume("/data"), Ok(Volume::Anonymous("/data".into())));
-        assert_eq!(volume("/a:/b:ro"), Ok(Volume::Bind("/a:/b:ro".into())));
-        assert_eq!(volume("named:/b"), Ok(Volume::Bind("named:/b".into())));
-        let here = std::env::current_dir().unwrap();
-        assert_eq!(volume("./x:/b"), Ok(Volume::Bind(format!("{}/x:/b", here.display()))));
-        for text in ["", "data", "/a:b", "/a:/b:what", ":/b", "/a:/b:ro:x", "/dst:ro"] {
-            assert!(volume(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn mounts_keep_the_options_of_their_type() {
-        let bind = mount("type=bind,src=/a,dst=/b,readonly,bind-propagation=rslave").unwrap();
-        assert_eq!((bind.source.as_str(), bind.target.as_str(), bind.read_only), ("/a", "/b", true));
-        assert_eq!(bind.bind_options.unwrap().propagation, "rslave");
-        let tmpfs =
-            mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770").unwrap().tmpfs_options.unwrap();
-        assert_eq!((tmpfs.size_bytes, tmpfs.mode), (1 << 20, 0o1770));
-        assert_eq!(mount("target=/v").unwrap().kind, "volume");
-        for text in [
-            "",
-            "type=bind,target=/b",
-            "type=bind,src=/a",
-            "type=odd,target=/b",
-            "target=/b,what=1",
-            "type=tmpfs,target=/b,bind-propagation=private",
-        ] {
-            assert!(mount(text).is_err(), "{text}");
         }
     }
 

@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
 use super::health;
+use super::mounts::Mount;
 use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
-use crate::http::api::container::{ContainerConfig, HostConfig, MountPoint};
+use crate::http::api::container::{ContainerConfig, HostConfig};
 use crate::runtime::look::View;
 use crate::runtime::{Attachment, Sandbox};
 
@@ -41,7 +42,7 @@ pub struct Record {
     pub config: ContainerConfig,
     /// As given, defaults filled in.
     pub host_config: HostConfig,
-    pub mounts: Vec<MountPoint>,
+    pub mounts: Vec<Mount>,
     pub state: State,
     /// The container's process as the host sees it; 0 when there is none.
     pub pid: i32,
@@ -55,6 +56,9 @@ pub struct Record {
     pub restart_count: i64,
     /// Stopped or killed by a request: `unless-stopped` leaves it alone.
     pub manually_stopped: bool,
+    /// Being removed with its anonymous volumes: said before it begins, for the daemon that finishes it.
+    #[serde(default)]
+    pub is_removed_with_volumes: bool,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }

@@ -1,17 +1,14 @@
 //! `POST /containers/create`: a request is checked, merged with its image and written down.
 
-use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::container::{Container, Record};
-use super::{checks, files, health, spec, state::State};
+use super::{checks, files, health, mounts, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
 use crate::daemon::{names, state_dir};
-use crate::http::api::container::{
-    ContainerConfig, ContainerCreate, ContainerCreated, MountPoint, MountRequest,
-};
+use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated};
 use crate::http::api::image::ImageConfig;
 
 /// Docker's default size of /dev/shm.
@@ -58,7 +55,7 @@ pub fn create(
     health::validate(record.config.healthcheck.as_ref())?;
     checks::host_config(&record.config, &record.host_config)?;
     check_network(engine, &mut record, &networking_config, &mut warnings)?;
-    record.mounts = mount_points(&record)?;
+    let wanted = mounts::wanted(engine, &record)?;
     spec::validate(&record)?;
 
     record.name = if name.is_empty() {
@@ -68,10 +65,15 @@ pub fn create(
         engine.containers.reserve(name, &id)?;
         name.to_owned()
     };
+    if let Err(error) = mounts::acquire(engine, &mut record, wanted) {
+        engine.containers.release(&record.name);
+        return Err(error);
+    }
     let dir = engine.state_dir.container(&id);
     let container = Arc::new(Container::new(dir, record));
-    if let Err(error) = write(&container) {
+    if let Err(error) = write(&container).and_then(|()| mounts::populate(engine, &container)) {
         engine.containers.release(&container.name());
+        mounts::forget(engine, &container.record(), true);
         // The first failure is the one to tell; what cannot be removed now is swept at the next start.
         let _ = state_dir::remove_tree(&container.dir);
         return Err(error);
@@ -156,6 +158,9 @@ fn merge(mut config: ContainerConfig, image: &ImageConfig) -> ContainerConfig {
     }
     for (key, value) in &image.labels {
         config.labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for destination in image.volumes.keys() {
+        config.volumes.get_or_insert_default().entry(destination.clone()).or_default();
     }
     for port in image.exposed_ports.keys() {
         config.exposed_ports.entry(port.clone()).or_default();
@@ -277,163 +282,9 @@ fn no_network(name: &str) -> Error {
     ))
 }
 
-/// Binds, `--mount` and `-v` as one list, each destination once.
-fn mount_points(record: &Record) -> Result<Vec<MountPoint>> {
-    let host = &record.host_config;
-    let mut points: Vec<MountPoint> = Vec::new();
-    for bind in host.binds.iter().flatten() {
-        points.push(parse_bind(bind)?);
-    }
-    for request in &host.mounts {
-        points.push(mount_request(request)?);
-    }
-    if host.volumes_from.as_ref().is_some_and(|from| !from.is_empty()) {
-        return Err(Error::not_implemented("--volumes-from: this version of dewar has no volumes"));
-    }
-    for (at, point) in points.iter().enumerate() {
-        let taken = points[..at].iter().any(|other| other.destination == point.destination)
-            || host.tmpfs.contains_key(&point.destination);
-        if taken {
-            return Err(Error::invalid(format!("Duplicate mount point: {}", point.destination)));
-        }
-    }
-    for destination in host.tmpfs.keys() {
-        destination_path(destination)?;
-    }
-    Ok(points)
-}
-
-/// An absolute path below the root, `.` and `..` resolved by their letters.
-fn destination_path(text: &str) -> Result<String> {
-    let invalid =
-        |why: &str| Error::invalid(format!("invalid mount config: invalid mount path: '{text}' {why}"));
-    if !text.starts_with('/') {
-        return Err(invalid("mount path must be absolute"));
-    }
-    let mut clean = std::path::PathBuf::from("/");
-    for part in Path::new(text).components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    if clean == Path::new("/") {
-        return Err(Error::invalid("invalid volume specification: destination can't be '/'"));
-    }
-    Ok(clean.to_string_lossy().into_owned())
-}
-
-/// `source:destination[:mode]`.
-fn parse_bind(bind: &str) -> Result<MountPoint> {
-    let invalid = |why: &str| Error::invalid(format!("invalid volume specification: '{bind}'{why}"));
-    let parts: Vec<&str> = bind.split(':').collect();
-    let (source, destination, mode) = match parts[..] {
-        [source, destination] => (source, destination, ""),
-        [source, destination, mode] => (source, destination, mode),
-        _ => return Err(invalid("")),
-    };
-    if !source.starts_with('/') {
-        if names::is_name(source) {
-            return Err(Error::not_implemented(format!(
-                "use volume {source:?}: this version of dewar has no named volumes: bind a host directory"
-            )));
-        }
-        return Err(invalid(": source must be an absolute path or a volume name"));
-    }
-    let mut point = MountPoint {
-        kind: "bind".to_owned(),
-        source: source.to_owned(),
-        destination: destination_path(destination)?,
-        mode: mode.to_owned(),
-        rw: true,
-        propagation: "rprivate".to_owned(),
-        ..MountPoint::default()
-    };
-    for word in mode.split(',').filter(|word| !word.is_empty()) {
-        match word {
-            "ro" => point.rw = false,
-            "rw" => {}
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" => {
-                point.propagation = word.to_owned();
-            }
-            // Labels of SELinux, and hints for other platforms: nothing to do here.
-            "z" | "Z" | "nocopy" | "consistent" | "cached" | "delegated" => {}
-            _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
-        }
-    }
-    Ok(point)
-}
-
-fn mount_request(request: &MountRequest) -> Result<MountPoint> {
-    let destination = destination_path(&request.target)?;
-    let mut point = MountPoint {
-        kind: request.kind.clone(),
-        source: request.source.clone(),
-        destination,
-        rw: !request.read_only,
-        ..MountPoint::default()
-    };
-    match request.kind.as_str() {
-        "bind" => {
-            if !request.source.starts_with('/') {
-                return Err(Error::invalid(format!(
-                    "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
-                    request.source
-                )));
-            }
-            let options = request.bind_options.clone().unwrap_or_default();
-            point.propagation =
-                if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
-            if !Path::new(&request.source).exists() {
-                if !options.create_mountpoint {
-                    return Err(Error::invalid(format!(
-                        "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                        request.source
-                    )));
-                }
-                state_dir::make_dir(Path::new(&request.source), 0o755)?;
-            }
-        }
-        "tmpfs" => {
-            let options = request.tmpfs_options.clone().unwrap_or_default();
-            let mut words: Vec<String> = Vec::new();
-            if options.size_bytes > 0 {
-                words.push(format!("size={}", options.size_bytes));
-            }
-            if options.mode != 0 {
-                words.push(format!("mode={:o}", options.mode));
-            }
-            words.extend(options.options.iter().map(|option| option.join("=")));
-            if request.read_only {
-                words.push("ro".to_owned());
-            }
-            point.mode = words.join(",");
-        }
-        "volume" => {
-            return Err(Error::not_implemented("mount a volume: this version of dewar has no named volumes"));
-        }
-        other => {
-            return Err(Error::invalid(format!("invalid mount config: mount type unknown: \"{other}\"")));
-        }
-    }
-    Ok(point)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn binds_parse_and_refuse_what_docker_refuses() {
-        let bind = parse_bind("/a:/b/../c:ro,z").unwrap();
-        assert_eq!((bind.source.as_str(), bind.destination.as_str(), bind.rw), ("/a", "/c", false));
-        for bad in ["/a", "/a:b", "/a:/", "/a:/b:nonsense", "a/b:/c", "/a:/b:ro:x"] {
-            assert!(parse_bind(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn an_entrypoint_given_drops_the_images_command() {

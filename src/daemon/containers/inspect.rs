@@ -60,7 +60,7 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         },
         size_rw: size,
         size_root_fs: size.map(|size| size.saturating_add(super::list::image_size(engine, &record))),
-        mounts: record.mounts.clone(),
+        mounts: record.mounts.iter().map(super::mounts::Mount::shown).collect(),
         network_settings: NetworkSettings {
             sandbox_key: text(&engine.state_dir.netns(&record.id)),
             ports: super::list::exposed_ports(&record).map(|port| (port.clone(), None)).collect(),

@@ -20,7 +20,7 @@ use super::create::now;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{checks, files, health, rootfs, spec};
+use super::{checks, files, health, mounts, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
@@ -64,7 +64,7 @@ fn remove_if_never_to_run(engine: &Arc<Engine>, container: &Arc<Container>) {
             && !inner.record.state.is_alive()
             && !inner.record.error.is_empty()
     };
-    if is_due && let Err(error) = remove(engine, container, false) {
+    if is_due && let Err(error) = remove_with_volumes(engine, container, false) {
         log::warn!("remove container {:?} after its start failed: {error}", container.name());
     }
 }
@@ -145,8 +145,11 @@ fn launch(
     thaw: Option<Thaw>,
     pending: Vec<Attachment>,
 ) -> Result<Arc<Sandbox>, (i32, Error)> {
-    let prepared = prepare(engine, container, record).map_err(|error| (128, error))?;
-    let (mut launch, netns) = prepared;
+    mounts::begin(engine, record).map_err(|error| (128, error))?;
+    let (mut launch, netns) = prepare(engine, container, record).map_err(|error| {
+        mounts::end(engine, record);
+        (128, error)
+    })?;
     // Whoever looks into the layers has them mounted, and the kernel mounts them once.
     let view = container.view_of(record.layer);
     launch.overlay.shared = view.as_ref().map(|view| view.shared());
@@ -160,6 +163,7 @@ fn launch(
         {
             log::warn!("{cleanup}");
         }
+        mounts::end(engine, record);
         classify(container, error)
     })
 }
@@ -192,12 +196,6 @@ fn classify(container: &Container, error: runtime::Error) -> (i32, Error) {
 fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(Launch, Option<PathBuf>)> {
     let host = &record.host_config;
     files::write(&container.dir, record)?;
-    for point in &record.mounts {
-        // Compat: Docker creates the host's side of a `-v` bind that is missing.
-        if point.kind == "bind" && std::fs::symlink_metadata(&point.source).is_err() {
-            state_dir::make_dir(std::path::Path::new(&point.source), 0o755)?;
-        }
-    }
     let run_dir = engine.state_dir.run_dir(&container.id);
     let mut joined = std::collections::BTreeMap::new();
     let mut join = |mode: &str, kind: &'static str| -> Result<()> {
@@ -555,11 +553,28 @@ pub fn rename(engine: &Engine, container: &Arc<Container>, name: &str) -> Result
     Ok(())
 }
 
-/// Removes a container with everything it wrote.
+/// Removes a container with everything it wrote. Its volumes stay.
 ///
 /// # Errors
 /// Conflict when it runs and `force` is not given, or when its removal is under way.
 pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> Result<()> {
+    remove_as(engine, container, force, false)
+}
+
+/// As [`remove`], with the volumes that nobody named and no other container has.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_with_volumes(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> Result<()> {
+    remove_as(engine, container, force, true)
+}
+
+fn remove_as(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    force: bool,
+    with_volumes: bool,
+) -> Result<()> {
     if force {
         let sandbox = {
             let mut inner = container.lock();
@@ -587,6 +602,7 @@ pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>, force: bool) -> 
         let mut inner = container.lock();
         inner.check(Action::Remove)?;
         inner.record.state = State::Removing;
+        inner.record.is_removed_with_volumes = with_volumes;
         // A daemon that dies here finishes the removal at its next start.
         container.save(&inner)?;
     }
@@ -607,6 +623,7 @@ pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Resul
     };
     match result {
         Ok(()) => {
+            mounts::forget(engine, &record, record.is_removed_with_volumes);
             engine.containers.forget(&container.id);
             engine.events.publish("container", "destroy", &container.id, record.event_attributes());
             container.lock().release_all(&outcome);
@@ -651,6 +668,8 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
     {
         log::warn!("{error}");
     }
+    // After the shim: its namespace holds the mounts.
+    mounts::end(engine, &container.record());
 }
 
 /// A container's first process ended. Runs on a thread of its own; see the header for the order.
@@ -697,7 +716,7 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     }
     drop(action);
     if record.host_config.auto_remove && !is_kept {
-        if let Err(error) = remove(engine, container, false)
+        if let Err(error) = remove_with_volumes(engine, container, false)
             && error.class != Class::Conflict
         {
             log::error!("{error}");

@@ -282,7 +282,7 @@ fn summary(engine: &Engine, container: &Container, record: Record, with_size: bo
             annotations: record.host_config.annotations,
         },
         labels: record.config.labels,
-        mounts: record.mounts,
+        mounts: record.mounts.iter().map(super::mounts::Mount::shown).collect(),
         id: record.id,
         image: String::new(),
         image_id: record.image_id,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::container::{Container, Record};
 use super::create::now;
 use super::state::State;
-use super::{health, lifecycle, policy};
+use super::{health, lifecycle, mounts, policy};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -39,9 +39,11 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
             Err(error) => log::error!("container {id} is left out: {error}"),
         }
     }
+    // All are known before the first is removed: another may have its volumes.
     loaded.iter().for_each(|container| recover_one(engine, container));
     bring_up(engine, loaded);
     sweep(engine);
+    engine.volumes.sweep();
     Ok(())
 }
 
@@ -52,6 +54,7 @@ fn load(engine: &Engine, id: &str) -> Result<Arc<Container>> {
         return Err(Error::system(format!("read {dir:?}"), format!("the record is of {:?}", record.id)));
     }
     engine.containers.reserve(&record.name, id)?;
+    mounts::restore(engine, &record, false);
     let container = Arc::new(Container::new(dir, record));
     engine.containers.insert(Arc::clone(&container));
     Ok(container)
@@ -87,6 +90,7 @@ fn recover_one(engine: &Arc<Engine>, container: &Arc<Container>) {
                 engine.events.publish("container", "oom", &container.id, inner.record.event_attributes());
             }
             inner.sandbox = Some(sandbox);
+            mounts::restore(engine, &inner.record, true);
             health::begin(engine, &mut inner);
             if inner.record.state == State::Paused {
                 health::suspend(engine, &mut inner);
@@ -202,7 +206,7 @@ fn remove_if_auto(engine: &Arc<Engine>, container: &Arc<Container>) {
     if record.host_config.auto_remove
         && has_run
         && !record.state.is_alive()
-        && let Err(error) = lifecycle::remove(engine, container, false)
+        && let Err(error) = lifecycle::remove_with_volumes(engine, container, false)
     {
         log::error!("{error}");
     }

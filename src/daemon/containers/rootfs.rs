@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::container::{Container, Record};
+use super::mounts;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::ImageId;
@@ -69,6 +70,9 @@ fn view_with(engine: &Engine, container: &Container, binds: fn(&Record) -> Vec<B
             let others = container.view_of(record.layer);
             overlay.shared = others.as_ref().map(|view| view.shared());
             let binds = binds(&record);
+            // The view keeps what is mounted now; the volumes' own mounts may go when it is made.
+            let _used =
+                if binds.is_empty() { None } else { Some(mounts::use_volumes(engine, &record, "look")?) };
             with_place(engine, container, |at| Ok(View::of_layers(&overlay, at, &binds)?))?
         }
     };
@@ -103,6 +107,7 @@ fn binds(record: &Record) -> Vec<Bind> {
         .filter(|point| !point.source.is_empty())
         .map(|point| Bind {
             source: point.source.clone().into(),
+            below: point.subpath.clone().into(),
             target: point.destination.clone().into(),
             read_only: !point.rw,
         })

@@ -403,15 +403,14 @@ fn mounts(record: &Record, around: &Surroundings, security: &Security) -> Result
         user.push(mount(destination, "tmpfs", "tmpfs", &words));
     }
     for point in &record.mounts {
-        let options = bind_options(point);
+        let options = point.options();
         let words: Vec<&str> = options.iter().map(String::as_str).collect();
-        match point.kind.as_str() {
-            "tmpfs" => {
-                let mut tmpfs = vec!["noexec", "nosuid", "nodev"];
-                tmpfs.extend(point.mode.split(',').filter(|word| !word.is_empty()));
-                user.push(mount(&point.destination, "tmpfs", "tmpfs", &tmpfs));
-            }
-            _ => user.push(mount(&point.destination, "bind", &point.source, &words)),
+        if point.kind == "tmpfs" {
+            let mut tmpfs = vec!["noexec", "nosuid", "nodev"];
+            tmpfs.extend(point.data.iter().map(String::as_str));
+            user.push(mount(&point.destination, "tmpfs", "tmpfs", &tmpfs));
+        } else {
+            user.push(mount(&point.destination, "bind", &point.source, &words));
         }
     }
     for (destination, file) in
@@ -436,19 +435,6 @@ fn mounts(record: &Record, around: &Surroundings, security: &Security) -> Result
     user.sort_by_key(|mount| Path::new(&mount.destination).components().count());
     mounts.extend(user);
     Ok(mounts)
-}
-
-fn bind_options(point: &crate::http::api::container::MountPoint) -> Vec<String> {
-    let mut options = vec!["rbind".to_owned()];
-    options.push(if point.propagation.is_empty() {
-        "rprivate".to_owned()
-    } else {
-        point.propagation.clone()
-    });
-    if !point.rw {
-        options.push("ro".to_owned());
-    }
-    options
 }
 
 /// [`MASKED_PATHS`] and the thermal counters of each processor the host has.

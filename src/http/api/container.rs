@@ -309,7 +309,17 @@ pub struct VolumeOptions {
     #[serde(skip_serializing_if = "is_default")]
     pub subpath: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub driver_config: Option<serde_json::Value>,
+    pub driver_config: Option<DriverConfig>,
+}
+
+/// The driver of a volume that is made on the way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DriverConfig {
+    #[serde(skip_serializing_if = "is_default")]
+    pub name: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

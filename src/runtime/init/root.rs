@@ -164,6 +164,17 @@ fn create(parent: &OwnedFd, name: &OsStr, kind: Kind) -> Result<(), Errno> {
     }
 }
 
+/// Opens what a path below `source` leads to. Containers write there: a link that leads out is refused.
+///
+/// # Errors
+/// `EXDEV` when it leads out; as openat2(2).
+pub fn open_below(source: &Path, below: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(source, flags, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(&top, below, flags, Mode::empty(), resolve)
+}
+
 /// The type and, for device nodes, the number behind a descriptor.
 ///
 /// # Errors

@@ -45,6 +45,53 @@ pub struct Assembly<'a> {
     /// An attached empty directory, to show in place of masked ones.
     empty: Option<OwnedFd>,
     borrowed: &'a Borrowed,
+    /// The sources that were opened before.
+    trees: Trees,
+}
+
+/// Sources of binds by their destinations, cloned where their mounts still have their peers.
+pub type Trees = BTreeMap<PathBuf, OwnedFd>;
+
+/// Clones the sources of the binds whose mounts are to reach the host. To be called in the host's mount
+/// namespace: in a slave of it a copy is a slave too, which hears of the host's mounts and is not heard.
+///
+/// # Errors
+/// The source that cannot be opened, by name.
+pub fn open_shared(plan: &Plan) -> Result<Trees, Error> {
+    let mut trees = Trees::new();
+    for step in &plan.steps {
+        if let Step::Bind { source, target, options } = step
+            && options.propagation.last().is_some_and(|word| word.is_shared())
+        {
+            trees.insert(target.clone(), open_source(source, options)?);
+        }
+    }
+    Ok(trees)
+}
+
+/// A detached copy of what a bind shows.
+pub fn open_source(source: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    let flags = clone_flags(options.binding);
+    if options.below.as_os_str().is_empty() {
+        return rustix::mount::open_tree(CWD, source, flags)
+            .map_err(|errno| failed("open the bind source", source, errno.into()));
+    }
+    let object = source.join(&options.below);
+    let open = || -> rustix::io::Result<OwnedFd> {
+        let below = root::open_below(source, &options.below)?;
+        rustix::mount::open_tree(&below, "", flags | OpenTreeFlags::AT_EMPTY_PATH)
+    };
+    open().map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::LOOP => Error {
+            op: "open the bind source".to_owned(),
+            object: object.display().to_string(),
+            cause: Cause::Refused(match errno {
+                Errno::XDEV => "path escapes from the volume".to_owned(),
+                errno => io::Error::from(errno).to_string(),
+            }),
+        },
+        errno => failed("open the bind source", &object, errno.into()),
+    })
 }
 
 /// Mounts of other containers to be shown in this one, by the bind's source.
@@ -60,6 +107,7 @@ impl<'a> Assembly<'a> {
         rootfs: &'a Path,
         report: BorrowedFd<'a>,
         borrowed: &'a Borrowed,
+        trees: Trees,
     ) -> Result<Self, Error> {
         let private = plan::owns(spec, crate::runtime::spec::NamespaceKind::Cgroup);
         Ok(Assembly {
@@ -72,6 +120,7 @@ impl<'a> Assembly<'a> {
             terminal: None,
             empty: None,
             borrowed,
+            trees,
         })
     }
 
@@ -160,13 +209,13 @@ impl<'a> Assembly<'a> {
         attach(&tree, &target)
     }
 
-    fn bind(&self, source: &Path, target: &Path, options: &Options) -> Result<(), Error> {
+    fn bind(&mut self, source: &Path, target: &Path, options: &Options) -> Result<(), Error> {
+        let borrowed = self.borrowed;
         let opened;
-        let tree = match self.borrowed.get(source) {
-            Some(tree) => tree,
-            None => {
-                opened = rustix::mount::open_tree(CWD, source, clone_flags(options.binding))
-                    .map_err(|errno| failed("open the bind source", source, errno.into()))?;
+        let tree = match (borrowed.get(source), self.trees.remove(target)) {
+            (Some(tree), _) => tree,
+            (None, tree) => {
+                opened = tree.map_or_else(|| open_source(source, options), Ok)?;
                 &opened
             }
         };

@@ -103,7 +103,7 @@ impl Fixture {
     }
 
     fn start(&self, streams: Streams) -> Result<Started, Error> {
-        start(&self.launch, &self.rootfs(), &self.cgroup, streams)
+        start(&self.launch, &self.rootfs(), super::Trees::new(), &self.cgroup, streams)
     }
 
     /// Runs `sh -c script` to its end: exit code and output.
@@ -297,7 +297,7 @@ fn binds_show_the_host_and_stay_below_the_root() {
         };
         fixture.launch.spec.mounts.extend([
             bind(shown.clone(), "/data", "rbind,rprivate"),
-            bind(shown.clone(), "/deep/new/data", "rbind,rprivate,ro"),
+            bind(shown.clone(), "/deep/new/data", "rbind,rprivate,rro"),
             bind(shown.join("file"), "/etc/resolv.conf", "bind,private"),
             bind(shown.clone(), "/escape/x/y", "rbind,rprivate"),
         ]);

@@ -1,6 +1,7 @@
 //! `mount(8)` option words, and what each means to the kernel.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -113,6 +114,9 @@ pub struct Options {
     pub recursive: u64,
     /// In order.
     pub propagation: Vec<Propagation>,
+    /// `X-mount.subdir=`: what of a bind's source is shown, found beneath the source and never outside of
+    /// it, whatever links there are. Empty for all.
+    pub below: PathBuf,
     /// What only the file system understands: `mode=755`, `newinstance`.
     pub data: Vec<String>,
 }
@@ -126,10 +130,6 @@ impl Options {
         let mut options = Options::default();
         for word in words {
             options.add(word)?;
-        }
-        // Compat: Docker's read-only binds are read-only all the way down.
-        if options.binding == Binding::Tree && options.attributes & libc::MOUNT_ATTR_RDONLY != 0 {
-            options.recursive |= libc::MOUNT_ATTR_RDONLY;
         }
         Ok(options)
     }
@@ -155,6 +155,8 @@ impl Options {
                     self.recursive = set(self.recursive, bit);
                 } else if let Some(bit) = word.strip_prefix('r').and_then(opposite) {
                     self.recursive &= !bit;
+                } else if let Some(below) = word.strip_prefix("X-mount.subdir=") {
+                    self.below = below.into();
                 } else {
                     self.data.push(word.to_owned());
                 }
@@ -193,6 +195,9 @@ impl fmt::Display for Options {
         words.extend(named(self.attributes).map(|word| (*word).to_owned()));
         words.extend(named(self.recursive).map(|word| format!("r{word}")));
         words.extend(self.propagation.iter().map(Propagation::to_string));
+        if !self.below.as_os_str().is_empty() {
+            words.push(format!("X-mount.subdir={}", self.below.display()));
+        }
         words.extend(self.data.iter().cloned());
         f.write_str(&words.join(","))
     }
@@ -208,10 +213,12 @@ mod tests {
 
     #[test]
     fn words_become_attributes_propagation_and_data() {
-        let options = parse("rbind,rprivate,ro,nosuid,mode=755");
+        let options = parse("rbind,rprivate,ro,rro,nosuid,mode=755,X-mount.subdir=a/b");
         assert_eq!(options.binding, Binding::Tree);
         assert_eq!(options.attributes, 1 | 2);
-        assert_eq!(options.recursive, 1, "a read-only rbind is read-only below, too");
+        assert_eq!(options.recursive, 1);
+        assert_eq!(parse("rbind,ro").recursive, 0);
+        assert_eq!(options.below, PathBuf::from("a/b"));
         assert_eq!(options.propagation, [Propagation::RPrivate]);
         assert_eq!(options.data, ["mode=755"]);
     }

@@ -22,7 +22,7 @@ fn spec() -> Spec {
             mount("/dev/pts", "devpts", "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"),
             mount("/sys", "sysfs", "nosuid,noexec,nodev,ro"),
             mount("/sys/fs/cgroup", "cgroup", "nosuid,noexec,nodev,ro"),
-            mount("/data", "bind", "rbind,rprivate,ro"),
+            mount("/data", "bind", "rbind,rprivate,rro"),
         ],
         ..Spec::default()
     };
@@ -45,7 +45,7 @@ mount tmpfs on /dev (nosuid,strictatime,mode=755,size=65536k)
 mount devpts on /dev/pts (nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5)
 mount sysfs on /sys (ro,nosuid,nodev,noexec)
 mount cgroups on /sys/fs/cgroup (ro,nosuid,nodev,noexec)
-bind /srv/data on /data (rbind,ro,rro,rprivate)
+bind /srv/data on /data (rbind,rro,rprivate)
 mknod /dev/null c 1:3 666
 mknod /dev/zero c 1:5 666
 mknod /dev/full c 1:7 666

@@ -11,8 +11,8 @@
 //!  dump.log          CRIU
 //! ```
 //!
-//! External for CRIU are: every bind mount from the host (any source may take its place, that is how a volume
-//! moves), every tmpfs (CRIU would run GNU tar for it), and the network namespace (the daemon's). Masks bound
+//! External for CRIU are: every bind mount from the host, volumes among them (any source may take its place;
+//! their content is not part of the checkpoint: a thaw finds it as it is then), every tmpfs (CRIU would run GNU tar for it), and the network namespace (the daemon's). Masks bound
 //! from the container's own /dev/null, proc, sysfs, devpts, mqueue and cgroup mounts CRIU restores itself.
 //!
 //! Processes of an exec are not in the tree: they go on with `leave_running`, and end with the container
@@ -33,7 +33,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::protocol::CriuPlace;
@@ -41,6 +41,7 @@ use super::stdio::{Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
+use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
@@ -293,6 +294,7 @@ fn archive(path: &Path, pack: impl FnOnce(&mut BufWriter<File>) -> Result<(), Er
 pub(super) fn thaw(
     launch: Launch,
     root: &Path,
+    mut trees: Trees,
     dir: &Path,
     criu: &CriuPlace,
     stdio: &mut Stdio,
@@ -308,7 +310,7 @@ pub(super) fn thaw(
     let mut external = Vec::new();
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
     let staged = mounts.mounts.iter().enumerate().try_for_each(|(number, mount)| {
-        let source = source(mount, spec, dir, &stage.join(number.to_string()))?;
+        let source = source(mount, spec, dir, &stage.join(number.to_string()), &mut trees)?;
         external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
         Ok(())
     });
@@ -383,7 +385,13 @@ fn restore(
 }
 
 /// What takes an external mount's place; the container's cgroup exists already.
-fn source(mount: &External, spec: &Spec, dir: &Path, stage: &Path) -> Result<PathBuf, Error> {
+fn source(
+    mount: &External,
+    spec: &Spec,
+    dir: &Path,
+    stage: &Path,
+    trees: &mut Trees,
+) -> Result<PathBuf, Error> {
     let fresh = |options: &str| -> Result<(), Error> {
         std::fs::create_dir_all(stage).map_err(|error| failed("make", stage, error))?;
         let options = std::ffi::CString::new(options)
@@ -397,11 +405,16 @@ fn source(mount: &External, spec: &Spec, dir: &Path, stage: &Path) -> Result<Pat
             let from = from.ok_or_else(|| {
                 refused("thaw", "container", &format!("the checkpoint needs a mount at {destination}"))
             })?;
-            Ok(if below.is_empty() {
-                PathBuf::from(&from.source)
-            } else {
-                Path::new(&from.source).join(below)
-            })
+            match trees.remove(Path::new(destination)) {
+                Some(tree) => place_tree(&tree, stage)?,
+                // Only the clone knows how to find it without being led astray.
+                None if from.options.iter().any(|word| word.starts_with("X-mount.subdir=")) => {
+                    place_tree(&init::open_source_of(from)?, stage)?;
+                }
+                None if below.is_empty() => return Ok(PathBuf::from(&from.source)),
+                None => return Ok(Path::new(&from.source).join(below)),
+            }
+            Ok(if below.is_empty() { stage.to_owned() } else { stage.join(below) })
         }
         Kind::Tmpfs { options, archive } => {
             fresh(options)?;
@@ -449,6 +462,21 @@ fn source(mount: &External, spec: &Spec, dir: &Path, stage: &Path) -> Result<Pat
             Ok(stage.to_owned())
         }
     }
+}
+
+/// Shows a detached tree at `stage`, made for it.
+fn place_tree(tree: &OwnedFd, stage: &Path) -> Result<(), Error> {
+    let stat = rustix::fs::fstat(tree).map_err(|errno| failed("look at", stage, errno))?;
+    let made = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => std::fs::create_dir_all(stage),
+        _ => stage
+            .parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| File::create(stage).map(drop)),
+    };
+    made.map_err(|error| failed("make", stage, error))?;
+    rustix::mount::move_mount(tree, "", CWD, stage, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|errno| failed("mount on", stage, errno))
 }
 
 /// Fills a fresh /dev as init does, and with the directories mounted on below it.
@@ -500,7 +528,7 @@ pub(super) fn unstage(run_dir: &Path) {
     let Ok(entries) = std::fs::read_dir(&stage) else { return };
     for entry in entries.flatten() {
         let _ = rustix::mount::unmount(entry.path(), UnmountFlags::DETACH);
-        let _ = std::fs::remove_dir(entry.path());
+        let _ = std::fs::remove_dir(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
     }
     let _ = std::fs::remove_dir(&stage);
 }
