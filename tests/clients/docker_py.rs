@@ -19,7 +19,7 @@ macro_rules! scripts {
     };
 }
 
-scripts!(run containers logs streams images networks files health system);
+scripts!(run containers logs streams images networks volumes files health system);
 
 /// Over TCP, which only loopback and an express flag allow.
 #[test]

@@ -5,6 +5,7 @@
 mod compose;
 mod compose_state;
 mod compose_v1;
+mod compose_volumes;
 mod docker_py;
 mod testcontainers;
 mod wild;
