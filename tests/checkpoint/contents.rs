@@ -64,7 +64,11 @@ fn a_daemon_that_exec_left_behind_is_frozen_too() {
     let script =
         "(i=0; while :; do i=$((i+1)); echo $i > /side; sleep 0.02; done) < /dev/null > /dev/null 2>&1 &";
     daemon.dewar(&["exec", "web", "sh", "-c", script]).ok();
-    let side = || daemon.dewar(&["exec", "web", "cat", "/side"]).run().trimmed().parse::<u32>().unwrap_or(0);
+    let side = || {
+        // The file is empty for a moment whenever it is written.
+        let read = || daemon.dewar(&["exec", "web", "cat", "/side"]).run().trimmed().parse::<u32>().ok();
+        (0..100).find_map(|_| read()).unwrap_or(0)
+    };
     eventually("the other counter", || side() > 5);
     let before = side();
     let frozen = numbers(&daemon).len();

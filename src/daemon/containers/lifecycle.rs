@@ -575,40 +575,55 @@ fn remove_as(
     force: bool,
     with_volumes: bool,
 ) -> Result<()> {
-    if force {
-        let sandbox = {
-            let mut inner = container.lock();
-            if inner.record.state == State::Restarting {
-                inner.record.manually_stopped = true;
-                call_off_restart(container, &mut inner)?;
-            }
-            if inner.record.state.is_alive() {
-                inner.record.manually_stopped = true;
-                inner.sandbox.clone()
-            } else {
-                None
-            }
-        };
-        if let Some(sandbox) = sandbox {
-            if container.lock().record.state == State::Paused {
-                thaw_for_signal(engine, container, &sandbox);
-            }
-            kill_and_wait(engine, container, &sandbox).map_err(|error| {
-                error.during(format!("cannot remove container \"/{}\"", container.name()))
-            })?;
+    let _action = loop {
+        if force {
+            end_for_removal(engine, container)?;
         }
-    }
-    {
+        // A start that was under way has it running again: `force` ends that life, too.
+        let is_back = |inner: &Inner| force && inner.record.state.is_alive();
+        // What can be refused at once does not wait for whoever is at work on it.
+        let inner = container.lock();
+        if is_back(&inner) {
+            continue;
+        }
+        inner.check(Action::Remove)?;
+        drop(inner);
+        let action = container.begin();
         let mut inner = container.lock();
+        if is_back(&inner) {
+            continue;
+        }
         inner.check(Action::Remove)?;
         inner.record.state = State::Removing;
         inner.record.is_removed_with_volumes = with_volumes;
         // A daemon that dies here finishes the removal at its next start.
         container.save(&inner)?;
-    }
+        break action;
+    };
     container.notify();
-    let _action = container.begin();
     finish_removal(engine, container)
+}
+
+/// Ends a container that is to be removed, if it lives.
+fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let (sandbox, is_paused) = {
+        let mut inner = container.lock();
+        if inner.record.state == State::Restarting {
+            inner.record.manually_stopped = true;
+            call_off_restart(container, &mut inner)?;
+        }
+        if !inner.record.state.is_alive() {
+            return Ok(());
+        }
+        inner.record.manually_stopped = true;
+        (inner.sandbox.clone(), inner.record.state == State::Paused)
+    };
+    let Some(sandbox) = sandbox else { return Ok(()) };
+    if is_paused {
+        thaw_for_signal(engine, container, &sandbox);
+    }
+    kill_and_wait(engine, container, &sandbox)
+        .map_err(|error| error.during(format!("cannot remove container \"/{}\"", container.name())))
 }
 
 /// Deletes the files and forgets the container; the state is `removing` already.
