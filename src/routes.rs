@@ -4,6 +4,7 @@
 
 mod attach;
 mod checkpoint;
+mod compat;
 mod container;
 mod exec;
 mod filesystem;
@@ -37,7 +38,9 @@ use crate::http::api::network::{
     NETWORK_PRUNE,
 };
 use crate::http::api::stats::CONTAINER_STATS;
-use crate::http::api::system::{SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION};
+use crate::http::api::system::{
+    OPTIONS, PLUGIN_LIST, SYSTEM_INFO, SYSTEM_PING, SYSTEM_PING_HEAD, SYSTEM_VERSION,
+};
 use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, SYSTEM_DATA_USAGE};
 use crate::http::api::volume::{VOLUME_CREATE, VOLUME_DELETE, VOLUME_INSPECT, VOLUME_LIST, VOLUME_PRUNE};
 use crate::http::api::{Class, Failure, Method, Operation, Shape};
@@ -78,6 +81,8 @@ impl Refusal {
 }
 
 const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
+const LOGIN: Refusal =
+    Refusal::later("this version of dewar has no registry client: there is nothing to log in to");
 const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
 /// Compat: Docker's words and status for what only a swarm's volumes have.
 const CLUSTER_VOLUMES: Refusal = Refusal {
@@ -164,13 +169,15 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(VOLUME_DELETE, volume::delete),
     route!(VOLUME_PRUNE, volume::prune),
     //
+    route!(OPTIONS, system::options),
+    route!(PLUGIN_LIST, system::plugins),
+    //
     // The rest of the API, refused by name.
     refused!(Post "/build", "ImageBuild", BUILD),
     refused!(Post "/images/{name...}/push", "ImagePush", REGISTRY),
     refused!(Get "/images/search", "ImageSearch", REGISTRY),
-    refused!(Post "/auth", "SystemAuth", REGISTRY),
+    refused!(Post "/auth", "SystemAuth", LOGIN),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),
-    refused!(Get "/plugins", "PluginList", PLUGINS),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
     refused!(Post "/plugins/pull", "PluginPull", PLUGINS),
     refused!(Get "/plugins/{name...}/json", "PluginInspect", NO_PLUGIN),
@@ -213,4 +220,5 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     refused!(Post "/configs/{name}/update", "ConfigUpdate", SWARM),
     refused!(Get "/distribution/{name...}/json", "DistributionInspect", REGISTRY),
     refused!(Post "/session", "Session", BUILD),
+    refused!(Post "/grpc", "Grpc", BUILD),
 ];

@@ -223,8 +223,13 @@ fn list_request(matches: &Matches) -> Result<ListRequest, Error> {
     if let Some(reference) = matches.args.first() {
         filters.add("reference", reference);
     }
-    let query =
-        ListQuery { all: matches.is(&ALL), filters, shared_size: false, digests: matches.is(&DIGESTS) };
+    let query = ListQuery {
+        all: matches.is(&ALL),
+        filters,
+        shared_size: false,
+        digests: matches.is(&DIGESTS),
+        ..ListQuery::default()
+    };
     Ok(ListRequest { query, format: Format::given(format)?, no_trunc: matches.is(&NO_TRUNC) })
 }
 

@@ -18,6 +18,7 @@ pub mod filesystem;
 pub mod health;
 pub mod inspect;
 pub mod lifecycle;
+pub mod limits;
 pub mod list;
 pub mod logs;
 pub mod mounts;
@@ -34,7 +35,7 @@ pub mod update;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-pub use container::{Container, Outcome, WaitFor};
+pub use container::{Container, Outcome, WaitFor, Waiter};
 pub use state::State;
 
 use super::error::{Error, Result};

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::error::{Error, Result};
 use crate::http::api::image::{
-    GraphDriver, ImageConfig, ImageHistoryItem, ImageInspect, ImageMetadata, RootFs,
+    GraphDriver, ImageConfig, ImageHistoryItem, ImageInspect, ImageMetadata, RootFs, ShownConfig,
 };
 use crate::runtime::layer::Limits;
 
@@ -284,7 +284,7 @@ impl Store {
             created: config.created.clone(),
             docker_version: config.docker_version.clone(),
             author: config.author.clone(),
-            config: config.config.clone(),
+            config: ShownConfig(config.config.clone()),
             architecture: config.architecture.clone(),
             variant: config.variant.clone(),
             os: config.os.clone(),

@@ -12,6 +12,8 @@ use crate::http::api::{API_VERSION, MIN_API_VERSION};
 use crate::runtime::cgroup;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The language, and the oldest compiler of it that builds dewar.
+const COMPILER: &str = concat!("none (Rust ", env!("CARGO_PKG_RUST_VERSION"), ")");
 
 /// The architecture in Go's words, which clients compare.
 fn go_arch() -> &'static str {
@@ -28,7 +30,11 @@ pub fn version() -> SystemVersion {
     let details = [
         ("ApiVersion", API_VERSION.to_string()),
         ("Arch", go_arch().to_owned()),
+        ("BuildTime", String::new()),
         ("Experimental", "true".to_owned()),
+        ("GitCommit", String::new()),
+        // Compat: clients print it beside the version; there is no Go here.
+        ("GoVersion", COMPILER.to_owned()),
         ("KernelVersion", kernel.clone()),
         ("MinAPIVersion", MIN_API_VERSION.to_string()),
         ("Os", "linux".to_owned()),
@@ -43,6 +49,7 @@ pub fn version() -> SystemVersion {
         version: VERSION.to_owned(),
         api_version: API_VERSION.to_string(),
         min_api_version: MIN_API_VERSION.to_string(),
+        go_version: COMPILER.to_owned(),
         os: "linux".to_owned(),
         arch: go_arch().to_owned(),
         kernel_version: kernel,
@@ -62,13 +69,18 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
     let count = |states: &[State]| states.iter().filter_map(|state| counts.get(state.name())).sum::<u64>();
     let uname = rustix::system::uname();
     let (criu, mut warnings) = match engine.criu() {
-        Ok(found) => (format!("{} {}", found.path.display(), found.version), found.faults.clone()),
-        Err(error) => (String::new(), vec![format!("checkpoints are not available: {error}")]),
+        Ok(found) => {
+            let faults = found.faults.iter().map(|fault| format!("WARNING: {fault}")).collect();
+            (format!("{} {}", found.path.display(), found.version), faults)
+        }
+        Err(error) => (String::new(), vec![format!("WARNING: checkpoints are not available: {error}")]),
     };
     let cgroups = cgroup::features().unwrap_or_else(|error| {
-        warnings.push(error.to_string());
+        warnings.push(format!("WARNING: {error}"));
         cgroup::Features::default()
     });
+    // Compat: Docker's words; the stock client prints them as they are.
+    warnings.extend(lacking(&cgroups).map(|what| format!("WARNING: No {what} support")));
     SystemInfo {
         id: engine.id.clone(),
         containers: containers.len() as u64,
@@ -80,7 +92,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         driver_status: vec![["Backing Filesystem".to_owned(), filesystem(&engine.config.data_root)]],
         plugins: crate::http::api::system::Plugins {
             volume: vec!["local".to_owned()],
-            network: vec!["host".to_owned(), "null".to_owned()],
+            network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
             log: vec!["json-file".to_owned(), "none".to_owned()],
             ..Default::default()
         },
@@ -118,12 +130,32 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         default_runtime: "dewar".to_owned(),
         swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
         live_restore_enabled: engine.config.live_restore,
-        init_binary: "docker-init".to_owned(),
+        init_binary: "dewar".to_owned(),
         security_options: vec!["name=seccomp,profile=builtin".to_owned(), "name=cgroupns".to_owned()],
         criu,
         warnings,
         ..SystemInfo::default()
     }
+}
+
+/// The limits this kernel cannot set, in Docker's words.
+fn lacking(kernel: &cgroup::Features) -> impl Iterator<Item = &'static str> {
+    // cgroup v2 has no such knob, and nobody is told of it.
+    let is_v2 = kernel.version == 2;
+    [
+        (kernel.memory_limit, "memory limit"),
+        (kernel.swap_limit, "swap limit"),
+        (kernel.oom_kill_disable || is_v2, "oom kill disable"),
+        (kernel.cpu_cfs_quota, "cpu cfs quota"),
+        (kernel.cpu_cfs_period, "cpu cfs period"),
+        (kernel.cpu_shares, "cpu shares"),
+        (kernel.cpuset, "cpuset"),
+        (kernel.pids_limit, "pids limit"),
+        (kernel.blkio_weight, "blkio weight"),
+        (kernel.blkio_throttle, "blkio throttle"),
+    ]
+    .into_iter()
+    .filter_map(|(has, what)| (!has).then_some(what))
 }
 
 fn read(path: &str) -> String {

@@ -17,6 +17,7 @@ pub mod image;
 pub mod network;
 pub mod query;
 pub mod stats;
+mod strict;
 pub mod system;
 pub mod usage;
 pub mod volume;
@@ -58,6 +59,30 @@ impl std::fmt::Display for ApiVersion {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}.{}", self.major, self.minor)
     }
+}
+
+/// Operations that are younger than the oldest version, by the minor version they came with.
+///
+/// Source: Engine API version history; what is not here has been there since 1.24.
+const SINCE: &[(&str, u16)] = &[
+    ("BuildPrune", 31),
+    ("ContainerPrune", 25),
+    ("DistributionInspect", 30),
+    ("ImagePrune", 25),
+    ("NetworkPrune", 25),
+    ("ServiceLogs", 29),
+    ("Session", 31),
+    ("SystemDataUsage", 25),
+    ("TaskLogs", 29),
+    ("VolumePrune", 25),
+    ("VolumeUpdate", 42),
+];
+
+/// The first version that has `operation`.
+pub fn since(operation: &Operation) -> ApiVersion {
+    let minor =
+        SINCE.iter().find(|(id, _)| *id == operation.id).map_or(MIN_API_VERSION.minor, |(_, minor)| *minor);
+    ApiVersion { major: 1, minor }
 }
 
 /// The method of a request.
@@ -185,24 +210,8 @@ pub struct ErrorResponse {
     pub message: String,
 }
 
-/// Decodes one JSON value and nothing after it.
-///
-/// `null` means unset at every depth: Go clients and docker-py send nulls where a field has no value, and
-/// Docker reads them so. The error says where the text stops making sense.
+/// Decodes one JSON value and nothing after it, by Docker's rules: `null` means unset at every depth, as Go
+/// clients and docker-py send it, and a list is no object. Depth is bounded by serde_json (128). The error says where the text stops making sense.
 pub fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
-    let mut value: serde_json::Value = serde_json::from_slice(text)?;
-    strip_nulls(&mut value);
-    serde_json::from_value(value)
-}
-
-/// Recursion is bounded by serde_json's own limit on depth (128), under which `value` was parsed.
-fn strip_nulls(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(strip_nulls);
-        }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(strip_nulls),
-        _ => {}
-    }
+    T::deserialize(strict::Strict(serde_json::from_slice(text)?))
 }

@@ -19,7 +19,7 @@ use serde::de::value::{Error as ValueError, MapDeserializer};
 
 use super::api::query::{Pairs, Query};
 use super::api::{self, ApiVersion, Class, Endpoint, Failure};
-use super::connection::Body;
+use super::connection::{Body, Peer};
 use super::message::Headers;
 
 /// The most bytes of JSON a request may carry.
@@ -58,6 +58,8 @@ pub struct Raw {
     /// The version in the path, or the newest when there is none.
     pub version: ApiVersion,
     pub headers: Headers,
+    /// The client, to ask whether it is still there.
+    pub peer: Peer,
     /// The unread body; at its end already when the endpoint has a JSON body.
     pub body: Body,
 }
@@ -142,11 +144,28 @@ pub fn parse_json<B: DeserializeOwned>(content_type: Option<&str>, bytes: &[u8])
             "unsupported Content-Type header ({content_type}): must be 'application/json'"
         )));
     }
+    // No kernel call takes it, and no name, path or variable may have it.
+    if has_nul(bytes) {
+        return Err(invalid("invalid JSON: a string contains a NUL character".to_owned()));
+    }
     // Compat: Go reads `null` into any type as nothing said.
     if bytes.trim_ascii() == b"null" {
         return absent();
     }
     api::decode(bytes).map_err(|error| invalid(format!("invalid JSON: {error}")))
+}
+
+/// Whether `text`, JSON, has an escaped NUL; a plain one is no JSON anyway.
+fn has_nul(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        // What follows a backslash is taken by it, another backslash too.
+        if rest[at + 1..].starts_with(b"u0000") {
+            return true;
+        }
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    false
 }
 
 /// Splits and decodes a query string.
@@ -239,11 +258,20 @@ mod tests {
             (JSON, "{}x", "trailing characters"),
             (JSON, "{\"Detach\":3}", "invalid JSON"),
             (JSON, "{", "invalid JSON"),
+            (JSON, "[]", "invalid JSON"),
+            (JSON, r#"{"x":"a\u0000b"}"#, "NUL"),
+            (JSON, r#"{"x":"\\\u0000"}"#, "NUL"),
         ] {
             let failure = parse_json::<Loose>(content_type, body.as_bytes()).unwrap_err();
             assert!(failure.message.contains(part), "{body}: {}", failure.message);
             assert_eq!(failure.class, Class::InvalidParameter);
         }
+    }
+
+    #[test]
+    fn a_backslash_before_the_letters_of_a_nul_is_none() {
+        assert!(!has_nul(br#"{"a":"\\u0000","b":"\u0001\\"}"#) && !has_nul(b"\\"));
+        assert!(has_nul(br#"["\n\u0000"]"#));
     }
 
     #[test]

@@ -208,6 +208,18 @@ impl<S> RouteTable<S> {
             .find_map(|(pattern, route)| Some((*route, pattern.matches(&segments)?)))
             .ok_or_else(not_found)?;
         let version = version.map_or(Ok(api::API_VERSION), check_version)?;
+        // Compat: 400, because clients take a 404 for the object's absence.
+        if version < api::API_VERSION && version < api::since(route.operation) {
+            return Err(Failure {
+                class: Class::InvalidParameter,
+                message: format!(
+                    "{} {} requires minimum API version {}",
+                    route.operation.method.name(),
+                    route.operation.path,
+                    api::since(route.operation)
+                ),
+            });
+        }
         let mut params = Params::default();
         for (name, range) in found {
             let text = segments[range].join("/");
@@ -359,6 +371,15 @@ mod tests {
             "client version 1.9 is too old. Minimum supported API version is 1.24, please upgrade your client \
              to a newer version"
         );
+    }
+
+    #[test]
+    fn an_operation_is_not_there_before_its_version() {
+        let table = table(&[("ContainerPrune", Method::Post, "/containers/prune")]).unwrap();
+        let failure = table.find("POST", "/v1.24/containers/prune").unwrap_err();
+        assert_eq!(failure.class, Class::InvalidParameter);
+        assert_eq!(failure.message, "POST /containers/prune requires minimum API version 1.25");
+        assert!(table.find("POST", "/v1.25/containers/prune").is_ok());
     }
 
     #[test]

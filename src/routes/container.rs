@@ -5,16 +5,18 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compat;
 use crate::daemon::containers::logs::{self, Source};
 use crate::daemon::containers::{
-    Container, Outcome, WaitFor, archive, checkpoint, create, inspect, lifecycle, list, rootfs, stats, top,
-    update,
+    Container, Outcome, WaitFor, Waiter, archive, checkpoint, create, inspect, lifecycle, list, rootfs,
+    stats, top, update,
 };
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::ApiVersion;
 use crate::http::api::container::*;
 use crate::http::api::stats::{CONTAINER_STATS, StatsQuery};
+use crate::http::connection::Peer;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 use crate::http::stdcopy;
@@ -46,16 +48,22 @@ fn get<Q, B>(engine: &Arc<Engine>, call: &Call<Q, B>) -> Result<Arc<Container>> 
 }
 
 pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
-    Ok(CONTAINER_LIST.reply(&list::list(engine, &call.query)?))
+    compat::reply(&CONTAINER_LIST, call.raw.version, &list::list(engine, &call.query)?)
 }
 
-pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery, ContainerCreate>) -> Result<Reply> {
-    Ok(CONTAINER_CREATE.reply(&create::create(engine, &call.query.name, &call.query.platform, call.body)?))
+pub fn create(engine: &Arc<Engine>, mut call: Call<CreateQuery, ContainerCreate>) -> Result<Reply> {
+    compat::lift_create(call.raw.version, &mut call.body)?;
+    let query = &call.query;
+    Ok(CONTAINER_CREATE.reply(&create::create(engine, &query.name, &query.platform, call.body)?))
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    Ok(CONTAINER_INSPECT.reply(&inspect::inspect(engine, &container, call.query.size)?))
+    compat::reply(
+        &CONTAINER_INSPECT,
+        call.raw.version,
+        &inspect::inspect(engine, &container, call.query.size)?,
+    )
 }
 
 pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
@@ -66,7 +74,8 @@ pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
 }
 
 /// Each sample is one line, flushed at once; the stream ends with the container.
-pub fn stats(engine: &Arc<Engine>, call: Call<StatsQuery>) -> Result<Reply> {
+pub fn stats(engine: &Arc<Engine>, mut call: Call<StatsQuery>) -> Result<Reply> {
+    compat::lift_stats(call.raw.version, &mut call.query);
     let container = get(engine, &call)?;
     let engine = Arc::clone(engine);
     let is_stream = call.query.stream.unwrap_or(true);
@@ -98,12 +107,19 @@ pub fn stats(engine: &Arc<Engine>, call: Call<StatsQuery>) -> Result<Reply> {
     }))
 }
 
-pub fn update(engine: &Arc<Engine>, call: Call<(), ContainerUpdate>) -> Result<Reply> {
+pub fn update(engine: &Arc<Engine>, mut call: Call<(), ContainerUpdate>) -> Result<Reply> {
+    compat::lift_update(call.raw.version, &mut call.body);
     let container = get(engine, &call)?;
     Ok(CONTAINER_UPDATE.reply(&update::update(engine, &container, &call.body)?))
 }
 
 pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
+    // Compat: Docker's bound; clients send nothing, `{}` or `null`.
+    if call.raw.body.length().is_none_or(|length| length > 7) {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
     let container = get(engine, &call)?;
     if call.query.checkpoint.is_empty() {
         lifecycle::start(engine, &container)?;
@@ -115,13 +131,15 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
 
 pub fn stop(engine: &Arc<Engine>, call: Call<StopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    lifecycle::stop(engine, &container, &call.query.signal, call.query.timeout_secs)?;
+    let signal = compat::stop_signal(call.raw.version, &call.query.signal);
+    lifecycle::stop(engine, &container, signal, call.query.timeout_secs)?;
     Ok(CONTAINER_STOP.reply(&()))
 }
 
 pub fn restart(engine: &Arc<Engine>, call: Call<StopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    lifecycle::restart(engine, &container, &call.query.signal, call.query.timeout_secs)?;
+    let signal = compat::stop_signal(call.raw.version, &call.query.signal);
+    lifecycle::restart(engine, &container, signal, call.query.timeout_secs)?;
     Ok(CONTAINER_RESTART.reply(&()))
 }
 
@@ -164,9 +182,12 @@ pub fn resize(engine: &Arc<Engine>, call: Call<ResizeQuery>) -> Result<Reply> {
 /// The head is flushed at once: clients start the container only when they have seen it.
 pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
+    // Compat: conditions and the early head came with 1.30.
+    let is_old = compat::before(call.raw.version, 30);
+    let condition = if is_old { "" } else { call.query.condition.as_str() };
     let waiter = {
         let mut inner = container.lock();
-        match call.query.condition.as_str() {
+        match condition {
             "" | "not-running" if inner.is_at_rest() => {
                 let outcome = Outcome { exit_code: inner.record.exit_code, error: None };
                 return Ok(CONTAINER_WAIT.reply(&answer(&outcome)));
@@ -176,21 +197,32 @@ pub fn wait(engine: &Arc<Engine>, call: Call<WaitQuery>) -> Result<Reply> {
             other => return Err(Error::invalid(format!("invalid condition: \"{other}\""))),
         }
     };
-    Ok(Reply::stream("application/json", move |out| {
-        let peer = out.peer();
-        let outcome = loop {
-            if let Some(outcome) = waiter.outcome() {
-                break outcome;
-            }
-            if !peer.wait(&[waiter.bell.as_fd()], None) {
-                return Ok(());
-            }
+    if is_old {
+        return match outcome(&waiter, &call.raw.peer) {
+            Some(outcome) => Ok(CONTAINER_WAIT.reply(&answer(&outcome))),
+            // Nobody is there to read why.
+            None => Err(Error::invalid("wait for the container: the client has gone")),
         };
-        let mut line = serde_json::to_vec(&answer(outcome))?;
+    }
+    Ok(Reply::stream("application/json", move |out| {
+        let Some(outcome) = outcome(&waiter, &out.peer()) else { return Ok(()) };
+        let mut line = serde_json::to_vec(&answer(&outcome))?;
         line.push(b'\n');
         out.write_all(&line)?;
         out.flush()
     }))
+}
+
+/// Blocks until the outcome is known; `None` when the client left before.
+fn outcome(waiter: &Waiter, peer: &Peer) -> Option<Outcome> {
+    loop {
+        if let Some(outcome) = waiter.outcome() {
+            return Some(outcome.clone());
+        }
+        if !peer.wait(&[waiter.bell.as_fd()], None) {
+            return None;
+        }
+    }
 }
 
 fn answer(outcome: &Outcome) -> ContainerWait {
@@ -201,7 +233,8 @@ fn answer(outcome: &Outcome) -> ContainerWait {
 }
 
 /// Lines that are there are sent together, and none waits for one that is not.
-pub fn logs(engine: &Arc<Engine>, call: Call<LogsQuery>) -> Result<Reply> {
+pub fn logs(engine: &Arc<Engine>, mut call: Call<LogsQuery>) -> Result<Reply> {
+    compat::lift_logs(call.raw.version, &mut call.query);
     let container = get(engine, &call)?;
     let request = logs::request(&container, &call.query)?;
     let is_terminal = container.record().config.tty;

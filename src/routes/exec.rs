@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compat;
 use super::container::{size, stream_type};
 use super::pump::{End, Joint, Plain, pump};
 use crate::daemon::containers::Container;
@@ -22,7 +23,8 @@ use crate::http::stdcopy;
 /// How long the end of a process may lag behind the end of its output.
 const END_LAG: Duration = Duration::from_secs(1);
 
-pub fn create(engine: &Arc<Engine>, call: Call<(), ExecCreate>) -> Result<Reply> {
+pub fn create(engine: &Arc<Engine>, mut call: Call<(), ExecCreate>) -> Result<Reply> {
+    compat::lift_exec(call.raw.version, &mut call.body);
     let container = engine.containers.get(call.param("name"))?;
     let id = exec::create(engine, &container, call.body)?;
     Ok(CONTAINER_EXEC.reply(&ExecCreated { id }))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::progress;
+use super::{compat, progress};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
@@ -12,19 +12,17 @@ use crate::http::api::image::*;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
-pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
+pub fn list(engine: &Arc<Engine>, mut call: Call<ListQuery>) -> Result<Reply> {
+    compat::lift_images(call.raw.version, &mut call.query);
     let used = usage::containers_of_images(engine);
     let count = |id: &ImageId| used.get(&id.to_string()).copied().unwrap_or(0);
-    Ok(IMAGE_LIST.reply(&engine.images.list(
-        call.query.all,
-        call.query.shared_size,
-        &call.query.filters,
-        &count,
-    )?))
+    let query = &call.query;
+    let images = engine.images.list(query.all, query.shared_size, &query.filters, &count)?;
+    compat::reply(&IMAGE_LIST, call.raw.version, &images)
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
-    Ok(IMAGE_INSPECT.reply(&engine.images.inspect(call.param("name"))?))
+    compat::reply(&IMAGE_INSPECT, call.raw.version, &engine.images.inspect(call.param("name"))?)
 }
 
 pub fn history(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use super::compat;
 use crate::daemon::engine::Engine;
-use crate::daemon::error::Result;
+use crate::daemon::error::{Error, Result};
 use crate::daemon::{event_stream, info};
 use crate::http::api::event::EventsQuery;
-use crate::http::api::system::{SYSTEM_INFO, SYSTEM_VERSION};
+use crate::http::api::system::{OPTIONS, PLUGIN_LIST, PluginQuery, SYSTEM_INFO, SYSTEM_VERSION};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
@@ -23,8 +24,19 @@ pub fn version(_: &Arc<Engine>, _: Call) -> Result<Reply> {
     Ok(SYSTEM_VERSION.reply(&info::version()))
 }
 
-pub fn info(engine: &Arc<Engine>, _: Call) -> Result<Reply> {
-    Ok(SYSTEM_INFO.reply(&info::info(engine)))
+pub fn info(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    compat::reply(&SYSTEM_INFO, call.raw.version, &info::info(engine))
+}
+
+pub fn options(_: &Arc<Engine>, _: Call) -> Result<Reply> {
+    Ok(OPTIONS.reply(&()))
+}
+
+pub fn plugins(_: &Arc<Engine>, call: Call<PluginQuery>) -> Result<Reply> {
+    match call.query.filters.unknown(&["capability", "enabled"]) {
+        Some(unknown) => Err(Error::invalid(format!("invalid filter '{unknown}'"))),
+        None => Ok(PLUGIN_LIST.reply(&Vec::new())),
+    }
 }
 
 /// Subscribed before the head goes out: what a client does once it has seen it is not missed.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::compat;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
 use crate::daemon::usage;
@@ -11,7 +12,7 @@ use crate::http::reply::Reply;
 use crate::http::request::Call;
 
 pub fn data_usage(engine: &Arc<Engine>, call: Call<DataUsageQuery>) -> Result<Reply> {
-    Ok(SYSTEM_DATA_USAGE.reply(&usage::data_usage(engine, &call.query.types)?))
+    compat::reply(&SYSTEM_DATA_USAGE, call.raw.version, &usage::data_usage(engine, &call.query.types)?)
 }
 
 pub fn prune_containers(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {

@@ -7,7 +7,11 @@ mod framing;
 mod hazards;
 mod python;
 mod races;
+mod shapes;
 mod soak;
 mod streams;
 mod system;
+mod versions;
 mod websocket;
+
+pub use coverage::OPERATIONS;

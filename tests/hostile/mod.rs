@@ -1,6 +1,7 @@
 //! Input that means harm. Each test looks for the harm itself, on the host.
 
 mod program;
+mod requests;
 
 use std::path::Path;
 

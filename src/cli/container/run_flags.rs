@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use crate::cli::command::{Flag, Matches};
 use crate::cli::error::Error;
 use crate::http::api::container::{
-    ContainerConfig, ContainerCreate, CreateQuery, Empty, EndpointSettings, Healthcheck, HostConfig,
-    LogConfig, NetworkingConfig, Resources, RestartPolicy,
+    ContainerConfig, ContainerCreate, CreateQuery, Empty, EndpointIpam, EndpointSettings, Healthcheck,
+    HostConfig, LogConfig, NetworkingConfig, Resources, RestartPolicy,
 };
 
 use super::mount_values::{self, Volume};
@@ -507,9 +507,8 @@ fn networking(
     let aliases = matches.list(&NETWORK_ALIAS);
     if let Some(endpoint) = endpoints.get_mut(&networks[0]) {
         if !(ip.is_empty() && ip6.is_empty() && link_local.is_empty()) {
-            endpoint.ipam_config = Some(serde_json::json!({
-                "IPv4Address": ip, "IPv6Address": ip6, "LinkLocalIPs": link_local,
-            }));
+            endpoint.ipam_config =
+                Some(EndpointIpam { ipv4_address: ip, ipv6_address: ip6, link_local_ips: link_local });
         }
         endpoint.aliases = optional(aliases);
         endpoint.mac_address = config.mac_address.clone().unwrap_or_default();

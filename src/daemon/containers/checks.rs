@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::daemon::error::{Error, Result};
-use crate::http::api::container::{ContainerConfig, HostConfig, Resources, RestartPolicy};
+use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, Resources, RestartPolicy};
 use crate::runtime::plan::Options;
 
 /// What tmpfs itself understands, beside the words of mount(8). Source: tmpfs(5).
@@ -19,9 +19,13 @@ const TMPFS_OPTIONS: [&str; 10] =
 /// # Errors
 /// InvalidParameter.
 pub fn config(config: &ContainerConfig) -> Result<()> {
-    if config.hostname.len() > 64 {
-        return Err(Error::invalid(format!("invalid hostname {:?}: longer than 64 bytes", config.hostname)));
+    for (what, name) in [("hostname", &config.hostname), ("domainname", &config.domainname)] {
+        // Source: sethostname(2), setdomainname(2).
+        if name.len() > 64 {
+            return Err(Error::invalid(format!("invalid {what} {name:?}: longer than 64 bytes")));
+        }
     }
+    config.exposed_ports.keys().try_for_each(|port| port_spec(port))?;
     if !config.working_dir.is_empty() && !config.working_dir.starts_with('/') {
         return Err(Error::invalid(format!(
             "the working directory '{}' is invalid, it needs to be an absolute path",
@@ -99,13 +103,61 @@ fn addresses(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if let Some(server) = host.dns.iter().find(|server| server.parse::<IpAddr>().is_err()) {
         return Err(Error::invalid(format!("{server} is not an ip address")));
     }
+    config.mac_address.as_deref().map_or(Ok(()), mac_address)
+}
+
+/// Six bytes, or nothing.
+fn mac_address(text: &str) -> Result<()> {
     let is_byte = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match config.mac_address.as_deref().filter(|address| !address.is_empty()) {
-        Some(address) if !(address.split(':').count() == 6 && address.split(':').all(is_byte)) => {
-            Err(Error::invalid(format!("{address} is not a valid mac address")))
-        }
-        _ => Ok(()),
+    if text.is_empty() || (text.split(':').count() == 6 && text.split(':').all(is_byte)) {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("{text} is not a valid mac address")))
     }
+}
+
+/// `80`, `80/tcp`, `8000-8010/udp`.
+fn port_spec(text: &str) -> Result<()> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let is_protocol = ["tcp", "udp", "sctp"].iter().any(|known| protocol.eq_ignore_ascii_case(known));
+    match (first.parse::<u16>(), last.parse::<u16>()) {
+        (Ok(first), Ok(last)) if first <= last && is_protocol => Ok(()),
+        _ => Err(Error::invalid(format!("invalid port specification: \"{text}\""))),
+    }
+}
+
+/// Checks where ports of the container are to be led.
+fn port_bindings(host: &HostConfig) -> Result<()> {
+    for (port, bindings) in &host.port_bindings {
+        port_spec(port)?;
+        for binding in bindings.iter().flatten() {
+            let is_port = |text: &str| text.is_empty() || text.parse::<u16>().is_ok();
+            let (first, last) = binding.host_port.split_once('-').unwrap_or((&binding.host_port, ""));
+            if !is_port(first) || !is_port(last) {
+                return Err(Error::invalid(format!("invalid port specification: \"{}\"", binding.host_port)));
+            }
+            if !binding.host_ip.is_empty() && binding.host_ip.parse::<IpAddr>().is_err() {
+                return Err(Error::invalid(format!("invalid IP address: {}", binding.host_ip)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a place in one of the predefined networks, which give no choice of addresses.
+///
+/// # Errors
+/// InvalidParameter.
+pub fn endpoint(settings: &EndpointSettings) -> Result<()> {
+    mac_address(&settings.mac_address)?;
+    let has_address = settings.ipam_config.as_ref().is_some_and(|ipam| {
+        !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty()
+    });
+    if has_address {
+        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+    }
+    Ok(())
 }
 
 fn tmpfs(mounts: &BTreeMap<String, String>) -> Result<()> {
@@ -187,6 +239,10 @@ pub fn restart_policy(policy: &RestartPolicy) -> Result<()> {
 /// InvalidParameter.
 pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     addresses(config, host)?;
+    port_bindings(host)?;
+    if !host.cgroup.is_empty() {
+        return Err(Error::invalid(format!("invalid cgroup mode: {}", host.cgroup)));
+    }
     tmpfs(&host.tmpfs)?;
     cpuset(&host.resources)?;
     let policy = &host.restart_policy;
@@ -359,6 +415,16 @@ mod tests {
         let tmpfs = |options: &str| refused(|_, host| drop(host.tmpfs.insert("/t".into(), options.into())));
         assert_eq!(tmpfs("size=1m,mode=700,exec,uid=3"), "");
         assert_eq!(tmpfs("bogus=1"), "invalid tmpfs option \"bogus=1\"");
+    }
+
+    #[test]
+    fn ports_are_numbers_of_a_protocol() {
+        for good in ["80", "80/tcp", "53/UDP", "8000-8010/sctp"] {
+            port_spec(good).unwrap();
+        }
+        for bad in ["", "x", "80/x", "80/", "/tcp", "70000", "-1", "90-80", "80:80"] {
+            assert!(port_spec(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::container::{Container, Record};
-use super::{checks, files, health, mounts, spec, state::State};
+use super::{checks, files, health, limits, mounts, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
@@ -40,8 +40,8 @@ pub fn create(
     checks::conflicts(&config, &host_config)?;
     let image = engine.images.resolve(&config.image)?;
     check_platform(&config.image, &image.config, platform)?;
+    networking_config.endpoints_config.values().try_for_each(checks::endpoint)?;
     let id = names::new_id()?;
-    let mut warnings = Vec::new();
     let mut record = Record {
         id: id.clone(),
         created: now(),
@@ -51,6 +51,7 @@ pub fn create(
         ..Record::default()
     };
     fill_defaults(&mut record, engine)?;
+    let mut warnings = limits::discard_unsupported(&mut record.host_config.resources, limits::kernel()?);
     (record.path, record.args) = command(&record.config)?;
     health::validate(record.config.healthcheck.as_ref())?;
     checks::host_config(&record.config, &record.host_config)?;

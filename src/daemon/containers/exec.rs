@@ -248,5 +248,9 @@ pub fn resize(engine: &Engine, exec_id: &str, height: u16, width: u16) -> Result
         inner.execs.get(exec_id).is_none_or(|exec| exec.pid != 0 || matches!(exec.phase, Phase::Ended { .. }))
     });
     let sandbox = super::lifecycle::sandbox(&container, Action::Exec)?;
-    Ok(sandbox.resize(Some(exec_id), height, width)?)
+    let has_terminal = container.lock().execs.get(exec_id).is_some_and(|exec| exec.request.tty);
+    if has_terminal {
+        sandbox.resize(Some(exec_id), height, width)?;
+    }
+    Ok(())
 }

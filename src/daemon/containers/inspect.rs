@@ -30,6 +30,8 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let lower: Vec<String> = overlay.lower.iter().map(|dir| text(dir)).collect();
     let size = with_size.then(|| size_rw(container, &record));
+    let mut host_config = record.host_config.clone();
+    (host_config.masked_paths, host_config.readonly_paths) = super::spec::hidden_paths(&record)?;
     Ok(ContainerInspect {
         id: record.id.clone(),
         created: record.created.clone(),
@@ -53,7 +55,9 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         graph_driver: GraphDriver {
             name: "overlay2".to_owned(),
             data: BTreeMap::from([
+                ("ID".to_owned(), record.id.clone()),
                 ("LowerDir".to_owned(), lower.join(":")),
+                ("MergedDir".to_owned(), text(&engine.state_dir.run_dir(&record.id).join("rootfs"))),
                 ("UpperDir".to_owned(), text(&overlay.upper)),
                 ("WorkDir".to_owned(), text(&overlay.work)),
             ]),
@@ -61,20 +65,30 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         size_rw: size,
         size_root_fs: size.map(|size| size.saturating_add(super::list::image_size(engine, &record))),
         mounts: record.mounts.iter().map(super::mounts::Mount::shown).collect(),
-        network_settings: NetworkSettings {
-            sandbox_key: text(&engine.state_dir.netns(&record.id)),
-            ports: super::list::exposed_ports(&record).map(|port| (port.clone(), None)).collect(),
-            networks: engine.networks.of(
-                &record.host_config.network_mode,
-                &record.id,
-                record.state.is_alive(),
-            ),
-            ..NetworkSettings::default()
-        },
+        network_settings: network_settings(engine, &record),
         config: record.config,
-        host_config: record.host_config,
+        host_config,
         ..ContainerInspect::default()
     })
+}
+
+fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
+    let is_alive = record.state.is_alive();
+    let networks = engine.networks.of(&record.host_config.network_mode, &record.id, is_alive);
+    let bridge = networks.get("bridge").cloned().unwrap_or_default();
+    NetworkSettings {
+        // The sandbox is the container's one network namespace: it needs no other name.
+        sandbox_id: if is_alive { record.id.clone() } else { String::new() },
+        sandbox_key: engine.state_dir.netns(&record.id).to_string_lossy().into_owned(),
+        ports: super::list::exposed_ports(record).map(|port| (port.clone(), None)).collect(),
+        endpoint_id: bridge.endpoint_id,
+        gateway: bridge.gateway,
+        ip_address: bridge.ip_address,
+        ip_prefix_len: bridge.ip_prefix_len,
+        mac_address: bridge.mac_address,
+        networks,
+        ..NetworkSettings::default()
+    }
 }
 
 fn state(record: &Record) -> ContainerState {

@@ -310,7 +310,11 @@ pub fn sandbox(container: &Container, action: Action) -> Result<Arc<Sandbox>> {
 
 /// Sets the size of the container's terminal, in characters.
 pub fn resize(engine: &Engine, container: &Container, height: u16, width: u16) -> Result<()> {
-    sandbox(container, Action::Top)?.resize(None, height, width)?;
+    let sandbox = sandbox(container, Action::Top)?;
+    // Compat: Docker takes the size of a container without a terminal, and does nothing with it.
+    if container.lock().record.config.tty {
+        sandbox.resize(None, height, width)?;
+    }
     let mut attributes = container.record().event_attributes();
     attributes.insert("height".to_owned(), height.to_string());
     attributes.insert("width".to_owned(), width.to_string());

@@ -111,12 +111,7 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
         (SeccompChoice::Profile(json), _) => Some(parse_profile(json, &bounding)?),
     };
     let (devices, device_rules) = device_policy(record)?;
-    let is_open = host.privileged || security.is_system_paths_open;
-    let paths = |given: &Option<Vec<String>>, default: Vec<String>| match given {
-        Some(given) => given.clone(),
-        None if is_open => Vec::new(),
-        None => default,
-    };
+    let (masked_paths, readonly_paths) = hidden_paths(record)?;
     let args: Vec<String> = std::iter::once(&record.path).chain(&record.args).cloned().collect();
     Ok(Spec {
         oci_version: "1.2.0".to_owned(),
@@ -154,10 +149,25 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
             sysctl: host.sysctls.clone(),
             seccomp,
             rootfs_propagation: String::new(),
-            masked_paths: paths(&host.masked_paths, masked_paths()),
-            readonly_paths: paths(&host.readonly_paths, READONLY_PATHS.map(str::to_owned).to_vec()),
+            masked_paths: masked_paths.unwrap_or_default(),
+            readonly_paths: readonly_paths.unwrap_or_default(),
         },
     })
+}
+
+/// Paths of a container; `None` is no word about them.
+type Paths = Option<Vec<String>>;
+
+/// The paths that are masked and those that are read-only: as given, or the defaults; `None` when the container
+/// is privileged or its system paths are open.
+pub fn hidden_paths(record: &Record) -> Result<(Paths, Paths)> {
+    let host = &record.host_config;
+    let security = parse_security(host.security_opt.as_deref().unwrap_or(&[]))?;
+    let is_open = host.privileged || security.is_system_paths_open;
+    let or =
+        |given: &Paths, default: &dyn Fn() -> Vec<String>| given.clone().or_else(|| (!is_open).then(default));
+    let readonly = || READONLY_PATHS.map(str::to_owned).to_vec();
+    Ok((or(&host.masked_paths, &masked_paths), or(&host.readonly_paths, &readonly)))
 }
 
 /// The process of an exec: the container's, changed as asked.
@@ -552,12 +562,13 @@ fn parse_device_rule(text: &str) -> Result<DeviceRule> {
 /// # Errors
 /// InvalidParameter with Docker's texts.
 pub fn resources(limits: &Limits) -> Result<Resources> {
+    super::limits::check(limits)?;
     // Source: Docker refuses less than 6 MiB: the container could not start.
     const LEAST_MEMORY: i64 = 6 * 1024 * 1024;
     if limits.memory != 0 && limits.memory < LEAST_MEMORY {
         return Err(Error::invalid("Minimum memory limit allowed is 6MB"));
     }
-    if limits.memory_swap != 0 && limits.memory == 0 {
+    if limits.memory_swap > 0 && limits.memory == 0 {
         return Err(Error::invalid(
             "You should always set the Memory limit when using Memoryswap limit, see usage",
         ));

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::strict::Strict;
 use super::{Endpoint, Filters, Method, Shape};
 
 /// A set in Docker's spelling: `{"80/tcp": {}}`.
@@ -351,8 +352,12 @@ macro_rules! flattened {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
                 let value = serde_json::Value::deserialize(deserializer)?;
-                let half = Deserialize::deserialize(value.clone()).map_err(serde::de::Error::custom)?;
-                let mut whole = $type::deserialize(value).map_err(serde::de::Error::custom)?;
+                if !value.is_object() {
+                    return Err(serde::de::Error::custom(concat!("expected an object, ", stringify!($type))));
+                }
+                let half =
+                    Deserialize::deserialize(Strict(value.clone())).map_err(serde::de::Error::custom)?;
+                let mut whole = $type::deserialize(Strict(value)).map_err(serde::de::Error::custom)?;
                 whole.$half = half;
                 Ok(whole)
             }
@@ -374,12 +379,24 @@ pub struct NetworkingConfig {
     pub endpoints_config: BTreeMap<String, EndpointSettings>,
 }
 
+/// Addresses asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointIpam {
+    #[serde(rename = "IPv4Address", skip_serializing_if = "is_default")]
+    pub ipv4_address: String,
+    #[serde(rename = "IPv6Address", skip_serializing_if = "is_default")]
+    pub ipv6_address: String,
+    #[serde(rename = "LinkLocalIPs", skip_serializing_if = "is_default")]
+    pub link_local_ips: Vec<String>,
+}
+
 /// A container's place in one network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct EndpointSettings {
     #[serde(rename = "IPAMConfig")]
-    pub ipam_config: Option<serde_json::Value>,
+    pub ipam_config: Option<EndpointIpam>,
     pub links: Option<Vec<String>>,
     pub aliases: Option<Vec<String>>,
     pub mac_address: String,
@@ -576,6 +593,16 @@ pub struct NetworkSettings {
     pub sandbox_id: String,
     pub sandbox_key: String,
     pub ports: BTreeMap<String, Option<Vec<PortBinding>>>,
+    /// Compat: from here to the networks all is what the network "bridge" says, or nothing; gone with 1.52.
+    pub hairpin_mode: bool,
+    #[serde(rename = "LinkLocalIPv6Address")]
+    pub link_local_ipv6_address: String,
+    #[serde(rename = "LinkLocalIPv6PrefixLen")]
+    pub link_local_ipv6_prefix_len: i64,
+    #[serde(rename = "SecondaryIPAddresses")]
+    pub secondary_ip_addresses: Option<Vec<Empty>>,
+    #[serde(rename = "SecondaryIPv6Addresses")]
+    pub secondary_ipv6_addresses: Option<Vec<Empty>>,
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
     pub gateway: String,

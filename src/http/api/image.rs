@@ -80,7 +80,7 @@ pub struct ImageInspect {
     pub created: String,
     pub docker_version: String,
     pub author: String,
-    pub config: ImageConfig,
+    pub config: ShownConfig,
     pub architecture: String,
     #[serde(skip_serializing_if = "is_default")]
     pub variant: String,
@@ -93,6 +93,35 @@ pub struct ImageInspect {
     #[serde(rename = "RootFS")]
     pub root_fs: RootFs,
     pub metadata: ImageMetadata,
+}
+
+/// An image's config as `inspect` shows it.
+///
+/// Compat: until 1.52 these fields are there even when the image says nothing about them, and clients that index
+/// them rely on it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct ShownConfig(pub ImageConfig);
+
+impl Serialize for ShownConfig {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut value = serde_json::to_value(&self.0).map_err(serde::ser::Error::custom)?;
+        for (name, empty) in [
+            ("Cmd", "null"),
+            ("Entrypoint", "null"),
+            ("Env", "null"),
+            ("Labels", "null"),
+            ("OnBuild", "null"),
+            ("User", ""),
+            ("Volumes", "null"),
+            ("WorkingDir", ""),
+        ] {
+            if value[name].is_null() || value[name].as_array().is_some_and(Vec::is_empty) {
+                value[name] = if empty == "null" { serde_json::Value::Null } else { empty.into() };
+            }
+        }
+        value.serialize(serializer)
+    }
 }
 
 /// Where the layers lie.
@@ -239,6 +268,8 @@ crate::query! {
         /// Intermediate images too.
         all: bool = "all",
         filters: Filters = "filters",
+        /// A name; gone with 1.41, where it is one of the filters.
+        filter: String = "filter",
         shared_size: bool = "shared-size",
         digests: bool = "digests",
     }
@@ -440,6 +471,15 @@ mod tests {
         assert_eq!(CreateQuery::read(&pairs).unwrap().changes, query.changes);
         let pairs = vec![("names".into(), "a,b".into()), ("names".into(), "c".into())];
         assert_eq!(SaveQuery::read(&pairs).unwrap().names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn inspect_shows_what_the_config_leaves_out() {
+        let value = serde_json::to_value(ShownConfig(ImageConfig::default())).unwrap();
+        let text = r#"{"Cmd":null,"Entrypoint":null,"Env":null,"Labels":null,"OnBuild":null,"User":"","Volumes":null,"WorkingDir":""}"#;
+        assert_eq!(value.to_string(), text);
+        let read: ShownConfig = crate::http::api::decode(text.as_bytes()).unwrap();
+        assert_eq!(read, ShownConfig::default());
     }
 
     /// The config object of Debian's image, as skopeo prints it.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Endpoint, Method, Shape};
+use super::{Endpoint, Filters, Method, Shape};
 
 /// `docker version`'s server half.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,6 +162,18 @@ pub struct Commit {
     pub id: String,
 }
 
+crate::query! {
+    pub struct PluginQuery {
+        filters: Filters = "filters",
+    }
+}
+
+/// Compat: Docker answers any path, so that browsers ask no further.
+pub static OPTIONS: Endpoint<(), (), ()> =
+    Endpoint::new("Options", Method::Options, "/{path...}", Shape::Empty, 200);
+/// Plugins, of which there are none: what one would look like need not be said.
+pub static PLUGIN_LIST: Endpoint<PluginQuery, (), Vec<serde_json::Value>> =
+    Endpoint::new("PluginList", Method::Get, "/plugins", Shape::Json, 200);
 pub static SYSTEM_PING: Endpoint<(), (), ()> =
     Endpoint::new("SystemPing", Method::Get, "/_ping", Shape::Json, 200);
 pub static SYSTEM_PING_HEAD: Endpoint<(), (), ()> =

@@ -166,7 +166,7 @@ fn exchange<S: Send + Sync + 'static>(
             if operation.slow || matches!(operation.shape, Shape::Stream | Shape::Hijack) {
                 pool::leave(core, place);
             }
-            let raw = Raw { version: found.version, headers: head.headers, body };
+            let raw = Raw { version: found.version, headers: head.headers, peer: peer.clone(), body };
             let request = Request { params: found.params, query: query.to_owned(), raw };
             let handler = found.route.handler;
             // One request's bug must not take the others with it.
@@ -273,6 +273,12 @@ fn answer<S: Send + Sync + 'static>(
             pool::leave(core, place);
             let Some((mut input, true)) = claim.settle(core.limits.skip_bytes, Instant::now() + SKIP) else {
                 log::debug!("{}: the body before the upgrade was not read", asked.line);
+                let (head, payload) =
+                    Reply::refusal(413, "a request to upgrade has no such body").into_parts();
+                head.write(&mut bytes, &core.common);
+                write_body(&mut bytes, payload, asked.is_head, false);
+                // The peer may be gone, which is as good an end.
+                let _ = (&**socket).write_all(&bytes);
                 socket.linger(LINGER, 64 * 1024);
                 return None;
             };
