@@ -143,7 +143,11 @@ fn exchange<S: Send + Sync + 'static>(
         minor: head.minor,
         keep: head.minor == 1 && !head.headers.has_token("connection", "close"),
         upgrade: head.headers.get("upgrade").is_some(),
-        is_docker_py: head.headers.get("user-agent").is_some_and(|agent| agent.contains("docker-sdk-python")),
+        // Testcontainers uses it under a name of its own.
+        is_docker_py: head
+            .headers
+            .get("user-agent")
+            .is_some_and(|agent| agent.contains("docker-sdk-python") || agent.contains("tc-python")),
         started: Instant::now(),
     };
     let socket = input.socket().clone();
