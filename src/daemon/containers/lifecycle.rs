@@ -579,21 +579,24 @@ fn remove_as(
     force: bool,
     with_volumes: bool,
 ) -> Result<()> {
+    let mut is_ended = false;
     let _action = loop {
-        if force {
-            end_for_removal(engine, container)?;
-        }
+        is_ended |= force && end_for_removal(engine, container)?;
         // A start that was under way has it running again: `force` ends that life, too.
         let is_back = |inner: &Inner| force && inner.record.state.is_alive();
+        // The end brought about here may have a `--rm` container remove itself: that is waited for.
+        let is_going = |inner: &Inner| is_ended && inner.record.state == State::Removing;
         // What can be refused at once does not wait for whoever is at work on it.
         let inner = container.lock();
-        if is_back(&inner) {
-            continue;
+        if !is_back(&inner) && !is_going(&inner) {
+            inner.check(Action::Remove)?;
         }
-        inner.check(Action::Remove)?;
         drop(inner);
         let action = container.begin();
         let mut inner = container.lock();
+        if is_going(&inner) && engine.containers.by_id(&container.id).is_none() {
+            return Ok(());
+        }
         if is_back(&inner) {
             continue;
         }
@@ -608,8 +611,8 @@ fn remove_as(
     finish_removal(engine, container)
 }
 
-/// Ends a container that is to be removed, if it lives.
-fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+/// Ends a container that is to be removed; false when it did not live.
+fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<bool> {
     let (sandbox, is_paused) = {
         let mut inner = container.lock();
         if inner.record.state == State::Restarting {
@@ -617,16 +620,17 @@ fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(
             call_off_restart(container, &mut inner)?;
         }
         if !inner.record.state.is_alive() {
-            return Ok(());
+            return Ok(false);
         }
         inner.record.manually_stopped = true;
         (inner.sandbox.clone(), inner.record.state == State::Paused)
     };
-    let Some(sandbox) = sandbox else { return Ok(()) };
+    let Some(sandbox) = sandbox else { return Ok(false) };
     if is_paused {
         thaw_for_signal(engine, container, &sandbox);
     }
     kill_and_wait(engine, container, &sandbox)
+        .map(|()| true)
         .map_err(|error| error.during(format!("cannot remove container \"/{}\"", container.name())))
 }
 
