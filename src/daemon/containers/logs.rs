@@ -20,6 +20,7 @@ use serde::Deserialize;
 use super::container::{Container, Record};
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::pattern::Pattern;
 use crate::http::api::container::LogsQuery;
 use crate::runtime::LogMark;
 use follower::Follower;
@@ -89,20 +90,24 @@ pub fn request(container: &Container, query: &LogsQuery) -> Result<Request> {
     })
 }
 
-/// The labels and variables that the log options `labels` and `env` name, and the `tag`: `k=v` pairs as in a
+/// The labels and variables that the log options (`labels`, `labels-regex`, `env`, `env-regex`) name, and the `tag`: `k=v` pairs as in a
 /// URL, in order, and the space that stands before the line even when there are none.
 fn details(record: &Record) -> String {
     let options = &record.host_config.log_config.config;
     let named = |key: &str| options.get(key).into_iter().flat_map(|list| list.split(',')).map(str::trim);
     let mut found = std::collections::BTreeMap::new();
-    for name in named("labels") {
-        found.extend(record.config.labels.get(name).map(|value| (name.to_owned(), value.clone())));
-    }
-    for name in named("env") {
-        let variables = record.config.env.iter().filter_map(|variable| variable.split_once('='));
-        let value = variables.rev().find(|(known, _)| *known == name);
-        found.extend(value.map(|(_, value)| (name.to_owned(), value.to_owned())));
-    }
+    let wanted = |list: &str, regex: &str| {
+        let names: Vec<&str> = named(list).collect();
+        let pattern = options.get(regex).filter(|text| !text.is_empty()).map(|text| Pattern::new(text));
+        move |name: &str| names.contains(&name) || pattern.as_ref().is_some_and(|one| one.matches(name))
+    };
+    let variables = record.config.env.iter().filter_map(|variable| variable.split_once('='));
+    let is_wanted = wanted("env", "env-regex");
+    // A name given twice has its last value.
+    found.extend(variables.filter(|(name, _)| is_wanted(name)).map(|(k, v)| (k.to_owned(), v.to_owned())));
+    let is_wanted = wanted("labels", "labels-regex");
+    let labels = record.config.labels.iter().filter(|(name, _)| is_wanted(name));
+    found.extend(labels.map(|(name, value)| (name.clone(), value.clone())));
     if let Some(tag) = options.get("tag").filter(|tag| !tag.is_empty()) {
         found.insert("tag".to_owned(), expand_tag(tag, record));
     }
@@ -307,5 +312,8 @@ mod tests {
                 .map(|(k, v)| (k.into(), v.into()))
                 .into();
         assert_eq!(details(&record), "A=x%2Fy,b=1+2,tag=web%2Fabababababab ");
+        record.host_config.log_config.config =
+            [("labels-regex", "^(b|oth)"), ("env-regex", "B")].map(|(k, v)| (k.into(), v.into())).into();
+        assert_eq!(details(&record), "B=z,b=1+2,other=x ");
     }
 }
