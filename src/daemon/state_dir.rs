@@ -223,7 +223,7 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
         }
         None => return Err(Error::system(attempt(), "it does not say its format")),
     }
-    serde_json::from_value(value).map_err(|cause| Error::system(attempt(), cause))
+    crate::http::api::decode_value(value).map_err(|cause| Error::system(attempt(), cause))
 }
 
 /// Removes a directory tree; one that is not there is fine.

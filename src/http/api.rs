@@ -211,7 +211,16 @@ pub struct ErrorResponse {
 }
 
 /// Decodes one JSON value and nothing after it, by Docker's rules: `null` means unset at every depth, as Go
-/// clients and docker-py send it, and a list is no object. Depth is bounded by serde_json (128). The error says where the text stops making sense.
+/// clients and docker-py send it, and a list is no object. Depth is bounded by serde_json (128). The error says
+/// where the text stops making sense.
 pub fn decode<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
-    T::deserialize(strict::Strict(serde_json::from_slice(text)?))
+    decode_value(serde_json::from_slice(text)?)
+}
+
+/// As [`decode`], of a value that is parsed already. Every reader of these types goes through here: each
+/// further deserializer would compile all of them once more.
+pub fn decode_value<T: serde::de::DeserializeOwned>(
+    value: serde_json::Value,
+) -> Result<T, serde_json::Error> {
+    T::deserialize(strict::Strict(value))
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 
 use super::container::{Healthcheck, Set};
@@ -120,7 +121,12 @@ impl Serialize for ShownConfig {
                 value[name] = if empty == "null" { serde_json::Value::Null } else { empty.into() };
             }
         }
-        value.serialize(serializer)
+        // Without a length, as serde's own flattened structs: whoever tells structs from maps sees one.
+        let mut fields = serializer.serialize_map(None)?;
+        for (name, field) in value.as_object().into_iter().flatten() {
+            fields.serialize_entry(name, field)?;
+        }
+        fields.end()
     }
 }
 
