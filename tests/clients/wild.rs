@@ -61,7 +61,7 @@ fn a_dashboard_reads_everything() {
     let daemon = Daemon::start();
     daemon.run_detached("web", &["--label", "a=b"], "exec sleep 1000");
     let mut kept = Connection::open(&daemon.socket());
-    for version in ["", "/v1.24", "/v1.41", "/v1.44", "/v1.51"] {
+    for version in ["", "/v1.25", "/v1.41", "/v1.44", "/v1.51"] {
         let mut get = |path: &str| {
             kept.request("GET", &format!("{version}{path}"), &[("User-Agent", "dashboard")], None);
             kept.reply("GET").is(200).json()

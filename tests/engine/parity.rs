@@ -614,7 +614,12 @@ fn populated() -> Daemon {
 fn on<'a>(daemon: &'a Daemon) -> impl Fn(&str, Vec<String>) -> Output + 'a {
     |program, words| match program {
         "docker" => daemon.docker(&words).run(),
-        _ => daemon.dewar(&words).env("DOCKER_CONFIG", daemon.dir().join("docker-config")).run(),
+        // docker 28.2 speaks 1.50 at most, and each version has its own shapes.
+        _ => daemon
+            .dewar(&words)
+            .env("DOCKER_CONFIG", daemon.dir().join("docker-config"))
+            .env("DOCKER_API_VERSION", "1.50")
+            .run(),
     }
 }
 

@@ -32,7 +32,8 @@ pub struct TempDir(PathBuf);
 impl TempDir {
     pub fn new() -> TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("dewar-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // No name is the beginning of another one's: leftovers are looked for by it.
+        let name = format!("dewar-test-{}-{:04}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Not $TMPDIR: a socket's path has 108 bytes.
         let path = Path::new("/tmp").join(name);
         std::fs::create_dir(&path).expect("a fresh directory under /tmp");
