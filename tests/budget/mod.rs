@@ -32,9 +32,10 @@ fn the_binary_is_small() {
         return;
     }
     let bytes = fs::metadata(binary()).expect("the program under test exists").len();
-    // The goal of 5 MiB is missed: 0.7 MiB are the tables that let a handler panic without taking the daemon
-    // along, 0.5 MiB the readers and writers of the API's JSON types.
-    assert!(bytes <= 11 << 19, "{bytes} bytes are more than 5.5 MiB");
+    // The goal of 5 MiB is missed: 0.9 MiB are the tables that let a handler panic without taking the daemon
+    // along, 0.9 MiB the readers and writers of the API's JSON types. Docker's whole command line, volumes,
+    // templates and the shapes of 28 API versions took it from 5.4 to 6.8.
+    assert!(bytes <= 7 << 20, "{bytes} bytes are more than 7 MiB");
 }
 
 #[test]
