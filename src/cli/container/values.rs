@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::http::api::container::{
-    DeviceMapping, PortBinding, RestartPolicy, ThrottleDevice, Ulimit, WeightDevice,
+    DeviceMapping, PortBinding, RestartPolicy, ThrottleDevice, ULIMITS, Ulimit, WeightDevice,
 };
 
 /// Bytes from `512m`, `1.5g`, `64KiB`; units are powers of 1024, a bare number is bytes.
@@ -137,24 +137,7 @@ pub fn device(text: &str) -> Result<DeviceMapping, String> {
 pub fn ulimit(text: &str) -> Result<Ulimit, String> {
     let expected = || "expected NAME=SOFT[:HARD]".to_owned();
     let (name, limits) = text.split_once('=').ok_or_else(expected)?;
-    let known = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    if !known.contains(&name) {
+    if !ULIMITS.contains(&name) {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number = |text: &str| match text {

@@ -6,28 +6,8 @@
 use std::sync::OnceLock;
 
 use crate::daemon::error::{Error, Result};
-use crate::http::api::container::Resources;
+use crate::http::api::container::{Resources, ULIMITS};
 use crate::runtime::cgroup::{self, Features};
-
-/// What limits(5) knows.
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// Checks that each limit is one.
 ///

@@ -231,6 +231,13 @@ pub struct DeviceMapping {
     pub cgroup_permissions: String,
 }
 
+/// The names a [`Ulimit`] may have. Source: Docker, which leaves out `as`.
+#[rustfmt::skip]
+pub const ULIMITS: [&str; 15] = [
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+    "rttime", "sigpending", "stack",
+];
+
 /// -1 is unlimited.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
