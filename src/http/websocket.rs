@@ -17,6 +17,8 @@
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::message::Headers;
@@ -60,7 +62,7 @@ pub fn accept(headers: &Headers) -> Result<String, Refused> {
     {
         return Err(Refused::Foreign);
     }
-    Ok(base64(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()).as_ref()))
+    Ok(STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes())))
 }
 
 /// Whether a page of `origin` may talk to `host`: the same name, or this machine. Ports say nothing, because
@@ -77,20 +79,6 @@ fn is_own(origin: &str, host: &str) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
     let from = name(authority);
     from == name(host) || matches!(from.as_str(), "localhost" | "127.0.0.1" | "[::1]")
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits =
-            group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        for at in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at <= group.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
 }
 
 /// What a message is said to be.
