@@ -26,7 +26,11 @@ impl<'de> Deserializer<'de> for Strict {
                 let set = fields.into_iter().filter(|(_, field)| !field.is_null());
                 visitor.visit_map(MapDeserializer::new(set.map(|(name, field)| (name, Strict(field)))))
             }
-            plain => plain.deserialize_any(visitor),
+            // One by one: handing the value over would compile serde_json's own lists and objects for each type.
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Number(number) => number.deserialize_any(visitor),
+            Value::String(text) => visitor.visit_string(text),
         }
     }
 
