@@ -8,11 +8,6 @@ use std::time::Duration;
 use crate::support::requires::requires;
 use crate::support::{Cmd, Daemon, binary, eventually, source};
 
-/// Whether the program under test is the one that ships; debug builds are neither small nor light.
-fn is_release() -> bool {
-    binary().components().any(|part| part.as_os_str() == "release")
-}
-
 /// Proportional set size of a process in KiB.
 fn pss_kib(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process of ours");
@@ -27,10 +22,7 @@ fn the_binary_is_static() {
 
 #[test]
 fn the_binary_is_small() {
-    if !is_release() {
-        println!("a debug build: not measured");
-        return;
-    }
+    requires!(release);
     let bytes = fs::metadata(binary()).expect("the program under test exists").len();
     // The goal of 5 MiB is missed: 0.9 MiB are the tables that let a handler panic without taking the daemon
     // along, 0.8 MiB the readers and writers of the API's JSON types. Docker's whole command line, volumes,
@@ -40,11 +32,7 @@ fn the_binary_is_small() {
 
 #[test]
 fn an_idle_daemon_is_light() {
-    requires!(root);
-    if !is_release() {
-        println!("a debug build: not measured");
-        return;
-    }
+    requires!(root, release);
     let daemon = Daemon::start();
     daemon.run(&[], "true").ok();
     // Freed memory may take a moment to go back. The goal of 4 MiB is missed: the kernel maps the binary's own
@@ -59,11 +47,7 @@ fn an_idle_daemon_is_light() {
 
 #[test]
 fn a_running_container_is_light() {
-    requires!(root);
-    if !is_release() {
-        println!("a debug build: not measured");
-        return;
-    }
+    requires!(root, release);
     let daemon = Daemon::start();
     let mut shims = Vec::new();
     for number in 0..30 {

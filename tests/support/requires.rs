@@ -31,6 +31,12 @@ pub fn root() -> Result<(), String> {
     if rustix::process::geteuid().is_root() { Ok(()) } else { Err("not root".to_owned()) }
 }
 
+/// The program that ships: debug builds are neither small nor light.
+pub fn release() -> Result<(), String> {
+    let is_release = super::binary().components().any(|part| part.as_os_str() == "release");
+    if is_release { Ok(()) } else { Err("a debug build: set DEWAR_BIN to the release binary".to_owned()) }
+}
+
 /// A CRIU that works here: see [`criu_path`].
 pub fn criu() -> Result<(), String> {
     root()?;
