@@ -42,6 +42,7 @@ use engine::Engine;
 use error::{Error, Result};
 
 use crate::http::api::{API_VERSION, Class};
+use crate::http::middleware::Middleware;
 use crate::http::route::{Route, RouteTable};
 use crate::http::server::{Limits, Server};
 use crate::runtime::cgroup::Cgroup;
@@ -70,7 +71,11 @@ pub fn validate(config: &Config) -> Result<()> {
 ///
 /// # Errors
 /// Everything that keeps it from serving; what it had made until then is removed.
-pub fn run(config: Config, routes: &'static [Route<Arc<Engine>>]) -> Result<()> {
+pub fn run(
+    config: Config,
+    routes: &'static [Route<Arc<Engine>>],
+    middlewares: &'static [Middleware<Arc<Engine>>],
+) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::forbidden("start the daemon: it must run as root"));
     }
@@ -88,24 +93,17 @@ pub fn run(config: Config, routes: &'static [Route<Arc<Engine>>]) -> Result<()> 
         move || dispatch(&engine, &sandbox_events)
     })?;
     containers::recover::recover(&engine)?;
-    let server = format!("Docker/{} (linux)", env!("CARGO_PKG_VERSION"));
-    let headers = [
-        ("Api-Version", API_VERSION.to_string()),
-        // The stock CLI hides `checkpoint` from a daemon that does not call itself experimental.
-        ("Docker-Experimental", "true".to_owned()),
-        ("Ostype", "linux".to_owned()),
-        ("Server", server),
-    ];
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let server = Server::new(
         std::mem::take(&mut bound.listeners),
         table,
+        middlewares,
         Arc::clone(&engine),
         Limits::default(),
-        &headers,
     )
     .and_then(Server::start)
     .map_err(|cause| Error::system("serve the API", cause))?;
+    let names: Vec<&str> = middlewares.iter().map(|middleware| middleware.name).collect();
+    log::debug!("requests pass {}", names.join(", "));
     log::info!("dewar {} serves API {API_VERSION} on {}", env!("CARGO_PKG_VERSION"), config.hosts.join(", "));
     tell_ready(config.ready_fd);
 

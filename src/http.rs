@@ -3,6 +3,7 @@
 //! ```text
 //!   client ──api types──> client/…  ~~~ socket ~~~  server ─> connection ─> route ─> request ─> handler
 //!          <─────────────           ~~~~~~~~~~~~~          <─ reply (json, empty, stream, hijack) <─┘
+//!                                                  (both ways through `middleware`)
 //! ```
 //!
 //! `message` is the grammar both ends share, `socket` the descriptor both ends hold, `hijack` the upgraded
@@ -13,6 +14,7 @@ pub mod client;
 pub mod connection;
 pub mod hijack;
 pub mod message;
+pub mod middleware;
 pub mod reply;
 pub mod request;
 pub mod route;

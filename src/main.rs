@@ -48,7 +48,7 @@ fn run_daemon(options: cli::daemon::Options) -> ExitCode {
         true => daemon::validate(&config(options)),
         false => {
             runtime::sys::memory::keep_small();
-            daemon::run(config(options), routes::ROUTES)
+            daemon::run(config(options), routes::ROUTES, routes::MIDDLEWARES)
         }
     };
     match result {

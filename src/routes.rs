@@ -44,6 +44,7 @@ use crate::http::api::system::{
 use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, SYSTEM_DATA_USAGE};
 use crate::http::api::volume::{VOLUME_CREATE, VOLUME_DELETE, VOLUME_INSPECT, VOLUME_LIST, VOLUME_PRUNE};
 use crate::http::api::{Class, Failure, Method, Operation, Shape};
+use crate::http::middleware::{Middleware, debug, version};
 use crate::http::route::Route;
 use crate::route;
 
@@ -60,6 +61,7 @@ macro_rules! refused {
                 slow: false,
             },
             handler: |_, _| Err($reason.failure($id)),
+            has_json_body: || false,
         }
     };
 }
@@ -98,6 +100,12 @@ const SWARM: Refusal = Refusal {
     class: Class::Unavailable,
     reason: "This node is not a swarm manager. dewar has no swarm mode.",
 };
+
+/// What requests pass on the way to the routes, in this order; answers come back the other way.
+pub static MIDDLEWARES: &[Middleware<Arc<Engine>>] = &[
+    Middleware::new("version", version::enter).headers(version::headers),
+    Middleware::new("debug", debug::enter),
+];
 
 /// Every operation this daemon serves.
 pub static ROUTES: &[Route<Arc<Engine>>] = &[

@@ -244,11 +244,13 @@ pub struct Outgoing {
     peer: Peer,
     buffer: Vec<u8>,
     chunked: bool,
+    /// Bytes of the body handed to the kernel.
+    sent: u64,
 }
 
 impl Outgoing {
     pub(super) fn new(socket: Arc<Socket>, peer: Peer, chunked: bool) -> Outgoing {
-        Outgoing { socket, peer, buffer: Vec::new(), chunked }
+        Outgoing { socket, peer, buffer: Vec::new(), chunked, sent: 0 }
     }
 
     /// The client, to ask whether it is still there while there is nothing to write.
@@ -256,7 +258,13 @@ impl Outgoing {
         self.peer.clone()
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    /// How many bytes of the body were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.sent += bytes.len() as u64;
         if bytes.is_empty() {
             // An empty chunk would be the end.
             return Ok(());
@@ -270,10 +278,11 @@ impl Outgoing {
     }
 
     /// Sends what is left and the end of the stream.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(super) fn finish(&mut self) -> io::Result<()> {
         if !self.chunked {
             return self.flush();
         }
+        self.sent += self.buffer.len() as u64;
         let mut last = Vec::with_capacity(self.buffer.len() + 16);
         if !self.buffer.is_empty() {
             last.extend_from_slice(format!("{:x}\r\n", self.buffer.len()).as_bytes());
@@ -299,10 +308,12 @@ impl Write for Outgoing {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let result = self.send(&self.buffer);
-        self.buffer.clear();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = self.send(&buffer);
+        buffer.clear();
         // An idle stream should not keep what a busy moment needed.
-        self.buffer.shrink_to(4096);
+        buffer.shrink_to(4096);
+        self.buffer = buffer;
         result
     }
 }

@@ -23,7 +23,7 @@ use super::connection::{Body, Peer};
 use super::message::Headers;
 
 /// The most bytes of JSON a request may carry.
-pub const MAX_JSON_BYTES: usize = 16 << 20;
+const MAX_JSON_BYTES: usize = 16 << 20;
 /// How long a JSON body may take to arrive.
 const JSON_TIME: Duration = Duration::from_secs(30);
 
@@ -40,6 +40,13 @@ impl Params {
     /// Adds one variable.
     pub fn push(&mut self, name: &'static str, value: String) {
         self.0.push((name, value));
+    }
+}
+
+/// Each variable with a space before it.
+impl std::fmt::Display for Params {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| write!(out, " {name}={value:?}"))
     }
 }
 
@@ -62,6 +69,29 @@ pub struct Raw {
     pub peer: Peer,
     /// The unread body; at its end already when the endpoint has a JSON body.
     pub body: Body,
+    /// The bytes of a JSON body that was looked at before the handler's turn; what it gets is read from them.
+    json: Option<Vec<u8>>,
+}
+
+impl Raw {
+    /// A request with its body still to be read.
+    pub fn new(version: ApiVersion, headers: Headers, peer: Peer, body: Body) -> Raw {
+        Raw { version, headers, peer, body, json: None }
+    }
+
+    /// The bytes that the handler's JSON body will be read from, which must be at most `most`, and at most what
+    /// the handler itself takes; for an operation that has one.
+    ///
+    /// Blocks until they have arrived, [`JSON_TIME`] at most. Fails with `InvalidParameter` or `TooLarge`.
+    pub fn json_body(&mut self, most: usize) -> Result<&[u8], Failure> {
+        let most = most.min(MAX_JSON_BYTES);
+        let bytes = match self.json.take() {
+            Some(bytes) if bytes.len() > most => return Err(too_large(most)),
+            Some(bytes) => bytes,
+            None => read_json_body(&mut self.body, most)?,
+        };
+        Ok(self.json.insert(bytes))
+    }
 }
 
 /// A request decoded by its endpoint's types.
@@ -84,17 +114,23 @@ impl<Q, B> Call<Q, B> {
 ///
 /// Blocks until a JSON body has arrived, [`JSON_TIME`] at most. Fails with `InvalidParameter` or `TooLarge`.
 pub fn decode<Q: Query, B: DeserializeOwned + 'static, R>(
-    _endpoint: &Endpoint<Q, B, R>,
+    endpoint: &Endpoint<Q, B, R>,
     mut request: Request,
 ) -> Result<Call<Q, B>, Failure> {
     let query = Q::read(&parse_query(&request.query).map_err(invalid)?).map_err(invalid)?;
-    let body = if TypeId::of::<B>() == TypeId::of::<()>() {
-        absent()?
-    } else {
-        let bytes = read_json_body(&mut request.raw.body)?;
+    let body = if has_json_body(endpoint) {
+        request.raw.json_body(MAX_JSON_BYTES)?;
+        let bytes = request.raw.json.take().unwrap_or_default();
         parse_json(request.raw.headers.get("content-type"), &bytes)?
+    } else {
+        absent()?
     };
     Ok(Call { params: request.params, query, body, raw: request.raw })
+}
+
+/// Whether requests to an endpoint have their body read as JSON.
+pub fn has_json_body<Q, B: 'static, R>(_: &Endpoint<Q, B, R>) -> bool {
+    TypeId::of::<B>() != TypeId::of::<()>()
 }
 
 fn invalid(message: String) -> Failure {
@@ -111,13 +147,13 @@ fn absent<B: DeserializeOwned>() -> Result<B, Failure> {
     .map_err(|_| invalid("invalid JSON: got EOF while reading request body".to_owned()))
 }
 
-fn read_json_body(body: &mut Body) -> Result<Vec<u8>, Failure> {
-    let too_large = || Failure {
-        class: Class::TooLarge,
-        message: format!("request body is larger than {} MiB", MAX_JSON_BYTES >> 20),
-    };
-    if body.length().is_some_and(|length| length > MAX_JSON_BYTES as u64) {
-        return Err(too_large());
+fn too_large(most: usize) -> Failure {
+    Failure { class: Class::TooLarge, message: format!("request body is larger than {} MiB", most >> 20) }
+}
+
+fn read_json_body(body: &mut Body, most: usize) -> Result<Vec<u8>, Failure> {
+    if body.length().is_some_and(|length| length > most as u64) {
+        return Err(too_large(most));
     }
     let mut bytes = Vec::new();
     if body.is_empty() {
@@ -125,11 +161,11 @@ fn read_json_body(body: &mut Body) -> Result<Vec<u8>, Failure> {
     }
     body.set_deadline(Some(Instant::now() + JSON_TIME));
     body.by_ref()
-        .take(MAX_JSON_BYTES as u64 + 1)
+        .take(most as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|cause| invalid(format!("read request body: {cause}")))?;
     body.set_deadline(None);
-    if bytes.len() > MAX_JSON_BYTES { Err(too_large()) } else { Ok(bytes) }
+    if bytes.len() > most { Err(too_large(most)) } else { Ok(bytes) }
 }
 
 /// Parses a JSON body. `bytes` may be anything.

@@ -5,14 +5,15 @@
 //! that match a common path without one being a special case of the other are refused at the start, so that
 //! the order of the table never matters.
 //!
-//! Every path may begin with `/v1.NN`; without it the newest version is meant.
+//! Every path may begin with `/v1.NN`.
 //!
-//! Not here: the table itself (`routes`), what a handler gets (`request`).
+//! Not here: the table itself (`routes`), which versions there are (`middleware::version`), what a handler gets
+//! (`request`).
 
 use serde::de::DeserializeOwned;
 
 use super::api::query::Query;
-use super::api::{self, ApiVersion, Class, Endpoint, Failure, Method, Operation};
+use super::api::{Class, Endpoint, Failure, Method, Operation};
 use super::reply::Reply;
 use super::request::{self, Call, Params, Request};
 
@@ -21,6 +22,8 @@ use super::request::{self, Call, Params, Request};
 pub struct Route<S> {
     pub operation: &'static Operation,
     pub handler: fn(&S, Request) -> Result<Reply, Failure>,
+    /// Whether the handler reads the request's body as JSON.
+    pub has_json_body: fn() -> bool,
 }
 
 /// Makes the [`Route`] of an endpoint and a handler `fn(&S, Call<Q, B>) -> Result<Reply, impl Into<Failure>>`.
@@ -32,6 +35,7 @@ macro_rules! route {
         $crate::http::route::Route {
             operation: &$endpoint.operation,
             handler: |state, request| $crate::http::route::serve(&$endpoint, state, request, $handler),
+            has_json_body: || $crate::http::request::has_json_body(&$endpoint),
         }
     };
 }
@@ -167,10 +171,11 @@ pub struct RouteTable<S: 'static> {
 
 /// A request line that leads to a handler.
 #[derive(Debug)]
-pub struct Match<S: 'static> {
+pub struct Match<'a, S: 'static> {
     pub route: &'static Route<S>,
     pub params: Params,
-    pub version: ApiVersion,
+    /// What stands before the path; whether there is such a version is not looked at.
+    pub version: Option<&'a str>,
 }
 
 impl<S> RouteTable<S> {
@@ -194,9 +199,8 @@ impl<S> RouteTable<S> {
 
     /// Finds who serves `method` on `path` (encoded, without the query).
     ///
-    /// Fails with `NotFound` when nobody does, and with `InvalidParameter` for a version out of range or a
-    /// broken escape.
-    pub fn find(&self, method: &str, path: &str) -> Result<Match<S>, Failure> {
+    /// Fails with `NotFound` when nobody does, and with `InvalidParameter` for a broken escape.
+    pub fn find<'a>(&self, method: &str, path: &'a str) -> Result<Match<'a, S>, Failure> {
         let not_found = || Failure { class: Class::NotFound, message: "page not found".to_owned() };
         let (version, path) = split_version(path);
         let segments: Vec<&str> = path.strip_prefix('/').ok_or_else(not_found)?.split('/').collect();
@@ -207,19 +211,6 @@ impl<S> RouteTable<S> {
             .filter(|(_, route)| route.operation.method == method)
             .find_map(|(pattern, route)| Some((*route, pattern.matches(&segments)?)))
             .ok_or_else(not_found)?;
-        let version = version.map_or(Ok(api::API_VERSION), check_version)?;
-        // Compat: 400, because clients take a 404 for the object's absence.
-        if version < api::API_VERSION && version < api::since(route.operation) {
-            return Err(Failure {
-                class: Class::InvalidParameter,
-                message: format!(
-                    "{} {} requires minimum API version {}",
-                    route.operation.method.name(),
-                    route.operation.path,
-                    api::since(route.operation)
-                ),
-            });
-        }
         let mut params = Params::default();
         for (name, range) in found {
             let text = segments[range].join("/");
@@ -234,7 +225,7 @@ impl<S> RouteTable<S> {
 }
 
 /// Splits `/v1.43/info` into `1.43` and `/info`.
-fn split_version(path: &str) -> (Option<&str>, &str) {
+pub(super) fn split_version(path: &str) -> (Option<&str>, &str) {
     let split = path.strip_prefix("/v").and_then(|rest| {
         let end = rest.find('/')?;
         let (version, path) = rest.split_at(end);
@@ -242,28 +233,6 @@ fn split_version(path: &str) -> (Option<&str>, &str) {
         is_version.then_some((version, path))
     });
     split.map_or((None, path), |(version, path)| (Some(version), path))
-}
-
-/// Docker's texts: clients and people know them.
-fn check_version(text: &str) -> Result<ApiVersion, Failure> {
-    let invalid = |message| Failure { class: Class::InvalidParameter, message };
-    let version = ApiVersion::parse(text)
-        .or_else(|| ApiVersion::parse(&format!("{text}.0")))
-        .ok_or_else(|| invalid(format!("invalid API version {text:?}")))?;
-    if version < api::MIN_API_VERSION {
-        return Err(invalid(format!(
-            "client version {text} is too old. Minimum supported API version is {}, please upgrade your client \
-             to a newer version",
-            api::MIN_API_VERSION
-        )));
-    }
-    if version > api::API_VERSION {
-        return Err(invalid(format!(
-            "client version {text} is too new. Maximum supported API version is {}",
-            api::API_VERSION
-        )));
-    }
-    Ok(version)
 }
 
 #[cfg(test)]
@@ -281,6 +250,7 @@ mod tests {
             .map(|(id, method, path)| Route {
                 operation: Box::leak(Box::new(operation(id, *method, path))),
                 handler: |_, _| Ok(Reply::empty(204)),
+                has_json_body: || false,
             })
             .collect();
         RouteTable::new(routes.leak())
@@ -348,38 +318,17 @@ mod tests {
             ("HEAD", "/containers/json", 404),
             ("GET", "/v1.51", 404),
             ("GET", "/v1.99/nothing", 404),
-            ("GET", "/v1.23/version", 400),
-            ("GET", "/v1.52/version", 400),
-            ("GET", "/v2.0/version", 400),
-            ("GET", "/v1/version", 400),
-            ("GET", "/v1.2.3/version", 400),
-            ("GET", "/v./version", 400),
-            ("GET", "/v99999999999.1/version", 400),
             ("GET", "/vx/version", 404),
             ("GET", "/containers/%zz/json", 400),
             ("GET", "/containers/%ff/json", 400),
         ] {
             assert_eq!(found(method, path), Err(status), "{method} {path}");
         }
-        let message = |path| table(LIST).unwrap().find("GET", path).unwrap_err().message;
-        assert_eq!(
-            message("/v1.99/version"),
-            "client version 1.99 is too new. Maximum supported API version is 1.51"
-        );
-        assert_eq!(
-            message("/v1.9/version"),
-            "client version 1.9 is too old. Minimum supported API version is 1.24, please upgrade your client \
-             to a newer version"
-        );
-    }
-
-    #[test]
-    fn an_operation_is_not_there_before_its_version() {
-        let table = table(&[("ContainerPrune", Method::Post, "/containers/prune")]).unwrap();
-        let failure = table.find("POST", "/v1.24/containers/prune").unwrap_err();
-        assert_eq!(failure.class, Class::InvalidParameter);
-        assert_eq!(failure.message, "POST /containers/prune requires minimum API version 1.25");
-        assert!(table.find("POST", "/v1.25/containers/prune").is_ok());
+        for (path, version) in
+            [("/v1.51/version", Some("1.51")), ("/version", None), ("/v./version", Some("."))]
+        {
+            assert_eq!(table(LIST).unwrap().find("GET", path).unwrap().version, version, "{path}");
+        }
     }
 
     #[test]

@@ -18,8 +18,10 @@
 //! Locks: parking, pool queue and the table of connections; each is a leaf, none is held across a call
 //! that blocks.
 //!
-//! Not here: one request and its answer (`server::exchange`), the queue (`server::pool`).
+//! Not here: one request and its answer (`server::exchange`), the queue (`server::pool`), what is logged of a
+//! request (`server::access`).
 
+mod access;
 mod exchange;
 mod pool;
 #[cfg(test)]
@@ -31,13 +33,14 @@ use std::io;
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec, epoll};
 
 use super::connection::{Input, SLICE, Stopping};
+use super::middleware::Middleware;
 use super::route::RouteTable;
 use super::socket::Socket;
 use pool::Pool;
@@ -128,6 +131,7 @@ pub struct Server<S: 'static> {
 /// What every thread of a server shares.
 struct Core<S: 'static> {
     table: RouteTable<S>,
+    middlewares: &'static [Middleware<S>],
     state: S,
     limits: Limits,
     /// The headers of every answer, as bytes.
@@ -144,6 +148,8 @@ struct Control {
     active: Mutex<Active>,
     ended: Condvar,
     next_id: AtomicU64,
+    /// Whether each request is told at level info.
+    has_access_log: AtomicBool,
 }
 
 /// What a stopping server waits for.
@@ -268,13 +274,13 @@ impl Handle {
 }
 
 impl<S: Send + Sync + 'static> Server<S> {
-    /// Prepares to serve `table` on `listeners`; `headers` go into every answer.
+    /// Prepares to serve `table` on `listeners`; requests pass `middlewares` in their order.
     pub fn new(
         listeners: Vec<Listener>,
         table: RouteTable<S>,
+        middlewares: &'static [Middleware<S>],
         state: S,
         limits: Limits,
-        headers: &[(&str, &str)],
     ) -> io::Result<Server<S>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -283,17 +289,20 @@ impl<S: Send + Sync + 'static> Server<S> {
             listener.set_nonblocking()?;
         }
         let mut common = Vec::new();
-        headers.iter().for_each(|(name, value)| super::reply::header(&mut common, name, value));
+        for (name, value) in middlewares.iter().flat_map(|middleware| (middleware.headers)()) {
+            super::reply::header(&mut common, name, &value);
+        }
         let control = Arc::new(Control {
             stopping: Arc::new(Stopping::new()?),
             wake,
             active: Mutex::default(),
             ended: Condvar::new(),
             next_id: AtomicU64::new(1),
+            has_access_log: AtomicBool::new(false),
         });
         let parking = Parking { epoll, state: Mutex::default() };
         let pool = Pool::new(limits.workers, limits.stack_bytes);
-        let core = Core { table, state, limits, common, pool, parking, control };
+        let core = Core { table, middlewares, state, limits, common, pool, parking, control };
         Ok(Server { core: Arc::new(core), listeners })
     }
 

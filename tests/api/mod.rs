@@ -1,5 +1,6 @@
 //! The wire as Docker's clients see it.
 
+mod access;
 mod attach;
 mod containers;
 mod coverage;

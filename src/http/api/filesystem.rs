@@ -50,7 +50,7 @@ impl Query for CommitQuery {
 
     fn read(pairs: &Pairs) -> Result<CommitQuery, String> {
         let mut query = CommitQuery::default();
-        for (name, value) in pairs {
+        for (name, value) in pairs.iter().rev() {
             match name.as_str() {
                 "container" => query.container.clone_from(value),
                 "repo" => query.repo.clone_from(value),
@@ -58,12 +58,12 @@ impl Query for CommitQuery {
                 "comment" => query.comment.clone_from(value),
                 "author" => query.author.clone_from(value),
                 "pause" => query.pause = Parameter::from_text(value)?,
-                // One instruction, or several lines of them.
-                "changes" => query.changes.extend(value.lines().map(str::to_owned)),
                 _ => {}
             }
         }
-        query.changes.retain(|line| !line.trim().is_empty());
+        // One instruction, or several lines of them.
+        let changes = pairs.iter().filter(|(name, _)| name == "changes").flat_map(|(_, value)| value.lines());
+        query.changes = changes.filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
         Ok(query)
     }
 }

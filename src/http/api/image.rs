@@ -345,7 +345,7 @@ impl Query for CreateQuery {
 
     fn read(pairs: &Pairs) -> Result<CreateQuery, String> {
         let mut query = CreateQuery::default();
-        for (name, value) in pairs {
+        for (name, value) in pairs.iter().rev() {
             let value = value.clone();
             match name.as_str() {
                 "fromImage" => query.from_image = value,
@@ -354,10 +354,11 @@ impl Query for CreateQuery {
                 "tag" => query.tag = value,
                 "message" => query.message = value,
                 "platform" => query.platform = value,
-                "changes" => query.changes.push(value),
                 _ => {}
             }
         }
+        let changes = pairs.iter().filter(|(name, _)| name == "changes");
+        query.changes = changes.map(|(_, value)| value.clone()).collect();
         Ok(query)
     }
 }

@@ -12,6 +12,9 @@ pub trait Query: Sized {
     /// Appends the parameters that differ from their default.
     fn write(&self, pairs: &mut Pairs);
     /// Reads the known parameters and ignores the others, as Docker does. The error names the parameter.
+    ///
+    /// Of a parameter that is given twice and is no list, the first counts: what looks at requests before they
+    /// are served reads them so too.
     fn read(pairs: &Pairs) -> Result<Self, String>;
 }
 
@@ -163,7 +166,7 @@ macro_rules! query {
             }
             fn read(pairs: &$crate::http::api::query::Pairs) -> Result<Self, String> {
                 let mut query = $name::default();
-                for (name, value) in pairs {
+                for (name, value) in pairs.iter().rev() {
                     match name.as_str() {
                         $($text => {
                             query.$field = $crate::http::api::query::Parameter::from_text(value)
@@ -189,6 +192,16 @@ mod tests {
         assert_eq!(lists, maps);
         assert!(Filters::from_text("[1]").is_err());
         assert!(Filters::from_text(r#"{"label":[1]}"#).is_err());
+    }
+
+    crate::query! { pub struct Sample { force: bool = "force", name: String = "name" } }
+
+    #[test]
+    fn the_first_of_two_counts() {
+        let pairs = [("name", "a"), ("force", "1"), ("name", "b"), ("force", "0")];
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let sample = Sample::read(&pairs).unwrap();
+        assert_eq!((sample.name.as_str(), sample.force), ("a", true));
     }
 
     #[test]

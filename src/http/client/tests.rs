@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, ClientError, Host};
 use crate::http::api::{ApiVersion, Class, Endpoint, Failure, Method, Shape};
+use crate::http::middleware::{Middleware, version};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 use crate::http::route::{Route, RouteTable};
@@ -46,6 +47,8 @@ static ROUTES: &[Route<()>] = &[
     route!(LOAD, load),
     route!(SHELL, shell),
 ];
+
+static MIDDLEWARES: &[Middleware<()>] = &[Middleware::new("version", version::enter)];
 
 fn show(_: &(), call: Call<Tagged, Seen>) -> Result<Reply, Failure> {
     Ok(SHOW.reply(&Seen {
@@ -129,7 +132,7 @@ fn fixture() -> Fixture {
     let _ = std::fs::remove_file(&path);
     let listeners = vec![Listener::Unix(UnixListener::bind(&path).unwrap())];
     let table = RouteTable::new(ROUTES).unwrap();
-    let server = Server::new(listeners, table, (), Limits::default(), &[]).unwrap();
+    let server = Server::new(listeners, table, MIDDLEWARES, (), Limits::default()).unwrap();
     let client = Client::new(Host::parse(&format!("unix://{}", path.display())).unwrap());
     Fixture { handle: server.start().unwrap(), path, client }
 }
@@ -193,7 +196,7 @@ fn a_daemon_that_restarted_is_found_again() {
     let _ = std::fs::remove_file(&first.path);
     let listeners = vec![Listener::Unix(UnixListener::bind(&first.path).unwrap())];
     let table = RouteTable::new(ROUTES).unwrap();
-    let server = Server::new(listeners, table, (), Limits::default(), &[]).unwrap();
+    let server = Server::new(listeners, table, MIDDLEWARES, (), Limits::default()).unwrap();
     let handle = server.start().unwrap();
     first.client.call(&START, &["web"], &(), &()).unwrap();
     handle.stop(Duration::from_millis(100));

@@ -1,20 +1,23 @@
 //! Requests and answers on one connection, one after the other.
 //!
-//! The order is fixed: head, framing, route, handler, answer, what is left of the body, next head. What
+//! The order is fixed: head, framing, route, middlewares, handler, answer, what is left of the body, next head. What
 //! cannot be put in order (a head that does not parse, an answer that failed half way, a body nobody can
 //! find the end of) ends the connection, in a way that lets the peer read what was sent.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::access::Line;
 use super::pool::{self, Place};
 use super::{Connection, Core, Registration};
-use crate::http::api::{Class, Failure, Shape};
+use crate::http::api::{API_VERSION, Class, Failure, Shape};
 use crate::http::connection::{Arrival, Body, Claim, Peer};
 use crate::http::hijack::Hijacked;
 use crate::http::message::{self, Framing, Head};
+use crate::http::middleware;
 use crate::http::reply::{self, Outgoing, Payload, Reply};
 use crate::http::request::{Raw, Request};
 
@@ -116,7 +119,16 @@ struct Asked {
     keep: bool,
     upgrade: bool,
     is_docker_py: bool,
-    started: Instant,
+    access: Option<Line>,
+}
+
+impl Asked {
+    /// Notes how much of the answer's body was sent.
+    fn sent(&self, bytes: Option<u64>) {
+        if let Some(access) = &self.access {
+            access.sent.set(bytes);
+        }
+    }
 }
 
 /// One request and its answer. Returns the connection if another request may follow.
@@ -148,7 +160,12 @@ fn exchange<S: Send + Sync + 'static>(
             .headers
             .get("user-agent")
             .is_some_and(|agent| agent.contains("docker-sdk-python") || agent.contains("tc-python")),
-        started: Instant::now(),
+        access: Line::begin(
+            core.control.has_access_log.load(Ordering::Relaxed),
+            &head.method,
+            path,
+            input.socket(),
+        ),
     };
     let socket = input.socket().clone();
     let peer = Peer::new(socket.clone(), core.control.stopping.clone());
@@ -167,26 +184,37 @@ fn exchange<S: Send + Sync + 'static>(
         }
         Ok(found) => {
             let operation = found.route.operation;
-            if operation.slow || matches!(operation.shape, Shape::Stream | Shape::Hijack) {
+            if operation.slow
+                || matches!(operation.shape, Shape::Stream | Shape::Hijack)
+                || core.middlewares.iter().any(|middleware| (middleware.may_last)(&core.state))
+            {
                 pool::leave(core, place);
             }
-            let raw = Raw { version: found.version, headers: head.headers, peer: peer.clone(), body };
+            let raw = Raw::new(API_VERSION, head.headers, peer.clone(), body);
             let request = Request { params: found.params, query: query.to_owned(), raw };
-            let handler = found.route.handler;
+            let pass =
+                || middleware::pass(core.middlewares, &core.state, found.route, found.version, request);
             // One request's bug must not take the others with it.
-            catch_unwind(AssertUnwindSafe(|| handler(&core.state, request))).unwrap_or_else(|_| {
+            catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|_| {
                 Err(Failure { class: Class::System, message: "the request's handler panicked".to_owned() })
             })
         }
     };
     let reply = result.unwrap_or_else(|failure| {
         let status = reply::status(failure.class);
-        if status >= 500 {
-            log::error!("{}: {status}: {}", asked.line, failure.message);
+        // What this daemon does not do is no fault of its.
+        match failure.class {
+            Class::System => log::error!("{}: {status}: {}", asked.line, failure.message),
+            Class::NotImplemented | Class::Unavailable | Class::Forbidden => {
+                log::info!("{}: {status}: {}", asked.line, failure.message);
+            }
+            _ => {}
         }
         Reply::failure(&failure)
     });
-    log::debug!("{}: {} in {:?}", asked.line, reply.status(), asked.started.elapsed());
+    if let Some(access) = &asked.access {
+        access.status.set(reply.status());
+    }
 
     let keep = answer(core, &asked, reply, &claim, &peer, registration, place)?;
     let (registration, input) = match claim.settle(core.limits.skip_bytes, Instant::now() + SKIP) {
@@ -216,6 +244,11 @@ fn answer<S: Send + Sync + 'static>(
     let mut bytes = Vec::with_capacity(512);
     match payload {
         Payload::Empty | Payload::Bytes { .. } => {
+            if let Payload::Bytes { bytes, .. } = &payload
+                && !asked.is_head
+            {
+                asked.sent(Some(bytes.len() as u64));
+            }
             let keep = asked.keep && !core.control.is_stopping() && claim.may_keep(core.limits.skip_bytes);
             head.write(&mut bytes, &core.common);
             write_body(&mut bytes, payload, asked.is_head, keep);
@@ -248,8 +281,13 @@ fn answer<S: Send + Sync + 'static>(
             drop(bytes);
             let mut out = Outgoing::new(socket.clone(), peer.clone(), chunked);
             let ran = catch_unwind(AssertUnwindSafe(|| run(&mut out)));
+            let finished = match &ran {
+                Ok(Ok(())) => out.finish().ok(),
+                _ => None,
+            };
+            asked.sent(Some(out.sent()));
             match ran {
-                Ok(Ok(())) => out.finish().ok()?,
+                Ok(Ok(())) => finished?,
                 Ok(Err(cause)) => {
                     log::debug!("{}: stream ends early: {cause}", asked.line);
                     // Without the last chunk the peer knows that the stream is not whole.
@@ -306,6 +344,7 @@ fn answer<S: Send + Sync + 'static>(
             }
             let early = input.take_unused();
             drop(input);
+            asked.sent(None);
             let hijacked =
                 Hijacked::server(socket.clone(), early, peer.clone(), Box::new(registration)).ok()?;
             if catch_unwind(AssertUnwindSafe(|| run(hijacked))).is_err() {

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Handle, Limits, Listener, Server};
 use crate::http::api::{Class, Endpoint, Failure, Method, Shape};
+use crate::http::middleware::{Leave, Middleware, Passing, version};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 use crate::http::route::{Route, RouteTable};
@@ -23,6 +24,8 @@ struct Bench {
     /// How many followers noticed that their peer left.
     gone: AtomicUsize,
     uploaded: AtomicUsize,
+    /// What the middlewares saw.
+    seen: Mutex<Vec<String>>,
 }
 
 type State = Arc<Bench>;
@@ -63,6 +66,29 @@ static ROUTES: &[Route<State>] = &[
     route!(IGNORE, |_: &State, _: Call| Ok::<_, Failure>(IGNORE.reply(&()))),
     route!(SHELL, shell),
 ];
+
+static MIDDLEWARES: &[Middleware<State>] = &[
+    Middleware::new("version", version::enter)
+        .headers(|| vec![("Server", "Docker/1.0 (linux)".to_owned()), ("Api-Version", "1.51".to_owned())]),
+    Middleware::new("outer", |state, passing| note(state, passing, "outer")),
+    Middleware::new("inner", |state, passing| note(state, passing, "inner")),
+];
+
+/// Writes down who saw what; refuses what the request's header says.
+fn note(state: &State, passing: &mut Passing<'_>, name: &'static str) -> Result<Option<Leave>, Failure> {
+    let Some(wish) = passing.request.raw.headers.get("x-refuse").map(str::to_owned) else { return Ok(None) };
+    let refusal = move |side: &str| match wish == format!("{side} {name}") {
+        true => Err(Failure { class: Class::Forbidden, message: format!("{side} {name} says no") }),
+        false => Ok(()),
+    };
+    state.seen.lock().unwrap().push(format!("enter {name}"));
+    refusal("enter")?;
+    let state = state.clone();
+    Ok(Some(Box::new(move |reply| {
+        state.seen.lock().unwrap().push(format!("leave {name} {}", reply.status()));
+        refusal("leave")
+    })))
+}
 
 fn ping(_: &State, _: Call) -> Result<Reply, Failure> {
     Ok(Reply::bytes("text/plain; charset=utf-8", b"OK".to_vec()).header("Swarm", "inactive"))
@@ -186,8 +212,7 @@ fn serve(limits: Limits) -> Fixture {
     let listeners = vec![Listener::Unix(UnixListener::bind(&path).unwrap()), Listener::Tcp(tcp)];
     let state = State::default();
     let table = RouteTable::new(ROUTES).unwrap();
-    let headers = [("Server", "Docker/1.0 (linux)"), ("Api-Version", "1.51")];
-    let server = Server::new(listeners, table, state.clone(), limits, &headers).unwrap();
+    let server = Server::new(listeners, table, MIDDLEWARES, state.clone(), limits).unwrap();
     Fixture { handle: server.start().unwrap(), state, path, tcp: address }
 }
 
@@ -255,6 +280,61 @@ fn ask(stream: &mut BufReader<UnixStream>, request: &str) -> Answer {
 }
 
 const PING_REQUEST: &str = "GET /_ping HTTP/1.1\r\nHost: /run/x.sock\r\n\r\n";
+
+#[test]
+fn middlewares_are_passed_in_order_and_back_in_reverse() {
+    let server = serve(limits());
+    for (target, wish, status, message, seen) in [
+        ("GET /_ping", "nothing", 200, "OK", "enter outer, enter inner, leave inner 200, leave outer 200"),
+        (
+            "GET /fail/409",
+            "nothing",
+            409,
+            "fail 409",
+            "enter outer, enter inner, leave inner 409, leave outer 409",
+        ),
+        ("GET /_ping", "enter outer", 403, "enter outer says no", "enter outer"),
+        (
+            "GET /_ping",
+            "enter inner",
+            403,
+            "enter inner says no",
+            "enter outer, enter inner, leave outer 403",
+        ),
+        (
+            "GET /_ping",
+            "leave inner",
+            403,
+            "leave inner says no",
+            "enter outer, enter inner, leave inner 200, leave outer 403",
+        ),
+        (
+            "GET /lines?count=1",
+            "leave outer",
+            403,
+            "leave outer says no",
+            "enter outer, enter inner, leave inner 200, leave outer 200",
+        ),
+        (
+            "POST /shell",
+            "leave outer",
+            403,
+            "leave outer says no",
+            "enter outer, enter inner, leave inner 101, leave outer 101",
+        ),
+        ("GET /v1.23/_ping", "nothing", 400, "too old", ""),
+        ("GET /nothing", "nothing", 404, "page not found", ""),
+    ] {
+        let mut stream = server.connect();
+        let answer = ask(&mut stream, &format!("{target} HTTP/1.1\r\nX-Refuse: {wish}\r\n\r\n"));
+        assert_eq!(answer.status, status, "{target} {wish}");
+        assert!(answer.body.contains(message), "{target} {wish}: {}", answer.body);
+        assert_eq!(server.state.seen.lock().unwrap().join(", "), seen, "{target} {wish}");
+        server.state.seen.lock().unwrap().clear();
+        // The connection is as good as before.
+        assert_eq!(ask(&mut stream, PING_REQUEST).status, 200);
+    }
+}
 
 #[test]
 fn one_connection_serves_many_shapes_in_turn() {
