@@ -64,6 +64,8 @@ if [ "$what" = test ]; then
     need skopeo skopeo
     need curl curl
     need unshare util-linux
+    # Its launcher for socket activation; nothing of it is started.
+    need systemd-socket-activate systemd
     # scripts/python.sh makes a virtual environment with whichever can.
     /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
 fi

@@ -40,6 +40,7 @@ use config::Config;
 use containers::lifecycle;
 use engine::Engine;
 use error::{Error, Result};
+use listeners::activation::Activated;
 
 use crate::http::api::{API_VERSION, Class};
 use crate::http::middleware::Middleware;
@@ -79,6 +80,7 @@ pub fn run(
     if !rustix::process::geteuid().is_root() {
         return Err(Error::forbidden("start the daemon: it must run as root"));
     }
+    let activated = Activated::take();
     validate(&config)?;
     let table = RouteTable::new(routes).map_err(|cause| Error::system("read the route table", cause))?;
     let (sender, shutdown) = channel();
@@ -86,7 +88,7 @@ pub fn run(
     let pidfile = config.pidfile.clone();
     cgroup::ensure_mounted()?;
     let (engine, sandbox_events) = Engine::open(config.clone())?;
-    let mut bound = listeners::bind(&config)?;
+    let mut bound = listeners::bind(&config, activated)?;
     let _pidfile = pidfile.as_deref().map(PidFile::write).transpose()?;
     spawn("events", {
         let engine = Arc::clone(&engine);
@@ -104,7 +106,7 @@ pub fn run(
     .map_err(|cause| Error::system("serve the API", cause))?;
     let names: Vec<&str> = middlewares.iter().map(|middleware| middleware.name).collect();
     log::debug!("requests pass {}", names.join(", "));
-    log::info!("dewar {} serves API {API_VERSION} on {}", env!("CARGO_PKG_VERSION"), config.hosts.join(", "));
+    log::info!("dewar {} serves API {API_VERSION} on {}", env!("CARGO_PKG_VERSION"), bound.places.join(", "));
     tell_ready(config.ready_fd);
 
     let reason = wait(&shutdown);

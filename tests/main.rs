@@ -15,6 +15,9 @@ mod cli;
 /// The wire: operations, statuses, error classes, streams; spoken by hand and by docker-py.
 mod api;
 
+/// How the daemon is reached: hosts, socket activation, TLS, ssh, and what a peer can cost.
+mod reach;
+
 /// What users do: images, containers, logs, exec, events, the daemon's restart; by dewar and by docker.
 mod engine;
 

@@ -1,19 +1,34 @@
-//! The sockets the API is served on: bound early, so that a second daemon fails at once.
+//! The sockets the API is served on: bound early, so that a second daemon fails at once and clients queue while
+//! the first one starts; served last.
+//!
+//! Whoever can connect is root. A unix socket admits root and its group; TCP needs verified client certificates, or
+//! a loopback address and `--insecure-tcp`, whoever bound it.
+
+pub mod activation;
+mod host;
+mod unix;
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use super::config::Config;
 use super::error::{Error, Result};
 use crate::http::server::Listener;
+use activation::Activated;
+use host::Address;
+
+/// How many connections wait while the daemon starts or is busy; the kernel's own limit may be lower.
+const BACKLOG: i32 = 1024;
 
 /// The bound sockets, and the socket files to remove at the end.
 #[derive(Default)]
 pub struct Bound {
     pub listeners: Vec<Listener>,
+    /// Where they listen, for the log.
+    pub places: Vec<String>,
+    /// Only those made here: the file of an activated socket belongs to whoever made it.
     files: Vec<PathBuf>,
 }
 
@@ -37,116 +52,135 @@ impl Bound {
     }
 }
 
-/// A host that was understood.
-enum Address {
-    Unix(PathBuf),
-    Tcp(Vec<SocketAddr>),
-}
-
 /// Checks every host of the configuration without binding it.
 ///
 /// # Errors
 /// InvalidParameter for an address that does not parse or is not allowed.
 pub fn check(config: &Config) -> Result<()> {
-    config.hosts.iter().try_for_each(|host| parse(config, host).map(drop))
+    for address in addresses(config)? {
+        if let Address::Tcp(name, port) = &address {
+            resolve(config, &address, name, *port)?;
+        }
+    }
+    Ok(())
 }
 
-/// Binds every host of the configuration.
+/// Binds every host of the configuration, with what socket activation has passed.
 ///
 /// # Errors
-/// As [`check`]; Conflict when another process listens there; System for the rest.
-pub fn bind(config: &Config) -> Result<Bound> {
+/// As [`check`]; Conflict when another process listens there; NotFound when nothing was passed; System for the rest.
+pub fn bind(config: &Config, mut activated: Activated) -> Result<Bound> {
     let mut bound = Bound::default();
-    for host in &config.hosts {
-        let listener = match parse(config, host)? {
+    for address in addresses(config)? {
+        let during = |error: Error| error.during(format!("listen on \"{address}\""));
+        match &address {
             Address::Unix(path) => {
-                let listener = bind_unix(&path, config.group.as_deref())?;
-                bound.files.push(path);
-                listener
+                let listener = unix::bind(path, config.group.as_deref())?;
+                bound.files.push(path.clone());
+                bound.places.push(address.to_string());
+                bound.listeners.push(Listener::Unix(listener));
             }
-            Address::Tcp(addresses) => {
-                TcpListener::bind(&addresses[..]).map(Listener::Tcp).map_err(|cause| match cause.kind() {
-                    ErrorKind::AddrInUse => Error::conflict(format!("listen on {host:?}: {cause}")),
-                    _ => Error::system(format!("listen on {host:?}"), cause),
-                })?
+            Address::Tcp(name, port) => {
+                let listener = bind_tcp(&resolve(config, &address, name, *port)?).map_err(during)?;
+                // Port 0 has become a real one.
+                bound.places.push(
+                    listener.local_addr().map_or_else(|_| address.to_string(), |a| format!("tcp://{a}")),
+                );
+                bound.listeners.push(Listener::Tcp(listener));
             }
-        };
-        bound.listeners.push(listener);
+            Address::Activated(which) => {
+                for (number, listener) in activated.claim(which).map_err(during)? {
+                    if let Listener::Tcp(listener) = &listener {
+                        let local = listener
+                            .local_addr()
+                            .map_err(|cause| during(Error::system("getsockname", cause)))?;
+                        allow(config, &[local]).map_err(|error| during(Error::invalid(error)))?;
+                    }
+                    bound.places.push(format!("fd://{number}"));
+                    bound.listeners.push(listener);
+                }
+            }
+        }
+    }
+    activated.close_rest();
+    for listener in &bound.listeners {
+        rustix::net::listen(listener.as_fd(), BACKLOG).map_err(|errno| Error::system("listen", errno))?;
     }
     Ok(bound)
 }
 
-fn parse(config: &Config, host: &str) -> Result<Address> {
-    let invalid = |why: &str| Error::invalid(format!("listen on {host:?}: {why}"));
-    match host.split_once("://") {
-        Some(("unix", "")) => Ok(Address::Unix("/run/dewar.sock".into())),
-        // Source: unix(7), sun_path is 108 bytes with its terminator.
-        Some(("unix", path)) if path.len() > 107 => Err(invalid(&format!(
-            "the path has {} bytes, the kernel allows 107: choose a shorter one",
-            path.len()
-        ))),
-        Some(("unix", path)) if path.starts_with('/') => Ok(Address::Unix(path.into())),
-        Some(("unix", _)) => Err(invalid("the path is not absolute")),
-        Some(("tcp", address)) => {
-            let addresses: Vec<SocketAddr> =
-                address.to_socket_addrs().map_err(|cause| invalid(&cause.to_string()))?.collect();
-            if !addresses.iter().all(|address| address.ip().is_loopback()) {
-                return Err(invalid("only loopback addresses are served without TLS"));
-            }
-            if !config.insecure_tcp {
-                return Err(invalid(
-                    "whoever can connect is root: say --insecure-tcp if every local user may be",
-                ));
-            }
-            Ok(Address::Tcp(addresses))
+/// The configured hosts in order, each once.
+fn addresses(config: &Config) -> Result<Vec<Address>> {
+    let mut addresses = Vec::new();
+    for host in &config.hosts {
+        let host = host.trim();
+        let address = Address::parse(if host.is_empty() { "unix://" } else { host }, false)
+            .map_err(|why| Error::invalid(format!("listen on {host:?}: {why}")))?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
-        _ => Err(invalid("expected unix:///path or tcp://address:port")),
     }
+    Ok(addresses)
 }
 
-fn bind_unix(path: &Path, group: Option<&str>) -> Result<Listener> {
-    let attempt = format!("listen on unix socket {path:?}");
-    if let Ok(meta) = std::fs::symlink_metadata(path) {
-        if !meta.file_type().is_socket() {
-            return Err(Error::conflict(format!("{attempt}: a file that is no socket is in the way")));
-        }
-        if UnixStream::connect(path).is_ok() {
-            return Err(Error::conflict(format!("{attempt}: another process answers there")));
-        }
-        std::fs::remove_file(path)
-            .map_err(|cause| Error::system(format!("{attempt}: remove the stale one"), cause))?;
-    }
-    if let Some(parent) = path.parent() {
-        super::state_dir::make_dir(parent, 0o755)?;
-    }
-    // Nobody else may connect between bind and chmod: the socket is born 0600.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = UnixListener::bind(path);
-    rustix::process::umask(before);
-    let listener = listener.map_err(|cause| Error::system(&attempt, cause))?;
-    let gid = group_id(group)?;
-    std::os::unix::fs::chown(path, Some(0), Some(gid)).map_err(|cause| Error::system(&attempt, cause))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-        .map_err(|cause| Error::system(&attempt, cause))?;
-    Ok(Listener::Unix(listener))
+fn resolve(config: &Config, address: &Address, name: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let invalid = |why: String| Error::invalid(format!("listen on \"{address}\": {why}"));
+    let found = Address::resolve(name, port).map_err(invalid)?;
+    allow(config, &found).map_err(invalid)?;
+    Ok(found)
 }
 
-/// The group that may use the socket: a named one must exist, the default one need not.
-fn group_id(group: Option<&str>) -> Result<u32> {
-    let name = group.unwrap_or("dewar");
-    if let Ok(number) = name.parse() {
-        return Ok(number);
+/// Whether TCP may be served there; the error says what would allow it.
+fn allow(config: &Config, addresses: &[SocketAddr]) -> Result<(), String> {
+    if !addresses.iter().all(|address| address.ip().is_loopback()) {
+        return Err("only loopback addresses are served without TLS".to_owned());
     }
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let found = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    match (found, group) {
-        (Some(gid), _) => Ok(gid),
-        (None, None) => Ok(0),
-        (None, Some(name)) => {
-            Err(Error::invalid(format!("give the socket to group {name:?}: no such group")))
-        }
+    if !config.insecure_tcp {
+        return Err("whoever can connect is root: say --insecure-tcp if every local user may be".to_owned());
+    }
+    Ok(())
+}
+
+fn bind_tcp(addresses: &[SocketAddr]) -> Result<TcpListener> {
+    TcpListener::bind(addresses).map_err(|cause| match cause.kind() {
+        ErrorKind::AddrInUse => Error::conflict(cause.to_string()),
+        ErrorKind::PermissionDenied | ErrorKind::AddrNotAvailable => Error::invalid(cause.to_string()),
+        _ => Error::system("bind", cause),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(hosts: &[&str], insecure_tcp: bool) -> Config {
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Config { hosts, insecure_tcp, ..Config::default() }
+    }
+
+    #[test]
+    fn each_host_is_served_once() {
+        let config = config(
+            &[" unix:///a ", "tcp://", "tcp://localhost:2375", ":2375", "unix:///a", "fd://", "fd://*"],
+            true,
+        );
+        let found: Vec<_> = addresses(&config).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["unix:///a", "tcp://localhost:2375", "fd://"]);
+    }
+
+    #[test]
+    fn tcp_needs_permission_and_loopback() {
+        assert!(check(&config(&["tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://localhost"], true)).is_ok());
+        let text = |hosts, insecure| check(&config(hosts, insecure)).unwrap_err().message;
+        assert!(text(&["tcp://127.0.0.1:1"], false).contains("--insecure-tcp"));
+        assert!(text(&["tcp://0.0.0.0:1"], true).contains("only loopback"));
+        assert!(text(&["tcp://[::]:1"], true).contains("only loopback"));
+        assert!(text(&["unix:///a", "bogus://x"], true).starts_with("listen on \"bogus://x\": expected"));
+    }
+
+    #[test]
+    fn nothing_passed_is_said_in_dockers_words() {
+        let error = bind(&config(&["fd://"], false), Activated::default()).map(drop).unwrap_err();
+        assert!(error.message.contains("no sockets found via socket activation"), "{error}");
     }
 }

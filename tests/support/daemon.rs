@@ -3,6 +3,7 @@
 //! Dropping it removes its containers, stops it, and fails the test if anything of it is still there.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +23,15 @@ pub struct Daemon {
     process: Option<Child>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    passed: Option<Passed>,
+}
+
+/// Sockets for socket activation: descriptors from 3 on.
+pub struct Passed {
+    /// One or two; they come through the launcher's standard input and output.
+    pub sockets: Vec<OwnedFd>,
+    /// `LISTEN_FDNAMES`
+    pub names: &'static str,
 }
 
 impl Daemon {
@@ -46,11 +56,23 @@ impl Daemon {
     /// A daemon without images, with further flags and variables.
     #[track_caller]
     pub fn with(args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        Daemon::prepare(args, env, None)
+    }
+
+    /// A daemon without images that is given sockets.
+    #[track_caller]
+    pub fn activated(args: &[&str], passed: Passed) -> Daemon {
+        Daemon::prepare(args, &[], Some(passed))
+    }
+
+    #[track_caller]
+    fn prepare(args: &[&str], env: &[(&str, &str)], passed: Option<Passed>) -> Daemon {
         let mut daemon = Daemon {
             dir: TempDir::new(),
             process: None,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            passed,
         };
         daemon.restart();
         daemon
@@ -72,15 +94,16 @@ impl Daemon {
         assert!(self.process.is_none(), "the daemon still runs");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a fresh directory");
         let start = Instant::now();
-        let mut command = Command::new(binary());
+        let mut command = self.command();
         command
             .args(["daemon", "-H", &self.host()])
             .args(self.roots())
             .args(&self.args)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a descriptor can be copied"))
-            .stderr(log);
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        if self.passed.is_none() {
+            command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor can be copied"));
+        }
+        command.stderr(log);
         self.process = Some(command.spawn().expect("the program under test exists"));
         loop {
             // A socket of a daemon that was killed is still there, and refuses.
@@ -99,6 +122,38 @@ impl Daemon {
             assert!(start.elapsed() < Duration::from_secs(20), "the daemon does not answer:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// The program, or the launcher that passes sockets and then becomes it.
+    fn command(&self) -> Command {
+        let Some(passed) = &self.passed else { return Command::new(binary()) };
+        let mut command = Command::new("sh");
+        let copy = |index: usize| passed.sockets[index].try_clone().expect("a descriptor can be copied");
+        let moves = match passed.sockets.len() {
+            1 => "3<&0",
+            _ => "3<&0 4<&1",
+        };
+        let script = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={}; exec \"$0\" \"$@\" {moves} </dev/null >/dev/null",
+            passed.sockets.len(),
+            passed.names
+        );
+        command.args(["-c", &script]).arg(binary()).stdin(copy(0));
+        match passed.sockets.len() {
+            1 => command.stdout(Stdio::null()),
+            _ => command.stdout(copy(1)),
+        };
+        command
+    }
+
+    /// The port of the `tcp://` host with port 0, as the log tells it.
+    #[track_caller]
+    pub fn port(&self) -> u16 {
+        let log = self.log();
+        let line = log.lines().rev().find(|line| line.contains(" serves API ")).expect("it serves");
+        let place = line.rsplit_once("tcp://").expect("it serves tcp").1;
+        let address = place.split(',').next().unwrap_or_default();
+        address.rsplit_once(':').and_then(|(_, port)| port.trim().parse().ok()).expect("a port")
     }
 
     /// Kills it as a crash would, with everything it runs left alone.

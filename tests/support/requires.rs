@@ -159,6 +159,13 @@ pub fn curl() -> Result<(), String> {
     on_path("curl").map(|_| ()).ok_or_else(|| "no curl: run scripts/deps.sh test".to_owned())
 }
 
+/// systemd's launcher for socket activation, which needs no systemd.
+pub fn socket_activate() -> Result<(), String> {
+    on_path("systemd-socket-activate")
+        .map(|_| ())
+        .ok_or_else(|| "no systemd-socket-activate: run scripts/deps.sh test".to_owned())
+}
+
 /// What `variable` names, else `usual`, if it is there.
 fn installed(variable: &str, usual: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -1,10 +1,10 @@
 //! Descriptors by number: what a process about to become somebody else's needs to know for sure.
 //!
-//! Descriptors that stay ours are `OwnedFd` and never come here.
+//! Descriptors that stay ours are `OwnedFd`; here they only come in.
 #![allow(unsafe_code, reason = "closing descriptors by number breaks ownership on purpose")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -27,6 +27,19 @@ pub fn close_from(first: u32, keep: BorrowedFd<'_>) -> io::Result<()> {
 /// `EINVAL` before Linux 5.11.
 pub fn cloexec_from(first: u32) -> io::Result<()> {
     close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Takes over descriptor `number`, which whoever started this program left open for it, and marks it close-on-exec.
+/// Only for numbers that were announced, before anything else is opened: nobody else may own it.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers and touches no memory.
+    let done = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    check(done.into())?;
+    // SAFETY: it is open, and was handed to this process to be its own, as the caller knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {

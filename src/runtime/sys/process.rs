@@ -113,6 +113,19 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Removes a variable from this process's environment, so that no program started later inherits it.
+///
+/// # Errors
+/// `EBUSY` once there is a second thread: it could be reading the environment.
+pub fn forget_variable(name: &str) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(rustix::io::Errno::BUSY.into());
+    }
+    // SAFETY: no other thread exists that could read the environment meanwhile.
+    unsafe { std::env::remove_var(name) };
+    Ok(())
+}
+
 /// Moves the calling thread into new namespaces (`CLONE_NEW*` only).
 ///
 /// # Errors

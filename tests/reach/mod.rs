@@ -1,0 +1,3 @@
+//! How the daemon is reached, and by whom: everything before a request's first byte.
+
+mod listeners;
