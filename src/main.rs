@@ -14,6 +14,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use daemon::config::Config;
+use daemon::config::load::{Given, load};
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -34,54 +35,74 @@ fn main() -> ExitCode {
     }
 }
 
-/// Becomes the daemon: flags over defaults, a log on stderr, and one word about why it ended.
+/// Becomes the daemon: options merged, a log on stderr, and one word about why it ended.
 fn run_daemon(options: cli::daemon::Options) -> ExitCode {
-    let validate = options.validate;
-    let level = match (&options.log_level, options.debug) {
-        (Some(level), _) => level.as_str(),
-        (None, true) => "debug",
-        (None, false) => "info",
-    };
-    let environment = env_logger::Env::default().filter_or("DEWAR_LOG", level);
-    env_logger::Builder::from_env(environment).format_target(false).init();
-    let result = match validate {
-        true => daemon::validate(&config(options)),
-        false => {
+    let given = Given { flags: options.given, file: options.config_file };
+    match load(&given, &|name| std::env::var(name).ok()) {
+        Ok(loaded) if options.validate => match daemon::validate(&loaded.config) {
+            Ok(()) => {
+                loaded.notes.iter().for_each(|note| say(note));
+                say("configuration OK");
+                ExitCode::SUCCESS
+            }
+            Err(error) => failed(&error),
+        },
+        Ok(loaded) => {
+            open_log(&loaded.config);
             runtime::sys::memory::keep_small();
-            daemon::run(config(options), routes::ROUTES, routes::MIDDLEWARES)
+            match daemon::run(loaded, &given, routes::ROUTES, routes::MIDDLEWARES) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            }
         }
-    };
-    match result {
-        Ok(()) if validate => say("configuration OK"),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("dewar: failed to start daemon: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
-/// One line on stderr, where init scripts look.
-fn say(text: &str) -> ExitCode {
-    // Nobody is left to be told when stderr is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
-    ExitCode::SUCCESS
+/// The log goes to stderr. What is said of other crates is only said when it is a warning.
+///
+/// `DEWAR_LOG` holds env_logger's directives, for whoever looks for a fault in one module; it leaves the level to
+/// options that are given.
+fn open_log(config: &Config) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(log::LevelFilter::Warn).filter_module("dewar", log::LevelFilter::Trace);
+    let is_level_given = config.values.contains_key("log-level") || config.debug;
+    if let Some(directives) =
+        std::env::var("DEWAR_LOG").ok().filter(|text| !text.is_empty() && !is_level_given)
+    {
+        builder.parse_filters(&directives);
+        builder.format_target(false).init();
+        return;
+    }
+    builder.format_target(false).init();
+    log::set_max_level(daemon::log_level(config));
 }
 
-fn config(options: cli::daemon::Options) -> Config {
-    let default = Config::default();
-    Config {
-        hosts: if options.hosts.is_empty() { default.hosts } else { options.hosts },
-        data_root: options.data_root.map_or(default.data_root, Into::into),
-        exec_root: options.exec_root.map_or(default.exec_root, Into::into),
-        pidfile: options.pidfile.map(Into::into),
-        group: options.group,
-        criu: options.criu.map(Into::into),
-        insecure_tcp: options.insecure_tcp,
-        ready_fd: options.ready_fd,
-        shutdown_timeout_secs: options.shutdown_timeout_secs.unwrap_or(default.shutdown_timeout_secs),
-        live_restore: options.live_restore.unwrap_or(default.live_restore),
-        debug: options.debug,
-        cgroup_parent: None,
+/// Why it ended, where init scripts look.
+fn failed(error: &daemon::error::Error) -> ExitCode {
+    say(&format!("dewar: failed to start daemon: {error}"));
+    ExitCode::FAILURE
+}
+
+/// One line on stderr.
+fn say(text: &str) {
+    // Nobody is left to be told when stderr is closed.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the daemon can be told by flag has a flag, and each flag tells it something.
+    #[test]
+    fn the_daemons_flags_and_options_agree() {
+        let mut flags: Vec<&str> = cli::daemon::flags().collect();
+        let options = daemon::config::options::OPTIONS.iter();
+        let mut known: Vec<&str> =
+            options.map(|option| option.flag).filter(|flag| !flag.is_empty()).collect();
+        flags.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(flags, known);
     }
 }

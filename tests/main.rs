@@ -18,6 +18,9 @@ mod api;
 /// How the daemon is reached: hosts, socket activation, TLS, ssh, and what a peer can cost.
 mod reach;
 
+/// The daemon's own life: options and files, reload, signals, supervisors, its end.
+mod daemon;
+
 /// What users do: images, containers, logs, exec, events, the daemon's restart; by dewar and by docker.
 mod engine;
 

@@ -1,110 +1,117 @@
-//! `dewar daemon`: its flags, read into plain options for `main` to hand to the daemon.
+//! `dewar daemon`: its flags, handed to the daemon as they were typed.
 //!
-//! The client does not know the daemon; what a flag that is not given means is decided there.
+//! The client does not know the daemon: what a value may be, and what a flag that is not given means, is decided
+//! there, by the table that reads the configuration file too. A test in `main` holds the two tables together.
 
 use super::command::{Action, Args, Command, Flag, Matches};
-use super::error::Error;
+use super::context::print;
 
-static HOST: Flag =
-    Flag::many("host", "URL", "Address to serve: unix://PATH, or tcp://127.0.0.1:PORT with --insecure-tcp")
-        .short('H');
-static DATA_ROOT: Flag =
-    Flag::value("data-root", "DIRECTORY", "What must survive a reboot: images, containers, checkpoints");
-static EXEC_ROOT: Flag =
-    Flag::value("exec-root", "DIRECTORY", "What need not survive a reboot: sockets, mounts, pids");
-static PIDFILE: Flag =
-    Flag::value("pidfile", "FILE", "Write the daemon's process ID to this file").short('p');
-static GROUP: Flag = Flag::value("group", "GROUP", "Group that may use the unix socket").short('G');
-static CRIU: Flag = Flag::value("criu", "PATH", "The criu that freezes and thaws (found in PATH otherwise)");
+static CONFIG_FILE: Flag = Flag::value(
+    "config-file",
+    "FILE",
+    "Read options from this file (/etc/dewar/daemon.json where there is one)",
+);
+static VALIDATE: Flag = Flag::switch("validate", "Check flags and configuration file, then exit");
+static VERSION: Flag = Flag::switch("version", "Print the version and exit").short('v');
+
+static FLAGS: &[&Flag] = &[
+    &Flag::value("cgroup-parent", "PATH", "Cgroup below which containers get their own"),
+    &CONFIG_FILE,
+    &Flag::value("criu", "PATH", "The criu that freezes and thaws (found in PATH otherwise)"),
+    &Flag::value("data-root", "DIRECTORY", "What must survive a reboot: images, containers, checkpoints"),
+    &DEBUG,
+    &Flag::value("default-cgroupns-mode", "MODE", "Cgroup namespace of containers: private or host"),
+    &Flag::value("default-ipc-mode", "MODE", "IPC namespace of containers: private or shareable"),
+    &Flag::value("default-shm-size", "BYTES", "Size of containers' /dev/shm, 64m otherwise"),
+    &Flag::value("default-stop-timeout", "SECONDS", "Time a container gets to stop, 10 otherwise"),
+    &Flag::many("default-ulimit", "NAME=SOFT[:HARD]", "Limit of containers' processes"),
+    &Flag::many("dns", "ADDRESS", "Name server of containers"),
+    &Flag::many("dns-opt", "OPTION", "Resolver option of containers"),
+    &Flag::many("dns-search", "DOMAIN", "Search domain of containers"),
+    &Flag::value("exec-root", "DIRECTORY", "What need not survive a reboot: sockets, mounts, pids"),
+    &Flag::switch("experimental", "Accepted: nothing of dewar waits for it"),
+    &Flag::many("feature", "NAME=BOOL", "Switch a feature on or off"),
+    &Flag::value("group", "GROUP", "Group that may use the unix socket").short('G'),
+    &Flag::many("host", "URL", "Address to serve: unix://PATH, or tcp://127.0.0.1:PORT with --insecure-tcp")
+        .short('H'),
+    &Flag::value("http-proxy", "URL", "Proxy for registries without TLS"),
+    &Flag::value("https-proxy", "URL", "Proxy for registries"),
+    &Flag::switch("init", "Run an init inside containers that forwards signals and reaps"),
+    &Flag::many("insecure-registry", "HOST", "Registry to be trusted without, or with a broken, certificate"),
+    &Flag::switch("insecure-tcp", "Allow tcp on a loopback address: everyone on this machine becomes root"),
+    &Flag::many("label", "KEY=VALUE", "Label of this daemon"),
+    &Flag::switch("live-restore", "Leave containers running when the daemon ends, and take them up again"),
+    &Flag::value("log-level", "LEVEL", "Log at level error, warn, info, debug or trace").short('l'),
+    &Flag::value("max-concurrent-downloads", "NUMBER", "Layers pulled at once, 3 otherwise"),
+    &Flag::value("max-concurrent-uploads", "NUMBER", "Layers pushed at once, 5 otherwise"),
+    &Flag::value("max-download-attempts", "NUMBER", "Attempts at each layer, 5 otherwise"),
+    &Flag::switch("no-new-privileges", "Keep processes of containers from gaining privileges"),
+    &Flag::value("no-proxy", "LIST", "Hosts for which no proxy is used, separated by commas"),
+    &Flag::value("pidfile", "FILE", "Write the daemon's process ID to this file").short('p'),
+    &Flag::value("ready-fd", "NUMBER", "Write a line to this descriptor once requests are answered"),
+    &Flag::many("registry-mirror", "URL", "Mirror of Docker's registry to ask first"),
+    &Flag::value("seccomp-profile", "FILE", "Seccomp profile of containers; unconfined for none"),
+    &Flag::value(
+        "shutdown-timeout",
+        "SECONDS",
+        "Time containers get to stop when the daemon ends, 15 otherwise; -1 waits for them",
+    ),
+    &Flag::value("storage-driver", "NAME", "Accepted: overlay2 is what there is").short('s'),
+    &VALIDATE,
+    &VERSION,
+];
+// Its short form is also docker's global flag, which the parser takes before the command.
 static DEBUG: Flag = Flag::switch("debug", "Log at level debug").short('D');
-static LOG_LEVEL: Flag =
-    Flag::value("log-level", "LEVEL", "Log at level error, warn, info, debug or trace").short('l');
-static INSECURE_TCP: Flag =
-    Flag::switch("insecure-tcp", "Allow tcp on a loopback address: everyone on this machine becomes root");
-static READY_FD: Flag =
-    Flag::value("ready-fd", "NUMBER", "Write a line to this descriptor once requests are answered");
-static SHUTDOWN_TIMEOUT: Flag =
-    Flag::value("shutdown-timeout", "SECONDS", "Time containers get to stop when the daemon ends");
-static LIVE_RESTORE: Flag =
-    Flag::switch("live-restore", "Leave containers running when the daemon ends, and take them up again");
-static VALIDATE: Flag = Flag::switch("validate", "Check flags and configuration, then exit");
 
 pub static DAEMON: Command = Command {
     names: &["daemon"],
     summary: "Serve the Engine API and look after the containers",
     usage: "[OPTIONS]",
     about: "Runs in the foreground until it gets SIGTERM or SIGINT. Containers belong to processes of \
-            their own, so even a daemon that is killed loses none of them.",
-    flags: &[
-        &CRIU,
-        &DATA_ROOT,
-        &DEBUG,
-        &EXEC_ROOT,
-        &GROUP,
-        &HOST,
-        &INSECURE_TCP,
-        &LIVE_RESTORE,
-        &LOG_LEVEL,
-        &PIDFILE,
-        &READY_FD,
-        &SHUTDOWN_TIMEOUT,
-        &VALIDATE,
-    ],
+            their own, so even a daemon that is killed loses none of them. Every flag but config-file, validate \
+            and version can be given in the configuration file as well, under dockerd's name: what is given in \
+            both is refused, except that --host replaces the file's hosts. SIGHUP reads the file again.",
+    flags: FLAGS,
     args: Args::NONE,
     example: "dewar daemon --data-root /var/lib/dewar -H unix:///run/dewar.sock",
     usage_code: 1,
-    plan: |matches| request(matches).map(Action::Daemon),
+    plan: |matches| {
+        if matches.is(&VERSION) {
+            return Action::call(|_| {
+                print(&format!("dewar version {}\n", env!("CARGO_PKG_VERSION"))).map(|()| 0)
+            });
+        }
+        Ok(Action::Daemon(request(matches)))
+    },
 };
 
-/// `dewar daemon`'s flags. `None` and empty mean that the flag was not given.
+/// `dewar daemon`'s command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    pub hosts: Vec<String>,
-    pub data_root: Option<String>,
-    pub exec_root: Option<String>,
-    pub pidfile: Option<String>,
-    /// By name or number.
-    pub group: Option<String>,
-    pub criu: Option<String>,
-    pub debug: bool,
-    /// `error`, `warn`, `info`, `debug` or `trace`.
-    pub log_level: Option<String>,
-    /// Serving tcp without TLS was asked for in so many words.
-    pub insecure_tcp: bool,
-    /// An inherited descriptor, at least 3.
-    pub ready_fd: Option<i32>,
-    pub shutdown_timeout_secs: Option<u64>,
-    pub live_restore: Option<bool>,
+    /// The long name of each flag that was given, with every value in order; switches have `true` or `false`.
+    pub given: Vec<(&'static str, Vec<String>)>,
+    pub config_file: Option<String>,
     pub validate: bool,
 }
 
-fn request(matches: &Matches) -> Result<Options, Error> {
-    let level = |text: &str| match text.to_ascii_lowercase().as_str() {
-        level @ ("error" | "warn" | "info" | "debug" | "trace") => Ok(level.to_owned()),
-        // Compat: dockerd's name for what ends the program.
-        "fatal" => Ok("error".to_owned()),
-        _ => Err("expected error, warn, info, debug or trace".to_owned()),
-    };
-    let fd = |text: &str| match text.parse() {
-        Ok(fd) if fd >= 3 => Ok(fd),
-        _ => Err("expected the number of an inherited descriptor, 3 or above".to_owned()),
-    };
-    let path = |flag: &'static Flag| matches.get(flag).filter(|path| !path.is_empty()).map(str::to_owned);
-    Ok(Options {
-        hosts: matches.list(&HOST),
-        data_root: path(&DATA_ROOT),
-        exec_root: path(&EXEC_ROOT),
-        pidfile: path(&PIDFILE),
-        group: path(&GROUP),
-        criu: path(&CRIU),
-        debug: matches.is(&DEBUG),
-        log_level: matches.read(&LOG_LEVEL, level)?,
-        insecure_tcp: matches.is(&INSECURE_TCP),
-        ready_fd: matches.read(&READY_FD, fd)?,
-        shutdown_timeout_secs: matches.parse(&SHUTDOWN_TIMEOUT, "a number of seconds")?,
-        live_restore: matches.given(&LIVE_RESTORE).then(|| matches.is(&LIVE_RESTORE)),
+fn request(matches: &Matches) -> Options {
+    let own = [&CONFIG_FILE, &VALIDATE, &VERSION];
+    let is_own = |flag: &&'static Flag| own.iter().any(|own| std::ptr::eq(*own, *flag));
+    let options = FLAGS.iter().copied().filter(|flag| !is_own(flag));
+    Options {
+        given: options
+            .map(|flag| (flag.long, matches.list(flag)))
+            .filter(|(_, values)| !values.is_empty())
+            .collect(),
+        config_file: matches.get(&CONFIG_FILE).filter(|path| !path.is_empty()).map(str::to_owned),
         validate: matches.is(&VALIDATE),
-    })
+    }
+}
+
+/// The long names of the flags that are options of the daemon.
+#[cfg(test)]
+pub fn flags() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|flag| flag.long).filter(|flag| !matches!(*flag, "config-file" | "validate" | "version"))
 }
 
 #[cfg(test)]
@@ -112,38 +119,28 @@ mod tests {
     use super::*;
     use crate::cli::parse::{Parsed, parse};
 
-    fn options(line: &str) -> Result<Options, Error> {
-        match parse(line.split_whitespace().map(Into::into))? {
+    fn options(line: &str) -> Options {
+        match parse(line.split_whitespace().map(Into::into)).unwrap() {
             Parsed::Run { matches, .. } => request(&matches),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn flags_become_options() {
-        assert_eq!(options("daemon").unwrap(), Options::default());
-        let all = options(
-            "daemon -H unix:///a -H tcp://127.0.0.1:2375 --data-root /d --exec-root /e -p /p -G adm \
-             --criu /c -D -l DEBUG --insecure-tcp --ready-fd 3 --shutdown-timeout 5 --live-restore=false --validate",
-        );
+    fn flags_are_handed_on_as_typed() {
+        assert_eq!(options("daemon"), Options::default());
+        let options =
+            options("daemon -H unix:///a -H tcp://b -D --live-restore=false --validate --config-file /f");
+        let one = |text: &str| vec![text.to_owned()];
         assert_eq!(
-            all.unwrap(),
-            Options {
-                hosts: vec!["unix:///a".into(), "tcp://127.0.0.1:2375".into()],
-                data_root: Some("/d".into()),
-                exec_root: Some("/e".into()),
-                pidfile: Some("/p".into()),
-                group: Some("adm".into()),
-                criu: Some("/c".into()),
-                debug: true,
-                log_level: Some("debug".into()),
-                insecure_tcp: true,
-                ready_fd: Some(3),
-                shutdown_timeout_secs: Some(5),
-                live_restore: Some(false),
-                validate: true,
-            }
+            options.given,
+            [
+                ("debug", one("true")),
+                ("host", vec!["unix:///a".to_owned(), "tcp://b".to_owned()]),
+                ("live-restore", one("false")),
+            ]
         );
-        assert!(options("daemon -l loud").is_err() && options("daemon --ready-fd 1").is_err());
+        assert_eq!(options.config_file.as_deref(), Some("/f"));
+        assert!(options.validate);
     }
 }

@@ -1,11 +1,35 @@
 //! What the daemon was asked to be: one value, every default with its source.
+//!
+//! ```text
+//! flags ──┐
+//! file  ──┼─ load ─▶ merged values, by key ─ options ─▶ Config     (again on SIGHUP: reload)
+//! env   ──┘
+//! ```
+//!
+//! `options` is the one table of what can be set; flags and file go through the same checks.
 
+pub mod ignored;
+pub mod load;
+pub mod options;
+mod values;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The daemon's settings after flags are merged with defaults.
+use serde_json::Value;
+
+use super::error::{Error, Result};
+use crate::http::api::container::Ulimit;
+
+/// The merged values by configuration key, as JSON; what is not in it has its default.
+pub type Values = BTreeMap<&'static str, Value>;
+
+/// The daemon's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `unix:///path` or `tcp://address:port`; never empty.
+    /// What this was made from.
+    pub values: Values,
+    /// As given; `listeners` reads them. Never empty.
     pub hosts: Vec<String>,
     /// Images, containers and volumes: what survives a reboot.
     pub data_root: PathBuf,
@@ -20,13 +44,51 @@ pub struct Config {
     pub insecure_tcp: bool,
     /// Gets one newline when the daemon answers, then is closed (as s6 expects).
     pub ready_fd: Option<i32>,
-    /// Seconds that containers get to stop when the daemon does.
-    pub shutdown_timeout_secs: u64,
+    /// Seconds that containers get to stop when the daemon does; `None` waits for them.
+    pub shutdown_timeout_secs: Option<u64>,
+    /// Seconds a container gets to stop that says nothing of its own.
+    pub default_stop_timeout_secs: i64,
     /// Leave containers running when the daemon stops.
     pub live_restore: bool,
     pub debug: bool,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// `key=value`, shown by `info`.
+    pub labels: Vec<String>,
     /// The cgroup below which each container gets its own; `None` derives it from `exec_root`.
     pub cgroup_parent: Option<String>,
+    pub registry_mirrors: Vec<String>,
+    /// `host[:port]` or a network in CIDR notation.
+    pub insecure_registries: Vec<String>,
+    pub max_concurrent_downloads: u32,
+    pub max_concurrent_uploads: u32,
+    pub max_download_attempts: u32,
+    /// Experiments by name; clients read them from `info`.
+    pub features: BTreeMap<String, bool>,
+    pub http_proxy: String,
+    pub https_proxy: String,
+    pub no_proxy: String,
+    /// What containers get that say nothing of their own.
+    pub defaults: ContainerDefaults,
+}
+
+/// Defaults of containers to be created.
+#[derive(Clone, Debug)]
+pub struct ContainerDefaults {
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Bytes.
+    pub shm_size: i64,
+    /// `private` or `shareable`.
+    pub ipc_mode: String,
+    /// `private` or `host`.
+    pub cgroupns_mode: String,
+    pub init: bool,
+    pub no_new_privileges: bool,
+    /// The text of a profile, `unconfined`, or empty for the built-in one.
+    pub seccomp_profile: String,
+    pub dns: Vec<String>,
+    pub dns_options: Vec<String>,
+    pub dns_search: Vec<String>,
 }
 
 /// Where the client looks and the daemon listens unless told otherwise.
@@ -39,6 +101,7 @@ pub const DEFAULT_EXEC_ROOT: &str = "/run/dewar";
 impl Default for Config {
     fn default() -> Config {
         Config {
+            values: Values::new(),
             hosts: vec![DEFAULT_HOST.to_owned()],
             data_root: DEFAULT_DATA_ROOT.into(),
             exec_root: DEFAULT_EXEC_ROOT.into(),
@@ -47,16 +110,69 @@ impl Default for Config {
             criu: None,
             insecure_tcp: false,
             ready_fd: None,
-            // dockerd's default
-            shutdown_timeout_secs: 15,
+            // dockerd's defaults, here and for what follows
+            shutdown_timeout_secs: Some(15),
+            default_stop_timeout_secs: 10,
             live_restore: false,
             debug: false,
+            log_level: "info".to_owned(),
+            labels: Vec::new(),
             cgroup_parent: None,
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
+            max_download_attempts: 5,
+            features: BTreeMap::new(),
+            http_proxy: String::new(),
+            https_proxy: String::new(),
+            no_proxy: String::new(),
+            defaults: ContainerDefaults {
+                ulimits: BTreeMap::new(),
+                shm_size: 64 * 1024 * 1024,
+                ipc_mode: "private".to_owned(),
+                // Compat: Docker gives v1 hosts the host's cgroup namespace; a private one is what CRIU can
+                // restore and what v2 hosts get, so dewar's default is private everywhere.
+                cgroupns_mode: "private".to_owned(),
+                init: false,
+                no_new_privileges: false,
+                seccomp_profile: String::new(),
+                dns: Vec::new(),
+                dns_options: Vec::new(),
+                dns_search: Vec::new(),
+            },
         }
     }
 }
 
 impl Config {
+    /// The configuration that `values` make over the defaults.
+    ///
+    /// # Errors
+    /// InvalidParameter naming the key, the value and what is wrong with it.
+    pub fn new(values: Values) -> Result<Config> {
+        let mut config = Config::default();
+        for option in options::OPTIONS {
+            if let Some(value) = values.get(option.key) {
+                option.apply(&mut config, value)?;
+            }
+        }
+        config.check()?;
+        config.values = values;
+        Ok(config)
+    }
+
+    /// What no single option can know.
+    fn check(&self) -> Result<()> {
+        let limits = &self.defaults.ulimits;
+        if let Some((name, _)) = limits.iter().find(|(_, limit)| limit.soft > limit.hard && limit.hard >= 0) {
+            return Err(Error::invalid(format!(
+                "configure default-ulimits: {name}: the soft limit must not be above the hard limit"
+            )));
+        }
+        Ok(())
+    }
+
     /// The cgroup below which containers live.
     ///
     /// Two daemons on one host must not sweep each other's cgroups, so every exec-root but the default

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::config::Config;
 use super::containers::{Containers, health};
@@ -17,7 +17,7 @@ use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
 /// Everything the daemon owns.
 pub struct Engine {
-    pub config: Config,
+    config: RwLock<Arc<Config>>,
     pub state_dir: StateDir,
     pub images: images::Store,
     pub volumes: Volumes,
@@ -52,7 +52,7 @@ impl Engine {
         let networks = Networks::open(&state_dir)?;
         let id = installation_id(&state_dir)?;
         let engine = Engine {
-            config,
+            config: RwLock::new(Arc::new(config)),
             state_dir,
             images,
             volumes,
@@ -67,6 +67,17 @@ impl Engine {
             criu: OnceLock::new(),
         };
         Ok((Arc::new(engine), receiver))
+    }
+
+    /// The configuration in force: a snapshot, which a reload leaves alone.
+    pub fn config(&self) -> Arc<Config> {
+        // Only whole values are swapped in: there is nothing a panic could leave half done.
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force for what asks from now on.
+    pub fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
 
     /// The CRIU that freezes containers; asked once, because that costs a tenth of a second.

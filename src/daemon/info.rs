@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::config::Config;
 use super::containers::State;
 use super::engine::Engine;
 use crate::http::api::system::{
@@ -61,6 +62,7 @@ pub fn version() -> SystemVersion {
 
 /// Answers `GET /info`.
 pub fn info(engine: &Arc<Engine>) -> SystemInfo {
+    let config = engine.config();
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let containers = engine.containers.all();
     for container in &containers {
@@ -89,7 +91,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         containers_stopped: count(&[State::Created, State::Exited, State::Dead, State::Removing]),
         images: engine.images.images().len() as u64,
         driver: "overlay2".to_owned(),
-        driver_status: vec![["Backing Filesystem".to_owned(), filesystem(&engine.config.data_root)]],
+        driver_status: vec![["Backing Filesystem".to_owned(), filesystem(&config.data_root)]],
         plugins: crate::http::api::system::Plugins {
             volume: vec!["local".to_owned()],
             network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
@@ -104,7 +106,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         cpu_set: cgroups.cpuset,
         pids_limit: cgroups.pids_limit,
         ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward") == "1",
-        debug: engine.config.debug,
+        debug: config.debug,
         n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64),
         oom_kill_disable: cgroups.oom_kill_disable,
         n_goroutines: std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as u64),
@@ -119,22 +121,55 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         os_type: "linux".to_owned(),
         architecture: uname.machine().to_string_lossy().into_owned(),
         index_server_address: "https://index.docker.io/v1/".to_owned(),
-        registry_config: RegistryConfig::default(),
+        registry_config: registries(&config),
+        http_proxy: masked(&config.http_proxy),
+        https_proxy: masked(&config.https_proxy),
+        no_proxy: config.no_proxy.clone(),
+        labels: config.labels.clone(),
         ncpu: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
         mem_total: memory_total_bytes(),
-        docker_root_dir: engine.config.data_root.to_string_lossy().into_owned(),
+        docker_root_dir: config.data_root.to_string_lossy().into_owned(),
         name: uname.nodename().to_string_lossy().into_owned(),
         experimental_build: true,
         server_version: VERSION.to_owned(),
         runtimes: BTreeMap::from([("dewar".to_owned(), RuntimeInfo { path: "built in".to_owned() })]),
         default_runtime: "dewar".to_owned(),
         swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
-        live_restore_enabled: engine.config.live_restore,
+        live_restore_enabled: config.live_restore,
         init_binary: "dewar".to_owned(),
         security_options: vec!["name=seccomp,profile=builtin".to_owned(), "name=cgroupns".to_owned()],
         criu,
         warnings,
         ..SystemInfo::default()
+    }
+}
+
+/// A proxy's address without the password, as Docker shows it.
+fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.split_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
+        None => url.to_owned(),
+    }
+}
+
+fn registries(config: &Config) -> RegistryConfig {
+    let (networks, hosts): (Vec<_>, Vec<_>) =
+        config.insecure_registries.iter().cloned().partition(|registry| registry.contains('/'));
+    let index = |name: &str, mirrors: &[String], secure: bool, official: bool| serde_json::json!({"Name": name, "Mirrors": mirrors, "Secure": secure, "Official": official});
+    let docker = ("docker.io".to_owned(), index("docker.io", &config.registry_mirrors, true, true));
+    let others = hosts.into_iter().map(|host| {
+        let entry = index(&host, &[], false, false);
+        (host, entry)
+    });
+    RegistryConfig {
+        // Compat: Docker trusts the host itself.
+        insecure_registry_cidrs: networks
+            .into_iter()
+            .chain(["::1/128".to_owned(), "127.0.0.0/8".to_owned()])
+            .collect(),
+        index_configs: others.chain([docker]).collect(),
+        mirrors: config.registry_mirrors.clone(),
     }
 }
 

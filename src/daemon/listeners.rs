@@ -40,6 +40,11 @@ impl Drop for Bound {
 }
 
 impl Bound {
+    /// The socket files.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
     /// Removes the socket files; those that are gone already are fine.
     pub fn remove_files(&mut self) {
         for file in self.files.drain(..) {

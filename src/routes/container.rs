@@ -68,7 +68,7 @@ pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> 
 
 pub fn top(engine: &Arc<Engine>, call: Call<TopQuery>) -> Result<Reply> {
     let container = get(engine, &call)?;
-    let answer = top::top(&container, &call.query.ps_args, &engine.config.cgroup_parent())?;
+    let answer = top::top(&container, &call.query.ps_args, &engine.config().cgroup_parent())?;
     engine.events.publish("container", "top", &container.id, container.record().event_attributes());
     Ok(CONTAINER_TOP.reply(&answer))
 }
@@ -82,7 +82,7 @@ pub fn stats(engine: &Arc<Engine>, mut call: Call<StatsQuery>) -> Result<Reply> 
     let is_one_shot = call.query.one_shot;
     Ok(CONTAINER_STATS.stream("application/json", move |out| {
         let peer = out.peer();
-        let parent = engine.config.cgroup_parent();
+        let parent = engine.config().cgroup_parent();
         let mut before = None;
         if !is_stream && !is_one_shot && container.record().state.is_alive() {
             before = Some(stats::sample(&container, &parent, None));

@@ -183,6 +183,23 @@ impl Daemon {
         }
     }
 
+    /// Waits until it ends, which something else makes it do; gives its exit code.
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        let mut process = self.process.take().expect("the daemon runs");
+        let start = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().expect("waiting for a child of ours") {
+                return status.code().unwrap_or(-1);
+            }
+            if start.elapsed() > Duration::from_secs(30) {
+                self.process = Some(process);
+                panic!("the daemon did not end within 30 s:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the daemon runs").id()
     }

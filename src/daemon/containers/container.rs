@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -182,6 +182,15 @@ impl Container {
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         // A handler that panicked while holding it changed fields one by one, each valid by itself.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`lock`](Container::lock), if nobody has it now.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Takes the right to change the state; blocks while another request has it.

@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use super::container::{Container, Record};
 use super::{checks, files, health, limits, mounts, spec, state::State};
+use crate::daemon::config::ContainerDefaults;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
 use crate::daemon::{names, state_dir};
 use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated};
 use crate::http::api::image::ImageConfig;
-
-/// Docker's default size of /dev/shm.
-const DEFAULT_SHM_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Old clients link what they start beside a service; refusing that would refuse them altogether.
 const NO_LINKS: &str = "Links have no effect in this version of dewar: it has no bridge network on which one container \
@@ -177,6 +175,8 @@ fn merge(mut config: ContainerConfig, image: &ImageConfig) -> ContainerConfig {
 }
 
 fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
+    let config = engine.config();
+    let defaults = &config.defaults;
     let host = &mut record.host_config;
     let or = |field: &mut String, default: &str| {
         if field.is_empty() {
@@ -185,15 +185,15 @@ fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
     };
     or(&mut host.restart_policy.name, "no");
     or(&mut host.network_mode, "default");
-    or(&mut host.ipc_mode, "private");
+    or(&mut host.ipc_mode, &defaults.ipc_mode);
     or(&mut host.runtime, "dewar");
     or(&mut host.log_config.kind, "json-file");
-    // Compat: Docker gives v1 hosts the host's cgroup namespace; a private one is what CRIU can restore and
-    // what v2 hosts get, so dewar's default is private everywhere.
-    or(&mut host.cgroupns_mode, "private");
+    or(&mut host.cgroupns_mode, &defaults.cgroupns_mode);
     if host.shm_size == 0 {
-        host.shm_size = DEFAULT_SHM_BYTES;
+        host.shm_size = defaults.shm_size;
     }
+    fill_daemons_defaults(record, defaults);
+    let host = &mut record.host_config;
     let limits = &mut host.resources;
     if limits.memory > 0 && limits.memory_swap == 0 {
         limits.memory_swap = limits.memory.saturating_mul(2);
@@ -220,6 +220,44 @@ fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
     }
     record.state = State::Created;
     Ok(())
+}
+
+/// What the daemon's configuration gives containers that ask for nothing else; written down, so that a container
+/// stays what it was created as.
+fn fill_daemons_defaults(record: &mut Record, defaults: &ContainerDefaults) {
+    let host = &mut record.host_config;
+    for (name, limit) in &defaults.ulimits {
+        if !host.resources.ulimits.iter().any(|given| given.name == *name) {
+            host.resources.ulimits.push(limit.clone());
+        }
+    }
+    if defaults.init {
+        host.init.get_or_insert(true);
+    }
+    if !host.network_mode.starts_with("container:") {
+        let or = |list: &mut Vec<String>, default: &[String]| {
+            if list.is_empty() {
+                list.extend_from_slice(default);
+            }
+        };
+        or(&mut host.dns, &defaults.dns);
+        or(&mut host.dns_options, &defaults.dns_options);
+        or(&mut host.dns_search, &defaults.dns_search);
+    }
+    let has = |options: &[String], key: &str| {
+        options.iter().any(|option| option.split(['=', ':']).next() == Some(key))
+    };
+    let options = host.security_opt.get_or_insert_default();
+    if defaults.no_new_privileges && !host.privileged && !has(options, "no-new-privileges") {
+        options.push("no-new-privileges".to_owned());
+    }
+    // Compat: a privileged container has no filter whatever the daemon's profile is.
+    if !defaults.seccomp_profile.is_empty() && !host.privileged && !has(options, "seccomp") {
+        options.push(format!("seccomp={}", defaults.seccomp_profile));
+    }
+    if options.is_empty() {
+        host.security_opt = None;
+    }
 }
 
 /// Entry point and command, joined: the program and its arguments.

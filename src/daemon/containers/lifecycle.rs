@@ -27,8 +27,6 @@ use crate::daemon::state_dir;
 use crate::http::api::Class;
 use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, Stdio, Thaw, netns};
 
-/// Docker's default grace between the stop signal and the kill.
-const STOP_GRACE_SECS: i64 = 10;
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
 /// How often the deletion of files is tried again.
@@ -227,7 +225,7 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         program: own_program(),
         rootfs: run_dir.join("rootfs"),
         netns: namespace,
-        cgroup_parent: engine.config.cgroup_parent(),
+        cgroup_parent: engine.config().cgroup_parent(),
         joined,
     };
     let build = || -> Result<Launch> {
@@ -377,7 +375,12 @@ pub fn stop(
             // Should this daemon die before the container does, the next one must not bring it back.
             container.save(&inner)?;
         }
-        (number, timeout_secs.or(inner.record.config.stop_timeout).unwrap_or(STOP_GRACE_SECS))
+        (
+            number,
+            timeout_secs
+                .or(inner.record.config.stop_timeout)
+                .unwrap_or_else(|| engine.config().default_stop_timeout_secs),
+        )
     };
     end(engine, container, signal, grace)?;
     publish(engine, &container.lock(), "stop");

@@ -265,7 +265,7 @@ fn sweep(engine: &Engine) {
             }
         }
     }
-    if let Err(error) = cgroup::sweep(&engine.config.cgroup_parent(), &alive) {
+    if let Err(error) = cgroup::sweep(&engine.config().cgroup_parent(), &alive) {
         log::warn!("{error}");
     }
 }

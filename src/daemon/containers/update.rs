@@ -53,7 +53,7 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
             if request.resources.pids_limit.is_some() && limits.pids.limit.is_none() {
                 limits.pids = Pids { limit: Some(-1) };
             }
-            let cgroup = Cgroup::open(&spec::cgroup_path(&record, &engine.config.cgroup_parent()))?;
+            let cgroup = Cgroup::open(&spec::cgroup_path(&record, &engine.config().cgroup_parent()))?;
             let updated = cgroup.update(&limits)?;
             warnings = updated.0;
             undo = Some(updated.1);
