@@ -27,7 +27,7 @@ mod inspect;
 mod network;
 // The pages are committed; a test writes and compares them, the program never does.
 #[cfg(test)]
-mod man;
+pub mod man;
 mod parse;
 mod progress;
 mod prune;

@@ -69,8 +69,8 @@ pub fn validate(config: &Config) -> Result<()> {
 
 /// The most that is logged under this configuration.
 pub fn log_level(config: &Config) -> log::LevelFilter {
-    // A level that is given counts more than `debug`, as dockerd has it the other way round for info only.
-    match config.debug && !config.values.contains_key("log-level") {
+    // Compat: with dockerd, too, `debug` counts more than a level.
+    match config.debug {
         true => log::LevelFilter::Debug,
         false => config.log_level.parse().unwrap_or(log::LevelFilter::Info),
     }

@@ -105,4 +105,29 @@ mod tests {
         known.sort_unstable();
         assert_eq!(flags, known);
     }
+
+    #[test]
+    fn the_manual_of_the_configuration_file_is_the_tables() {
+        use daemon::config::ignored::{IGNORED, REFUSED};
+        use daemon::config::options::{OPTIONS, Set, When};
+        let kind = |set: &Set| match set {
+            Set::Switch(_) => "boolean",
+            Set::Number(_) => "number",
+            Set::Text(_) => "string",
+            Set::List(_) => "list of strings",
+            Set::Map(_) => "object",
+        };
+        let mut keys: Vec<cli::man::Key> = OPTIONS
+            .iter()
+            .filter(|option| !option.key.is_empty())
+            .map(|option| cli::man::Key {
+                name: option.key,
+                flag: option.flag,
+                kind: kind(&option.set),
+                is_reloaded: option.when == When::Reload,
+            })
+            .collect();
+        keys.sort_by_key(|key| key.name);
+        cli::man::assert_committed("dewar-daemon.json.5", &cli::man::configuration(&keys, IGNORED, REFUSED));
+    }
 }

@@ -19,7 +19,7 @@ static FLAGS: &[&Flag] = &[
     &CONFIG_FILE,
     &Flag::value("criu", "PATH", "The criu that freezes and thaws (found in PATH otherwise)"),
     &Flag::value("data-root", "DIRECTORY", "What must survive a reboot: images, containers, checkpoints"),
-    &DEBUG,
+    &Flag::switch("debug", "Log at level debug").short('D'),
     &Flag::value("default-cgroupns-mode", "MODE", "Cgroup namespace of containers: private or host"),
     &Flag::value("default-ipc-mode", "MODE", "IPC namespace of containers: private or shareable"),
     &Flag::value("default-shm-size", "BYTES", "Size of containers' /dev/shm, 64m otherwise"),
@@ -60,8 +60,6 @@ static FLAGS: &[&Flag] = &[
     &VALIDATE,
     &VERSION,
 ];
-// Its short form is also docker's global flag, which the parser takes before the command.
-static DEBUG: Flag = Flag::switch("debug", "Log at level debug").short('D');
 
 pub static DAEMON: Command = Command {
     names: &["daemon"],

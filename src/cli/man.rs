@@ -30,6 +30,64 @@ pub fn pages() -> Vec<(String, String)> {
     pages
 }
 
+/// A key of the daemon's configuration file; its meaning is the flag's.
+pub struct Key {
+    pub name: &'static str,
+    /// The long name of the flag that sets it too.
+    pub flag: &'static str,
+    /// What JSON it holds.
+    pub kind: &'static str,
+    pub is_reloaded: bool,
+}
+
+/// `dewar-daemon.json.5`, from the daemon's tables: `main` has both.
+pub fn configuration(
+    keys: &[Key],
+    ignored: &[(&'static str, &'static str)],
+    refused: &[(&'static str, &'static str)],
+) -> String {
+    let daemon = COMMANDS.iter().find(|command| command.name() == "daemon").expect("the table has a daemon");
+    let mut page = head("dewar-daemon.json", 5, "configuration of the dewar daemon");
+    page += ".SH DESCRIPTION\n";
+    page += &escape(
+        "The daemon reads /etc/dewar/daemon.json, or the file --config-file names, when it starts and when it gets \
+         SIGHUP. The file is one JSON object with dockerd's keys, so that a file written for dockerd can be named. \
+         A key that is not known is an error, and all of them are named at once. A file that is wrong keeps the \
+         daemon from starting, and leaves one that runs as it was; dewar daemon --validate checks it.\n",
+    );
+    page += "\n.PP\n";
+    page += &escape(
+        "A flag counts more than the file, the file more than the environment. What is given as a flag and in the \
+         file is an error, but for hosts: there the flag counts, and the start says so.\n",
+    );
+    page += "\n.SH KEYS\n";
+    for key in keys {
+        let help = daemon.flags.iter().find(|flag| flag.long == key.flag).map(|flag| help::text(flag));
+        let reload = if key.is_reloaded { " Read again on SIGHUP." } else { "" };
+        page += &format!(
+            ".TP\n\\fB{}\\fR (\\fI{}\\fR)\n{}.{reload}\n",
+            escape(key.name),
+            escape(key.kind),
+            escape(&help.unwrap_or_default())
+        );
+        if !key.name.contains('.') && key.flag != key.name {
+            page += &format!("The flag is \\-\\-{}.\n", escape(key.flag));
+        }
+    }
+    for (title, keys) in [("IGNORED KEYS", ignored), ("REFUSED KEYS", refused)] {
+        page += &format!(".SH {title}\n");
+        for (name, why) in keys {
+            page += &format!(".TP\n.B {}\n{}.\n", escape(name), escape(why));
+        }
+    }
+    page += ".SH EXAMPLE\n.nf\n";
+    page += "{\n  \"hosts\": [\"unix:///run/dewar.sock\"],\n  \"live-restore\": true,\n";
+    page +=
+        "  \"labels\": [\"site=north\"],\n  \"shutdown-timeout\": 30\n}\n.fi\n".replace('-', "\\-").as_str();
+    page += &see_also("dewar-daemon.json");
+    page
+}
+
 fn overview() -> String {
     let mut page = head("dewar", 1, "run containers, freeze them with their memory, thaw them");
     page += ".SH SYNOPSIS\n.B dewar\n[OPTIONS]\n.I COMMAND\n";
@@ -146,6 +204,7 @@ fn example(command: &Command) -> String {
 fn see_also(own: &str) -> String {
     let mut pages = vec![("dewar".to_owned(), 1)];
     pages.extend(NOUNS.iter().map(|noun| (format!("dewar-{}", noun.name), 1)));
+    pages.push(("dewar-daemon.json".to_owned(), 5));
     pages.push(("dewar-daemon".to_owned(), 8));
     let others: Vec<String> = pages
         .iter()
@@ -164,6 +223,16 @@ fn escape(text: &str) -> String {
         .join("\n")
 }
 
+/// Holds a committed page against the tables, or writes it where DEWAR_BLESS is set.
+pub fn assert_committed(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(name);
+    if std::env::var_os("DEWAR_BLESS").is_some() {
+        std::fs::write(&path, text).expect("man/ can be written");
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == text, "man/{name} is not what the table says: run DEWAR_BLESS=1 cargo test");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,16 +240,9 @@ mod tests {
     #[test]
     fn the_committed_pages_are_the_tables() {
         let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
-        let bless = std::env::var_os("DEWAR_BLESS").is_some();
         let mut expected: Vec<String> = Vec::new();
         for (name, text) in pages() {
-            let path = directory.join(&name);
-            if bless {
-                std::fs::create_dir_all(&directory).unwrap();
-                std::fs::write(&path, &text).unwrap();
-            }
-            let committed = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(committed == text, "man/{name} is not what the table says: run DEWAR_BLESS=1 cargo test");
+            assert_committed(&name, &text);
             expected.push(name);
         }
         // Pages of other hands (5 and 7) may stand beside ours.

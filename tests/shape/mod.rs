@@ -3,6 +3,7 @@
 mod documents;
 mod imports;
 mod lines;
+mod steps;
 
 use std::fs;
 use std::path::{Path, PathBuf};
