@@ -7,6 +7,58 @@ use super::command::Command;
 use super::commands::{COMMANDS, GLOBALS, NOUNS};
 use super::help;
 
+/// What the daemon answers to, and what is not said by a flag.
+static DAEMON_SECTIONS: &[(&str, &[(&str, &str)])] = &[
+    (
+        "SIGNALS",
+        &[
+            (
+                "INT, TERM",
+                "Stop: accept nothing more, let requests finish for 5 seconds, stop the containers or \
+              leave them (live-restore), remove sockets and pid file. The third one ends the daemon at once.",
+            ),
+            ("HUP", "Read the configuration file again: all of it is put in force, or nothing."),
+            (
+                "USR1, QUIT",
+                "Write what threads and containers are doing to dump-TIME.txt below the exec root.",
+            ),
+        ],
+    ),
+    (
+        "EXIT STATUS",
+        &[
+            ("0", "It was stopped in order."),
+            ("1", "It could not start; the last line on the standard error output says why."),
+            ("130, 143", "It was forced to end by the third INT or TERM."),
+        ],
+    ),
+    (
+        "ENVIRONMENT",
+        &[
+            (
+                "HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
+                "Proxies, where neither flag nor file names them; also in small letters.",
+            ),
+            (
+                "NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+                "Where systemd is told of readiness, reloads and the end, \
+              and how often that all is well.",
+            ),
+            ("LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID", "The sockets of socket activation, for fd:// hosts."),
+            ("DEWAR_LOG", "Directives of env_logger, such as dewar::http=debug, where no level is given."),
+        ],
+    ),
+    (
+        "FILES",
+        &[
+            ("/etc/dewar/daemon.json", "The configuration file; see dewar-daemon.json(5)."),
+            ("/var/lib/dewar", "Images, containers, volumes, checkpoints."),
+            ("/run/dewar", "Sockets, mounts, dumps."),
+            ("/run/dewar.sock", "The API."),
+        ],
+    ),
+];
+
 /// Every page: file name and text.
 pub fn pages() -> Vec<(String, String)> {
     let mut pages = vec![("dewar.1".to_owned(), overview())];
@@ -25,6 +77,12 @@ pub fn pages() -> Vec<(String, String)> {
     page += &format!(".SH DESCRIPTION\n{}\n.SH OPTIONS\n", escape(daemon.about));
     page += &flags(daemon.flags);
     page += &example(daemon);
+    for (title, entries) in DAEMON_SECTIONS {
+        page += &format!(".SH {title}\n");
+        for (name, text) in *entries {
+            page += &format!(".TP\n.B {}\n{}\n", escape(name), escape(text));
+        }
+    }
     page += &see_also("dewar-daemon");
     pages.push(("dewar-daemon.8".to_owned(), page));
     pages

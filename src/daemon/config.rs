@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::error::{Error, Result};
+use super::error::Result;
 use crate::http::api::container::Ulimit;
 
 /// The merged values by configuration key, as JSON; what is not in it has its default.
@@ -157,20 +157,8 @@ impl Config {
                 option.apply(&mut config, value)?;
             }
         }
-        config.check()?;
         config.values = values;
         Ok(config)
-    }
-
-    /// What no single option can know.
-    fn check(&self) -> Result<()> {
-        let limits = &self.defaults.ulimits;
-        if let Some((name, _)) = limits.iter().find(|(_, limit)| limit.soft > limit.hard && limit.hard >= 0) {
-            return Err(Error::invalid(format!(
-                "configure default-ulimits: {name}: the soft limit must not be above the hard limit"
-            )));
-        }
-        Ok(())
     }
 
     /// The cgroup below which containers live.
