@@ -99,6 +99,7 @@ pub fn run(
     let signals = signals::trap(sender)?;
     cgroup::ensure_mounted()?;
     let (engine, sandbox_events) = Engine::open(config.clone())?;
+    signals.dump_of(&engine);
     let mut bound = listeners::bind(&config, activated)?;
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     signals.remove_when_forced(bound.files().iter().map(Into::into).chain(config.pidfile.clone()));
@@ -137,7 +138,7 @@ fn serve(
     Ok(server)
 }
 
-/// The blocking wait that drives everything after the start: reloads and dumps as they are ordered, until the order
+/// The blocking wait that drives everything after the start: reloads as they are ordered, until the order
 /// to stop, whose reason it gives.
 fn wait(engine: &Arc<Engine>, orders: &Receiver<Order>, given: &Given, notifier: &Notifier) -> &'static str {
     loop {
@@ -148,7 +149,6 @@ fn wait(engine: &Arc<Engine>, orders: &Receiver<Order>, given: &Given, notifier:
         match order {
             Ok(Order::Stop(signal)) => return signal,
             Ok(Order::Reload) => notifier.reloading(|| reload::reload(engine, given)),
-            Ok(Order::Dump) => dump::dump(engine),
             // A daemon whose containers cannot be listed does not get here, and its supervisor acts.
             Err(RecvTimeoutError::Timeout) => {
                 engine.containers.all();

@@ -9,13 +9,14 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::engine::Engine;
 use super::error::{Error, Result};
-use super::spawn;
+use super::{dump, spawn};
 
 /// How many INT and TERM it takes to end without order.
 const FORCED: u32 = 3;
@@ -26,19 +27,31 @@ pub enum Order {
     /// Stop in order; why.
     Stop(&'static str),
     Reload,
-    Dump,
 }
 
 /// The trap; signals are ours until [`close`](Trap::close).
 pub struct Trap {
     handle: Handle,
-    files: Arc<Mutex<Vec<PathBuf>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the thread that waits for signals acts on by itself, however stuck the main thread is.
+#[derive(Default)]
+struct Shared {
+    engine: OnceLock<Arc<Engine>>,
+    files: Mutex<Vec<PathBuf>>,
 }
 
 impl Trap {
+    /// What a dump tells of; until it is known there is nothing to tell.
+    pub fn dump_of(&self, engine: &Arc<Engine>) {
+        // It is set once, by the one start of this process.
+        let _ = self.shared.engine.set(Arc::clone(engine));
+    }
+
     /// What a forced end still takes away: the socket files and the pid file.
     pub fn remove_when_forced(&self, files: impl Iterator<Item = PathBuf>) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+        self.shared.files.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
     }
 
     /// Ends the thread that waits for signals.
@@ -55,21 +68,27 @@ pub fn trap(sender: Sender<Order>) -> Result<Trap> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGQUIT])
         .map_err(|cause| Error::system("trap signals", cause))?;
     let handle = signals.handle();
-    let files = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::new(Shared::default());
     spawn("signals", {
-        let files = Arc::clone(&files);
+        let shared = Arc::clone(&shared);
         move || {
             let mut stops = 0;
             for signal in &mut signals {
                 let order = match signal {
                     SIGHUP => Order::Reload,
-                    SIGUSR1 | SIGQUIT => Order::Dump,
+                    SIGUSR1 | SIGQUIT => {
+                        match shared.engine.get() {
+                            Some(engine) => dump::dump(engine),
+                            None => log::info!("nothing to dump: the daemon is still starting"),
+                        }
+                        continue;
+                    }
                     _ => {
                         stops += 1;
                         let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
                         match stops {
                             1 => Order::Stop(name),
-                            FORCED => force(signal, name, &files),
+                            FORCED => force(signal, name, &shared.files),
                             _ => {
                                 log::warn!("{name}: already stopping; one more ends the daemon at once");
                                 continue;
@@ -83,7 +102,7 @@ pub fn trap(sender: Sender<Order>) -> Result<Trap> {
             }
         }
     })?;
-    Ok(Trap { handle, files })
+    Ok(Trap { handle, shared })
 }
 
 /// Ends the process. Containers go on under their shims, and the next daemon finds them.
