@@ -11,6 +11,7 @@
 //! Lock order in the engine: container map → a container's `action` → its `inner` → event bus. None but
 //! `action` is held across the kernel's work.
 
+pub mod authorization;
 pub mod bell;
 pub mod config;
 pub mod containers;
@@ -107,12 +108,14 @@ pub fn run(
         let engine = Arc::clone(&engine);
         move || dispatch::dispatch(&engine, &sandbox_events)
     })?;
+    let authorization = &engine.authorization;
+    authorization.commit(authorization.prepare(&config.authorization_plugins)?);
     containers::recover::recover(&engine)?;
     let server = serve(&engine, std::mem::take(&mut bound.listeners), table, middlewares)?;
     log::info!("dewar {} serves API {API_VERSION} on {}", env!("CARGO_PKG_VERSION"), bound.places.join(", "));
     notifier.ready(config.ready_fd);
 
-    let reason = wait(&engine, &orders, given, &notifier);
+    let reason = wait(&engine, &server, &orders, given, &notifier);
     log::info!("stopping: {reason}");
     notifier.tell("STOPPING=1");
     shutdown::stop(&engine, &server);
@@ -133,6 +136,7 @@ fn serve(
     let server = Server::new(listeners, table, middlewares, Arc::clone(engine), Limits::default())
         .and_then(Server::start)
         .map_err(|cause| Error::system("serve the API", cause))?;
+    server.set_access_log(engine.config().access_log);
     let names: Vec<&str> = middlewares.iter().map(|middleware| middleware.name).collect();
     log::debug!("requests pass {}", names.join(", "));
     Ok(server)
@@ -140,7 +144,13 @@ fn serve(
 
 /// The blocking wait that drives everything after the start: reloads as they are ordered, until the order
 /// to stop, whose reason it gives.
-fn wait(engine: &Arc<Engine>, orders: &Receiver<Order>, given: &Given, notifier: &Notifier) -> &'static str {
+fn wait(
+    engine: &Arc<Engine>,
+    server: &Handle,
+    orders: &Receiver<Order>,
+    given: &Given,
+    notifier: &Notifier,
+) -> &'static str {
     loop {
         let order = match notifier.watchdog() {
             Some(interval) => orders.recv_timeout(interval),
@@ -148,7 +158,10 @@ fn wait(engine: &Arc<Engine>, orders: &Receiver<Order>, given: &Given, notifier:
         };
         match order {
             Ok(Order::Stop(signal)) => return signal,
-            Ok(Order::Reload) => notifier.reloading(|| reload::reload(engine, given)),
+            Ok(Order::Reload) => notifier.reloading(|| {
+                reload::reload(engine, given);
+                server.set_access_log(engine.config().access_log);
+            }),
             // A daemon whose containers cannot be listed does not get here, and its supervisor acts.
             Err(RecvTimeoutError::Timeout) => {
                 engine.containers.all();

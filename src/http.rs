@@ -15,6 +15,7 @@ pub mod connection;
 pub mod hijack;
 pub mod message;
 pub mod middleware;
+pub mod plugin;
 pub mod reply;
 pub mod request;
 pub mod route;

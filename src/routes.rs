@@ -3,6 +3,7 @@
 //! Handlers are a few lines: they take the request apart, call the engine once, and put the answer together.
 
 mod attach;
+mod authorization;
 mod checkpoint;
 mod compat;
 mod container;
@@ -104,6 +105,7 @@ const SWARM: Refusal = Refusal {
 /// What requests pass on the way to the routes, in this order; answers come back the other way.
 pub static MIDDLEWARES: &[Middleware<Arc<Engine>>] = &[
     Middleware::new("version", version::enter).headers(version::headers),
+    Middleware::new("authorization", authorization::enter).may_last(authorization::may_last),
     Middleware::new("debug", debug::enter),
 ];
 

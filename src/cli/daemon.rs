@@ -15,6 +15,8 @@ static VALIDATE: Flag = Flag::switch("validate", "Check flags and configuration 
 static VERSION: Flag = Flag::switch("version", "Print the version and exit").short('v');
 
 static FLAGS: &[&Flag] = &[
+    &Flag::switch("access-log", "Log each request at level info, not at level debug"),
+    &Flag::many("authorization-plugin", "NAME", "Plugin that is asked whether a request is allowed"),
     &Flag::value("cgroup-parent", "PATH", "Cgroup below which containers get their own"),
     &CONFIG_FILE,
     &Flag::value("criu", "PATH", "The criu that freezes and thaws (found in PATH otherwise)"),

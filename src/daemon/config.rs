@@ -51,6 +51,10 @@ pub struct Config {
     /// Leave containers running when the daemon stops.
     pub live_restore: bool,
     pub debug: bool,
+    /// Tell each request at level info.
+    pub access_log: bool,
+    /// Names of the plugins that decide about requests, in the order they are asked.
+    pub authorization_plugins: Vec<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
     /// `key=value`, shown by `info`.
@@ -115,6 +119,8 @@ impl Default for Config {
             default_stop_timeout_secs: 10,
             live_restore: false,
             debug: false,
+            access_log: false,
+            authorization_plugins: Vec::new(),
             log_level: "info".to_owned(),
             labels: Vec::new(),
             cgroup_parent: None,

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::authorization::Authorization;
 use super::config::Config;
 use super::containers::{Containers, health};
 use super::error::{Error, Result};
@@ -27,6 +28,7 @@ pub struct Engine {
     pub health: health::Schedule,
     pub runtime: Runtime,
     pub pruning: Pruning,
+    pub authorization: Authorization,
     /// Set when the daemon is going down: restart policies rest.
     pub is_stopping: AtomicBool,
     /// A stable name of this installation, made at the first start.
@@ -51,6 +53,7 @@ impl Engine {
         )?;
         let networks = Networks::open(&state_dir)?;
         let id = installation_id(&state_dir)?;
+        let authorization = Authorization::new(&state_dir.exec_root);
         let engine = Engine {
             config: RwLock::new(Arc::new(config)),
             state_dir,
@@ -62,6 +65,7 @@ impl Engine {
             health: health::Schedule::default(),
             runtime,
             pruning: Pruning::default(),
+            authorization,
             is_stopping: AtomicBool::new(false),
             id,
             criu: OnceLock::new(),

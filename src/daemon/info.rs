@@ -96,7 +96,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
             volume: vec!["local".to_owned()],
             network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
             log: vec!["json-file".to_owned(), "none".to_owned()],
-            ..Default::default()
+            authorization: engine.authorization.names(),
         },
         memory_limit: cgroups.memory_limit,
         swap_limit: cgroups.swap_limit,

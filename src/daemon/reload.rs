@@ -25,6 +25,7 @@ fn attempt(engine: &Arc<Engine>, given: &Given) -> Result<()> {
     let old = engine.config();
     let (values, waiting) = reloadable(&old.values, config.values);
     let config = Config::new(values)?;
+    let authorization = engine.authorization.prepare(&config.authorization_plugins)?;
 
     // Nothing fails from here on.
     notes.iter().for_each(|note| log::warn!("{note}"));
@@ -33,6 +34,7 @@ fn attempt(engine: &Arc<Engine>, given: &Given) -> Result<()> {
     }
     log::set_max_level(super::log_level(&config));
     let attributes = attributes(&config.values);
+    engine.authorization.commit(authorization);
     engine.set_config(config);
     engine.events.publish("daemon", "reload", &engine.id, attributes);
     Ok(())

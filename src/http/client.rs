@@ -17,7 +17,7 @@
 mod raw;
 #[cfg(test)]
 mod tests;
-mod transport;
+pub(super) mod transport;
 
 use std::any::TypeId;
 use std::fmt;

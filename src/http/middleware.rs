@@ -51,6 +51,12 @@ impl<S> Middleware<S> {
         self.headers = headers;
         self
     }
+
+    /// The same, with when it may block for long.
+    pub const fn may_last(mut self, may_last: fn(&S) -> bool) -> Middleware<S> {
+        self.may_last = may_last;
+        self
+    }
 }
 
 /// A request on its way to its handler.

@@ -170,8 +170,22 @@ impl Reply {
         self.status
     }
 
-    /// The body of a reply whose length is known; for tests of handlers.
-    #[cfg(test)]
+    /// The reply's own headers.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.headers.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// What the body is said to be; `None` without one, and for a protocol of its own.
+    pub fn content_type(&self) -> Option<&'static str> {
+        match &self.payload {
+            Payload::Bytes { content_type, .. }
+            | Payload::Stream { content_type, .. }
+            | Payload::Hijack { content_type, .. } => Some(content_type),
+            Payload::Empty | Payload::Upgrade { .. } => None,
+        }
+    }
+
+    /// The body of a reply whose length is known.
     pub fn body(&self) -> Option<&[u8]> {
         match &self.payload {
             Payload::Bytes { bytes, .. } => Some(bytes),

@@ -37,6 +37,11 @@ impl Params {
         self.0.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
     }
 
+    /// The values in the order of the pattern's variables.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(_, value)| value.as_str())
+    }
+
     /// Adds one variable.
     pub fn push(&mut self, name: &'static str, value: String) {
         self.0.push((name, value));

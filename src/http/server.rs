@@ -266,6 +266,11 @@ impl Handle {
         wait(Duration::from_secs(1)).len()
     }
 
+    /// Whether each request is told at level info, or at level debug as from the start.
+    pub fn set_access_log(&self, on: bool) {
+        self.control.has_access_log.store(on, Ordering::Relaxed);
+    }
+
     /// How many connections there are, idle ones included.
     #[cfg(test)]
     pub fn connections(&self) -> usize {

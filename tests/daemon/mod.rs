@@ -1,5 +1,6 @@
 //! The daemon's own life, from its options to its orderly end.
 
+mod authorization;
 mod configuration;
 mod notices;
 mod reload;

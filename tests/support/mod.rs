@@ -5,6 +5,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod http;
 pub mod leftovers;
+pub mod plugin;
 pub mod prop;
 pub mod requires;
 pub mod terminal;

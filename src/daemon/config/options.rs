@@ -69,6 +69,24 @@ use When::{Reload, Start};
 
 pub static OPTIONS: &[DaemonOption] = &[
     option(
+        "access-log",
+        "access-log",
+        Reload,
+        Switch(|config, on| {
+            config.access_log = on;
+            Ok(())
+        }),
+    ),
+    option(
+        "authorization-plugin",
+        "authorization-plugins",
+        Reload,
+        List(|config, names| {
+            config.authorization_plugins = names;
+            Ok(())
+        }),
+    ),
+    option(
         "cgroup-parent",
         "cgroup-parent",
         Start,

@@ -26,9 +26,10 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// Why the daemon could not be reached, told apart from what goes wrong later.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct ConnectFailed(pub(super) io::Error);
+pub(crate) struct ConnectFailed(pub(crate) io::Error);
 
-/// Connects to a daemon. Blocks for [`CONNECT_TIME`] per address at most.
+/// Connects to a daemon. Blocks for [`CONNECT_TIME`] per address at most; on a unix socket as long as the daemon
+/// lets connections queue.
 pub(super) fn dial(host: &Host) -> io::Result<Socket> {
     match host {
         Host::Unix(path) => UnixStream::connect(path).map(Socket::Unix),
@@ -48,10 +49,31 @@ pub(super) fn dial(host: &Host) -> io::Result<Socket> {
     }
 }
 
+/// As [`dial`], but gives up after `time`.
+fn dial_within(host: &Host, time: Duration) -> io::Result<Socket> {
+    match host {
+        Host::Unix(path) => {
+            use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+            let fd = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::STREAM,
+                SocketFlags::CLOEXEC,
+                None,
+            )?;
+            // Source: unix(7) is silent, unix_stream_connect() waits for room in the backlog as long as a write may.
+            sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(time))?;
+            rustix::net::connect(&fd, &SocketAddrUnix::new(path)?)?;
+            sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, None)?;
+            Ok(Socket::Unix(fd.into()))
+        }
+        Host::Tcp(..) => dial(host),
+    }
+}
+
 /// Dials one host, whatever the URL says.
 #[derive(Debug)]
-pub(super) struct SocketConnector {
-    pub(super) host: Host,
+pub(crate) struct SocketConnector {
+    pub(crate) host: Host,
 }
 
 impl Connector for SocketConnector {
@@ -62,7 +84,11 @@ impl Connector for SocketConnector {
         details: &ConnectionDetails,
         _chained: Option<()>,
     ) -> Result<Option<SocketTransport>, ureq::Error> {
-        let socket = dial(&self.host).map_err(|cause| ureq::Error::Other(Box::new(ConnectFailed(cause))))?;
+        let socket = match time_of(&details.timeout) {
+            Some(time) => dial_within(&self.host, time),
+            None => dial(&self.host),
+        };
+        let socket = socket.map_err(|cause| ureq::Error::Other(Box::new(ConnectFailed(cause))))?;
         let socket = Arc::new(socket);
         let weak: Weak<dyn ShutdownHandle> = Arc::downgrade(&socket) as Weak<dyn ShutdownHandle>;
         (details.register_shutdown)(weak)?;
@@ -78,9 +104,21 @@ impl ShutdownHandle for Socket {
     }
 }
 
-/// A connection as ureq wants it. Timeouts are not applied: none are configured.
+/// What ureq leaves for the next step; `None` when nobody set a limit.
+fn time_of(timeout: &NextTimeout) -> Option<Duration> {
+    // A limit of nothing means none to the kernel.
+    (!timeout.after.is_not_happening()).then(|| (*timeout.after).max(Duration::from_millis(1)))
+}
+
+/// That a step took longer than it may.
+fn timed_out(error: io::Error, timeout: &NextTimeout) -> ureq::Error {
+    let is_late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    if is_late { ureq::Error::Timeout(timeout.reason) } else { error.into() }
+}
+
+/// A connection as ureq wants it.
 #[derive(Debug)]
-pub(super) struct SocketTransport {
+pub(crate) struct SocketTransport {
     socket: Arc<Socket>,
     buffers: LazyBuffers,
 }
@@ -90,17 +128,23 @@ impl Transport for SocketTransport {
         &mut self.buffers
     }
 
-    fn transmit_output(&mut self, amount: usize, _timeout: NextTimeout) -> Result<(), ureq::Error> {
-        (&*self.socket).write_all(&self.buffers.output()[..amount])?;
-        Ok(())
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if let Some(time) = time_of(&timeout) {
+            self.socket.set_write_timeout(Some(time))?;
+        }
+        let written = (&*self.socket).write_all(&self.buffers.output()[..amount]);
+        written.map_err(|error| timed_out(error, &timeout))
     }
 
-    fn await_input(&mut self, _timeout: NextTimeout) -> Result<bool, ureq::Error> {
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        if let Some(time) = time_of(&timeout) {
+            self.socket.set_read_timeout(Some(time))?;
+        }
         let input = self.buffers.input_append_buf();
         let count = loop {
             match (&*self.socket).read(input) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
+                result => break result.map_err(|error| timed_out(error, &timeout))?,
             }
         };
         self.buffers.input_appended(count);
@@ -115,7 +159,7 @@ impl Transport for SocketTransport {
 
 /// Resolves everything to an address nobody dials.
 #[derive(Debug)]
-pub(super) struct StaticResolver;
+pub(crate) struct StaticResolver;
 
 impl Resolver for StaticResolver {
     fn resolve(

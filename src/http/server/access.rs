@@ -1,6 +1,6 @@
 //! The access log: one line for each request, whatever became of it.
 //!
-//! The lines have a target of their own, `access`, and are of level debug, or of level info once somebody has
+//! The lines have a target of their own, `dewar::access`, and are of level debug, or of level info once somebody has
 //! asked for them. A request that nobody wants to read of costs two comparisons.
 
 use std::cell::Cell;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::http::socket::Socket;
 
-const TARGET: &str = "access";
+const TARGET: &str = "dewar::access";
 
 /// A line in the making.
 pub(super) struct Line {
