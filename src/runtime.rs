@@ -19,6 +19,7 @@ pub mod mounts;
 pub mod netns;
 pub mod plan;
 pub mod program;
+pub mod record;
 pub mod rootfs;
 pub mod sandbox;
 pub mod seccomp;
@@ -64,6 +65,19 @@ pub enum Cause {
 
 /// The reason in a refusal that comes because the process has ended meanwhile.
 pub const NOT_RUNNING: &str = "it is not running";
+
+/// The exit recorded in `path`; `None` when there is none.
+///
+/// # Errors
+/// It cannot be read, or not be understood.
+pub fn read_exit(path: &std::path::Path) -> Result<Option<Exit>, Error> {
+    let failed = |cause: Cause| Error { op: "read".into(), object: path.display().to_string(), cause };
+    match std::fs::read(path) {
+        Ok(text) => record::decode(&text).map(Some).map_err(|reason| failed(Cause::Refused(reason))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(Cause::Io(error))),
+    }
+}
 
 impl Error {
     /// Whether it failed because what it was about has ended: the caller was a moment too late.

@@ -36,6 +36,9 @@ mod kernel;
 /// Freezing and thawing: what survives, what a failure leaves.
 mod checkpoint;
 
+/// Daemons that die, and what the next one finds: living containers, half-done work, damaged files.
+mod survive;
+
 /// Input that means harm: traversal, hostile archives, slow and broken peers.
 mod hostile;
 

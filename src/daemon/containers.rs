@@ -30,6 +30,7 @@ pub mod spec;
 pub mod state;
 pub mod stats;
 pub mod top;
+pub mod unfinished;
 pub mod update;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use super::authorization::Authorization;
 use super::config::Config;
 use super::containers::{Containers, health};
-use super::error::{Error, Result};
+use super::error::Result;
 use super::events::Bus;
 use super::images;
 use super::networks::Networks;
@@ -93,13 +93,18 @@ impl Engine {
 /// The id in `info`, kept in `engine-id` under the data root.
 fn installation_id(state_dir: &StateDir) -> Result<String> {
     let path = state_dir.data_root.join("engine-id");
-    match std::fs::read_to_string(&path) {
-        Ok(id) => Ok(id.trim().to_owned()),
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            let id = super::names::new_id()?[..32].to_owned();
-            super::state_dir::replace(&path, id.as_bytes(), 0o644, super::state_dir::Durability::Synced)?;
-            Ok(id)
-        }
-        Err(cause) => Err(Error::system(format!("read {path:?}"), cause)),
+    let is_id = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let problem = match std::fs::read(&path).map(|text| String::from_utf8_lossy(&text).trim().to_owned()) {
+        Ok(id) if is_id(&id) => return Ok(id),
+        Ok(text) => Some(format!("{text:.40?} is not 32 hex digits")),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
+        Err(cause) => Some(cause.to_string()),
+    };
+    if let Some(problem) = problem {
+        let kept = super::state_dir::put_aside(&path);
+        log::error!("read {path:?}: {problem}{kept}");
     }
+    let id = super::names::new_id()?[..32].to_owned();
+    super::state_dir::replace(&path, id.as_bytes(), 0o644, super::state_dir::Durability::Synced)?;
+    Ok(id)
 }

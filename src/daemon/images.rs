@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/references.json                 which images there are and what they are called; the truth
+//!        references.json.before          the same, one change ago
 //!        blobs/sha256/<hex>              configs and manifests, named by their digest
 //!        layers/<hex>/layer.json         one unpacked layer, named by the digest of its tar (diff id)
 //!                     diff/              its files, a lower directory for overlayfs
@@ -26,6 +27,7 @@ mod content;
 mod import;
 mod list;
 mod load;
+mod recover;
 pub mod reference;
 mod remove;
 mod save;
@@ -56,9 +58,6 @@ use content::{Pins, Staging};
 
 /// The digest of an image's config.
 pub type ImageId = Digest;
-
-/// The version of `references.json` this program writes.
-const FORMAT: u32 = 1;
 
 /// One image, as it was when it was asked for.
 #[derive(Clone, Debug)]
@@ -93,7 +92,11 @@ struct Record {
     tagged_at: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// The version of `references.json` this program writes.
+const FORMAT: u32 = 1;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct ReferencesFile {
     format: u32,
     images: BTreeMap<ImageId, Record>,
@@ -112,6 +115,8 @@ struct Known {
 struct Tables {
     images: BTreeMap<ImageId, Known>,
     references: BTreeMap<Reference, ImageId>,
+    /// What is left out until it is mended.
+    damaged: recover::Damaged,
     /// Layers and blobs that unfinished operations rely on, with how many do.
     pins: HashMap<Digest, usize>,
 }
@@ -122,14 +127,15 @@ pub struct Store {
     root: PathBuf,
     limits: Limits,
     tables: Mutex<Tables>,
+    /// Why nothing may be written: the table is a later dewar's.
+    refusal: Option<Error>,
     next_staging: AtomicU64,
 }
 
 impl Store {
     /// Opens the store in `root`, which is made if it is not there, and repairs what a crash left.
     ///
-    /// Fails when `references.json` cannot be understood: guessing would delete everybody's images. An
-    /// image whose content is damaged is left out, with a warning in the log.
+    /// What is damaged is left out with a line in the log, or mended: see [`recover`].
     pub fn open(root: &Path) -> Result<Store> {
         Store::open_with(root, Limits::default())
     }
@@ -146,42 +152,20 @@ impl Store {
         for directory in [&tmp, &root.join("blobs/sha256"), &root.join("layers")] {
             fs::create_dir_all(directory).map_err(|cause| failed(&cause))?;
         }
-        let store = Store {
+        let path = root.join("references.json");
+        let mut store = Store {
             root: root.to_path_buf(),
             limits,
             tables: Mutex::default(),
+            refusal: None,
             next_staging: AtomicU64::new(0),
         };
-        let path = root.join("references.json");
-        let file = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice::<ReferencesFile>(&text)
-                .map_err(|cause| Error::system(format!("read {}", path.display()), cause))?,
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                ReferencesFile { format: FORMAT, images: BTreeMap::new(), references: BTreeMap::new() }
-            }
-            Err(cause) => return Err(Error::system(format!("read {}", path.display()), cause)),
-        };
-        if file.format != FORMAT {
-            let message = format!("format {} is not {FORMAT}, which this version reads", file.format);
-            return Err(Error::system(format!("read {}", path.display()), message));
-        }
-        {
-            let mut tables = store.lock();
-            for (id, record) in file.images {
-                match store.read_known(&id, record) {
-                    Ok(known) => drop(tables.images.insert(id, known)),
-                    Err(cause) => log::warn!("image {id} is left out: {cause}"),
-                }
-            }
-            for (text, id) in file.references {
-                match Reference::parse(&text) {
-                    Ok(reference) if tables.images.contains_key(&id) => {
-                        tables.references.insert(reference, id);
-                    }
-                    Ok(_) => log::warn!("reference {text:?} is left out: no image {id}"),
-                    Err(cause) => log::warn!("reference {text:?} is left out: {cause}"),
-                }
-            }
+        let (tables, refusal) = store.read_tables();
+        *store.lock() = tables;
+        store.refusal = refusal;
+        if !path.exists() {
+            // Made again, or the first: the next start has one to read.
+            store.write_references(&store.lock())?;
         }
         store.sweep()?;
         Ok(store)
@@ -346,6 +330,9 @@ impl Store {
         let id = self.put_blob(config_blob, pins)?;
         let known = self.read_known(&id, record)?;
         let mut tables = self.lock();
+        for name in tables.damaged.heal(&id) {
+            tables.references.entry(name).or_insert_with(|| id.clone());
+        }
         match tables.images.get_mut(&id) {
             Some(present) => {
                 for manifest in known.record.manifests {
@@ -375,11 +362,15 @@ impl Store {
 
     /// Writes the tables; whoever holds the lock calls it after each change.
     fn write_references(&self, tables: &Tables) -> Result<()> {
-        let file = ReferencesFile {
-            format: FORMAT,
-            images: tables.images.iter().map(|(id, known)| (id.clone(), known.record.clone())).collect(),
-            references: tables.references.iter().map(|(name, id)| (name.to_string(), id.clone())).collect(),
-        };
+        if let Some(refusal) = &self.refusal {
+            return Err(refusal.clone().during("change the images"));
+        }
+        let mut images = tables.images.iter().map(|(id, known)| (id.clone(), known.record.clone())).collect();
+        let mut references =
+            tables.references.iter().map(|(name, id)| (name.to_string(), id.clone())).collect();
+        tables.damaged.write(&mut images, &mut references);
+        let file = ReferencesFile { format: FORMAT, images, references };
+        self.keep_before();
         let text = serde_json::to_vec_pretty(&file)
             .map_err(|cause| Error::system("write references.json", cause))?;
         self.write_atomically(&self.root.join("references.json"), &text)

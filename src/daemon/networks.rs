@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Result};
 use super::names;
 use super::pattern::Pattern;
-use super::state_dir::{self, Durability, StateDir};
+use super::state_dir::{self, Durability, Found, StateDir};
 use crate::http::api::Filters;
 use crate::http::api::container::EndpointSettings;
 use crate::http::api::network::{Ipam, Network, NetworkEndpoint, NetworksPruned};
@@ -32,18 +32,30 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// Reads the ids, or draws them at the first start.
+    /// Reads the ids, or draws them: at the first start, or when they cannot be read any more. No container's
+    /// record has them, so that other ids cost nothing but themselves.
     pub fn open(state_dir: &StateDir) -> Result<Networks> {
         let path = state_dir.data_root.join("networks.json");
-        if path.exists() {
-            return state_dir::load(&path);
-        }
+        let is_later = match state_dir::find::<Networks>(&path) {
+            Found::Value(networks) if PREDEFINED.iter().all(|(name, _)| networks.ids.contains_key(*name)) => {
+                return Ok(networks);
+            }
+            Found::Value(_) => {
+                let kept = state_dir::put_aside(&path);
+                log::error!("read {path:?}: a network is missing{kept}");
+                false
+            }
+            Found::Later(_) => true,
+            Found::Nothing | Found::Broken => false,
+        };
         let mut networks =
             Networks { created: format!("{:.9}", jiff::Timestamp::now()), ids: BTreeMap::new() };
         for (name, _) in PREDEFINED {
             networks.ids.insert(name.to_owned(), names::new_id()?);
         }
-        state_dir::save(&path, &networks, Durability::Synced)?;
+        if !is_later {
+            state_dir::save(&path, &networks, Durability::Synced)?;
+        }
         Ok(networks)
     }
 

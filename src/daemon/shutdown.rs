@@ -89,7 +89,7 @@ fn stop_containers(engine: &Arc<Engine>, timeout_secs: Option<u64>, default_secs
     }
     // Each exit's aftermath removes namespaces and `--rm` containers.
     for container in engine.containers.all() {
-        container.wait_until(left(), |inner| inner.sandbox.is_none());
+        container.wait_until(left(), |inner| inner.sandbox.is_none() && !inner.is_releasing);
     }
 }
 

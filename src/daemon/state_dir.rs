@@ -6,7 +6,9 @@
 //!   format       "1"                        netns/<id>         a named network namespace
 //!   containers/<id>/                        criu/              CRIU's feature cache
 //!     container.json   config and state
-//!     exit.json        written by the shim
+//!     exit.json        written by the shim  execs/<id>.json    an exec of a living container
+//!     health.json      outcomes of checks
+//!     pending.json     volumes to be made (only while it is created)
 //!     <id>-json.log    written by the shim
 //!     hostname hosts resolv.conf
 //!     rw-<n>/{upper,work}
@@ -16,6 +18,9 @@
 //!   volumes/     the volume store
 //!   init/        the layer under every container's own
 //! ```
+//!
+//! A file that cannot be understood costs what it is about and nothing else. Where the daemon needs one in its
+//! place it is renamed to `<name>.broken`; where it does not, and where a later dewar wrote it, it stays.
 //!
 //! Every state file carries a format version and is replaced whole: written beside its name, synced when
 //! it must survive a power cut, renamed. A reader sees the old or the new, never half.
@@ -76,6 +81,7 @@ impl StateDir {
             (state_dir.data_root.join("tmp"), 0o700),
             (state_dir.exec_root.join("containers"), 0o711),
             (state_dir.exec_root.join("netns"), 0o711),
+            (state_dir.exec_root.join("execs"), 0o700),
             (state_dir.exec_root.join("criu"), 0o700),
         ] {
             make_dir(&dir, mode)?;
@@ -86,16 +92,27 @@ impl StateDir {
 
     fn check_format(&self) -> Result<()> {
         let path = self.data_root.join("format");
-        match fs::read_to_string(&path) {
-            Ok(text) if text.trim().parse() == Ok(FORMAT) => Ok(()),
-            Ok(text) => Err(Error::system(
+        let write = || replace(&path, format!("{FORMAT}\n").as_bytes(), 0o644, Durability::Synced);
+        let text = match fs::read(&path) {
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return write(),
+            text => text.map_err(|cause| cause.to_string()),
+        };
+        let number = text.and_then(|text| {
+            let text = String::from_utf8_lossy(&text).trim().to_owned();
+            text.parse::<u32>().map_err(|_| format!("{text:?} is not a format"))
+        });
+        match number {
+            Ok(format) if format <= FORMAT => Ok(()),
+            Ok(format) => Err(Error::system(
                 format!("use data root {:?}", self.data_root),
-                format!("written in format {:?}, this dewar knows {FORMAT}", text.trim()),
+                format!("written in format {format}, this dewar knows {FORMAT}"),
             )),
-            Err(cause) if cause.kind() == ErrorKind::NotFound => {
-                replace(&path, format!("{FORMAT}\n").as_bytes(), 0o644, Durability::Synced)
+            // Each file says its own: this one only keeps an older dewar off a later one's.
+            Err(cause) => {
+                let kept = put_aside(&path);
+                log::error!("read {path:?}: {cause}{kept}");
+                write()
             }
-            Err(cause) => Err(Error::system(format!("read {path:?}"), cause)),
         }
     }
 
@@ -107,6 +124,11 @@ impl StateDir {
     /// `containers/<id>` under the exec root.
     pub fn run_dir(&self, id: &str) -> PathBuf {
         self.exec_root.join("containers").join(id)
+    }
+
+    /// What is known of an exec.
+    pub fn exec(&self, id: &str) -> PathBuf {
+        self.exec_root.join("execs").join(format!("{id}.json"))
     }
 
     /// The container's network namespace.
@@ -207,23 +229,85 @@ pub fn save<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Res
     replace(path, &text, 0o600, durability)
 }
 
+/// Why a state file cannot be used.
+enum Trouble {
+    Missing(Error),
+    Later(Error),
+    Broken(Error),
+}
+
 /// Reads what [`save`] wrote; a newer format is refused.
 pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let attempt = || format!("read {path:?}");
-    let text = fs::read(path).map_err(|cause| Error::system(attempt(), cause))?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|cause| Error::system(attempt(), cause))?;
+    load_as(path).map_err(|trouble| match trouble {
+        Trouble::Missing(error) | Trouble::Later(error) | Trouble::Broken(error) => error,
+    })
+}
+
+fn load_as<T: DeserializeOwned>(path: &Path) -> Result<T, Trouble> {
+    let broken =
+        |cause: &dyn std::fmt::Display| Trouble::Broken(Error::system(format!("read {path:?}"), cause));
+    let text = match fs::read(path) {
+        Err(cause) if cause.kind() == ErrorKind::NotFound => {
+            return Err(Trouble::Missing(Error::system(format!("read {path:?}"), cause)));
+        }
+        text => text.map_err(|cause| broken(&cause))?,
+    };
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|cause| broken(&cause))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format <= u64::from(FORMAT) => {}
         Some(format) => {
-            return Err(Error::system(
-                attempt(),
+            return Err(Trouble::Later(Error::system(
+                format!("read {path:?}"),
                 format!("written in format {format}, this dewar knows {FORMAT}"),
-            ));
+            )));
         }
-        None => return Err(Error::system(attempt(), "it does not say its format")),
+        None => return Err(broken(&"it does not say its format")),
     }
-    crate::http::api::decode_value(value).map_err(|cause| Error::system(attempt(), cause))
+    crate::http::api::decode_value(value).map_err(|cause| broken(&cause))
+}
+
+/// What a state file has to say.
+#[derive(Debug)]
+pub enum Found<T> {
+    Value(T),
+    Nothing,
+    /// A later dewar's: it is to stay as it is. The text is the refusal.
+    Later(Error),
+    /// It made no sense and is put aside, with a line in the log.
+    Broken,
+}
+
+/// Reads a file that is made anew when it cannot be read.
+pub fn find<T: DeserializeOwned>(path: &Path) -> Found<T> {
+    match load_as(path) {
+        Ok(value) => Found::Value(value),
+        Err(Trouble::Missing(_)) => Found::Nothing,
+        Err(Trouble::Later(error)) => {
+            log::error!("{error}");
+            Found::Later(error)
+        }
+        Err(Trouble::Broken(error)) => {
+            let kept = put_aside(path);
+            log::error!("{error}{kept}");
+            Found::Broken
+        }
+    }
+}
+
+/// Renames a file that cannot be understood, so that another may take its place; gives the words that tell
+/// it, to be added to the cause.
+pub fn put_aside(path: &Path) -> String {
+    let kept = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { ".broken".to_owned() } else { format!(".broken.{number}") });
+        PathBuf::from(name)
+    };
+    let free = (1..=100).map(kept).find(|kept| kept.symlink_metadata().is_err());
+    let Some(kept) = free else { return format!("; and {path:?} cannot be kept aside: there are too many") };
+    match fs::rename(path, &kept) {
+        Ok(()) => format!("; it is kept as {kept:?}"),
+        Err(cause) => format!("; and it cannot be renamed to {kept:?}: {cause}"),
+    }
 }
 
 /// Removes a directory tree; one that is not there is fine.

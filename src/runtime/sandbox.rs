@@ -27,18 +27,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, epoll};
-use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cgroup::Cgroup;
 use super::criu::{self, CriuInfo};
 use super::program::Program;
-use super::shim::protocol::{self, Call, Client, CriuPlace, Done, Event, Hello, Message, Outcome, Request};
-use super::shim::{self, LAUNCH, ROOTFS, SOCKET};
-use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw};
+use super::shim::protocol::{
+    self, Call, Client, CriuPlace, Done, EndedExec, Event, Fault, FaultCause, Heard, Hello, Message, Outcome,
+    Request,
+};
+use super::shim::{self, LAUNCH, LOG, ROOTFS, SOCKET};
+use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw, record};
 
 /// Starting may have to wait for a loaded machine.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,8 +49,8 @@ const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Anything else; a dump under way holds it up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
-/// The shim's first word.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a shim that is about to listen is looked for.
+const LISTEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a [`Runtime`] is made with.
 #[derive(Clone, Debug)]
@@ -92,10 +95,16 @@ impl CriuFinder {
 #[derive(Debug)]
 pub enum Adopted {
     Running(Arc<Sandbox>),
-    /// It ended; clean up with [`Runtime::clean_up`] (its shim may still be there: it is dismissed).
+    /// It ended; its shim is dismissed. Clean up with [`Runtime::clean_up`].
     Exited(Exit),
-    /// Neither a shim nor a record of an exit: killed together, or the machine went down.
+    /// There is no shim. Its last word is in [`Launch::exit_file`], unless both were killed together or the
+    /// machine went down.
     Gone,
+    /// There is a shim and it has not answered: it may be writing a dump.
+    Silent,
+    /// There is a shim of a later dewar, which this one does not understand: the text says which. Its
+    /// container is to be left alone.
+    Strange(String),
 }
 
 /// A container that lives, or has ended and not been dismissed.
@@ -105,6 +114,7 @@ pub struct Sandbox {
     run_dir: PathBuf,
     paused_when_adopted: bool,
     oom_killed_when_adopted: bool,
+    ended_when_adopted: Vec<EndedExec>,
     criu: Arc<CriuFinder>,
     link: Arc<Link>,
     monitor: Arc<Monitor>,
@@ -183,26 +193,39 @@ impl Runtime {
     }
 
     /// Looks for the shim of a container that was started by an earlier daemon; `run_dir` as in
-    /// [`Launch::run_dir`].
+    /// [`Launch::run_dir`]. Waits for its first word, at most `patience`.
     ///
     /// # Errors
-    /// The shim is there and does not answer in a way we understand.
-    pub fn adopt(&self, run_dir: &Path) -> Result<Adopted, Error> {
-        let Some(socket) = connect(run_dir)? else { return self.read_exit(run_dir) };
+    /// The shim is there and cannot be spoken to.
+    pub fn adopt(&self, run_dir: &Path, patience: Duration) -> Result<Adopted, Error> {
+        let deadline = Instant::now() + patience;
+        let socket = loop {
+            match connect(run_dir)? {
+                Contact::Made(socket) => break socket,
+                Contact::Busy => return Ok(Adopted::Silent),
+                Contact::None if !has_shim(run_dir) => return Ok(Adopted::Gone),
+                // Just started, or just ending.
+                Contact::None if Instant::now() >= deadline => return Ok(Adopted::Silent),
+                Contact::None => std::thread::sleep(LISTEN_PAUSE),
+            }
+        };
         let (link, hello) = self.link(socket, None)?;
-        let stays = |reason: &str| Err(refused("adopt", &run_dir.display().to_string(), reason));
-        let hello = match hello.recv_timeout(HELLO_TIMEOUT) {
+        let hello = match hello.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(hello) => hello,
             // It ended between our connecting and its greeting.
-            Err(RecvTimeoutError::Disconnected) => return self.read_exit(run_dir),
+            Err(RecvTimeoutError::Disconnected) => return Ok(Adopted::Gone),
             Err(RecvTimeoutError::Timeout) => {
                 self.monitor.forget(&link);
-                return stays("its shim does not answer");
+                return Ok(Adopted::Silent);
             }
         };
         if hello.version > protocol::VERSION {
             self.monitor.forget(&link);
-            return stays("its shim speaks a later version");
+            return Ok(Adopted::Strange(format!(
+                "its shim speaks version {}, this dewar {}",
+                hello.version,
+                protocol::VERSION
+            )));
         }
         if let Some(exit) = hello.exit {
             let _ = link.call(Call::Dismiss {}, &[], CALL_TIMEOUT);
@@ -211,14 +234,23 @@ impl Runtime {
         }
         let (Some(id), Some(pid)) = (hello.id, hello.pid) else {
             self.monitor.forget(&link);
-            return stays("its shim has not started it");
+            return Ok(Adopted::Gone);
         };
+        if hello.revision < protocol::REVISION {
+            ::log::info!(
+                "container {id}: its shim is an older dewar's (revision {} of {}): how an exec ended while no daemon \
+                 ran is not known",
+                hello.revision,
+                protocol::REVISION
+            );
+        }
         *lock(&link.id) = Some(id);
         let sandbox = Sandbox {
             pid,
             run_dir: run_dir.to_owned(),
             paused_when_adopted: hello.paused,
             oom_killed_when_adopted: hello.oom_killed,
+            ended_when_adopted: hello.ended,
             criu: Arc::clone(&self.criu),
             link: Arc::clone(&link),
             monitor: Arc::clone(&self.monitor),
@@ -233,12 +265,12 @@ impl Runtime {
     ///
     /// # Errors
     /// The first thing that would not go; the rest is removed all the same.
-    pub fn clean_up(&self, launch: &Launch) -> Result<(), Error> {
-        let cgroup = Cgroup::open(&launch.spec.linux.cgroups_path).and_then(|cgroup| {
+    pub fn clean_up(&self, cgroup: &str, run_dir: &Path) -> Result<(), Error> {
+        let cgroup = Cgroup::open(cgroup).and_then(|cgroup| {
             cgroup.kill_all()?;
             cgroup.remove()
         });
-        let run_dir = remove_run_dir(&launch.run_dir);
+        let run_dir = remove_run_dir(run_dir);
         cgroup.and(run_dir)
     }
 
@@ -267,21 +299,6 @@ impl Runtime {
         });
         self.monitor.watch(&link)?;
         Ok((link, greeted))
-    }
-
-    fn read_exit(&self, run_dir: &Path) -> Result<Adopted, Error> {
-        let read = |path: &Path| match std::fs::read(path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("read", path, error)),
-        };
-        // A launch cut off before it was written whole never ran.
-        let launch = read(&run_dir.join(LAUNCH))?;
-        let Some(launch) = launch.and_then(|text| serde_json::from_slice::<Launch>(&text).ok()) else {
-            return Ok(Adopted::Gone);
-        };
-        let exit = read(&launch.exit_file)?.and_then(|text| serde_json::from_slice(&text).ok());
-        Ok(exit.map_or(Adopted::Gone, Adopted::Exited))
     }
 
     fn begin(
@@ -318,7 +335,7 @@ impl Runtime {
     ) -> Result<Arc<Sandbox>, Error> {
         let run_dir = launch.run_dir.clone();
         let path = run_dir.join(LAUNCH);
-        let text = serde_json::to_vec(&launch)
+        let text = record::encode(&launch)
             .map_err(|error| failed("write", &path, Cause::Refused(error.to_string())))?;
         std::fs::write(&path, text).map_err(|error| failed("write", &path, error))?;
         let (clients, streams): (Vec<Client>, Vec<OwnedFd>) =
@@ -327,8 +344,13 @@ impl Runtime {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|errno| failed("start", "shim", errno))?;
-        let log = std::fs::File::create(run_dir.join("shim.log"))
-            .map_err(|error| failed("make", run_dir.join("shim.log"), error))?;
+        // Its lock lives as long as the shim, which inherits it.
+        let log = std::fs::File::create(run_dir.join(LOG))
+            .and_then(|file| {
+                rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+                Ok(file)
+            })
+            .map_err(|error| failed("make", run_dir.join(LOG), error))?;
         let child = Command::new(self.program.path())
             .arg0(shim::NAME)
             .arg(launch.id.get(..12).unwrap_or(&launch.id))
@@ -361,7 +383,7 @@ impl Runtime {
                 return Err(match error.cause {
                     // A shim that died has said why in its log, if anywhere.
                     Cause::Refused(ref reason) if reason == SHIM_GONE => {
-                        let said = std::fs::read_to_string(run_dir.join("shim.log")).unwrap_or_default();
+                        let said = std::fs::read_to_string(run_dir.join(LOG)).unwrap_or_default();
                         let said = said.trim().to_owned();
                         if said.is_empty() { error } else { failed("start", "shim", Cause::Refused(said)) }
                     }
@@ -374,6 +396,7 @@ impl Runtime {
             run_dir,
             paused_when_adopted: false,
             oom_killed_when_adopted: false,
+            ended_when_adopted: Vec::new(),
             criu: Arc::clone(&self.criu),
             link,
             monitor: Arc::clone(&self.monitor),
@@ -437,22 +460,40 @@ fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
     remove().map_err(|error| failed("remove", run_dir, error))
 }
 
-/// Connects to the shim of `run_dir`; `None` if there is none.
-fn connect(run_dir: &Path) -> Result<Option<OwnedFd>, Error> {
+/// What came of knocking at a shim's socket.
+enum Contact {
+    Made(OwnedFd),
+    /// Nobody listens.
+    None,
+    /// Somebody does, and has not come to it for long.
+    Busy,
+}
+
+/// Connects to the shim of `run_dir`.
+fn connect(run_dir: &Path) -> Result<Contact, Error> {
     use rustix::io::Errno;
     let connect = || -> rustix::io::Result<OwnedFd> {
         let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(run_dir, dir, Mode::empty())?;
-        let flags = SocketFlags::CLOEXEC;
+        // Non-blocking only here: a full queue must not hold a starting daemon.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         rustix::net::connect(&socket, &shim::socket_address(dir.as_fd())?)?;
+        rustix::io::ioctl_fionbio(&socket, false)?;
         Ok(socket)
     };
     match connect() {
-        Ok(socket) => Ok(Some(socket)),
-        Err(Errno::NOENT | Errno::CONNREFUSED) => Ok(None),
+        Ok(socket) => Ok(Contact::Made(socket)),
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => Ok(Contact::None),
+        Err(Errno::AGAIN) => Ok(Contact::Busy),
         Err(errno) => Err(failed("connect to", run_dir.join(SOCKET), errno)),
     }
+}
+
+/// Whether a shim of `run_dir` lives, listening or not. One of revision 0 is not seen: it has no lock.
+fn has_shim(run_dir: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(run_dir.join(LOG)) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
 impl Sandbox {
@@ -469,6 +510,17 @@ impl Sandbox {
     /// Whether the OOM killer had struck before it was adopted.
     pub fn was_oom_killed(&self) -> bool {
         self.oom_killed_when_adopted
+    }
+
+    /// The execs of this container that had ended before it was adopted, with their exit codes: the last
+    /// few, oldest first.
+    pub fn had_ended(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.ended_when_adopted.iter().map(|ended| (ended.exec.as_str(), ended.code))
+    }
+
+    /// Whether an exec runs.
+    pub fn runs(&self, exec_id: &str) -> bool {
+        self.signal(0, Some(exec_id)).is_ok()
     }
 
     /// Adds a client to the container's streams.
@@ -688,8 +740,19 @@ impl Monitor {
     /// Takes every packet that is there.
     fn listen(&self, link: &Link, events: &mpsc::Sender<SandboxEvent>) {
         loop {
-            match protocol::receive::<Message>(&link.socket, RecvFlags::DONTWAIT) {
-                Ok(Some((message, _))) => self.take(link, message, events),
+            match protocol::receive::<Heard>(&link.socket, RecvFlags::DONTWAIT) {
+                Ok(Some((Heard::Message(message), _))) => self.take(link, message, events),
+                Ok(Some((Heard::Answer(id, reason), _))) => {
+                    let fault = Fault {
+                        op: "understand".into(),
+                        object: "the shim".into(),
+                        cause: FaultCause::Refused(reason),
+                    };
+                    self.take(link, Message::Answer { id, outcome: Outcome::Failed(fault) }, events);
+                }
+                Ok(Some((Heard::Strange(reason), _))) => {
+                    ::log::warn!("a shim's message is passed over: {reason}");
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 end => {
                     if let Err(error) = &end

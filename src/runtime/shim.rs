@@ -34,6 +34,7 @@ pub mod log;
 pub mod protocol;
 pub mod stdio;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -52,9 +53,9 @@ use super::cgroup::{Cgroup, OomNotifier};
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
-use super::{Cause, Error, Exit, Launch, NOT_RUNNING, init, rootfs};
+use super::{Cause, Error, Exit, Launch, NOT_RUNNING, init, record, rootfs};
 use log::Log;
-use protocol::{Call, Client, CriuPlace, Done, Event, Hello, Message, Outcome, Request};
+use protocol::{AnyRequest, Call, Client, CriuPlace, Done, EndedExec, Event, Hello, Message, Outcome};
 use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
 
 /// `argv[0]` of a shim.
@@ -63,6 +64,8 @@ pub const NAME: &str = "dewar-shim";
 pub const SOCKET: &str = "shim.sock";
 /// The [`Launch`] in the run directory.
 pub const LAUNCH: &str = "launch.json";
+/// What a shim has to complain of. It holds a lock on the file for as long as it lives.
+pub const LOG: &str = "shim.log";
 /// The mount point of the root filesystem in the run directory.
 pub const ROOTFS: &str = "rootfs";
 
@@ -70,6 +73,9 @@ pub const ROOTFS: &str = "rootfs";
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the daemon may leave messages unread before its connection is given up.
 const SEND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Execs whose end is remembered.
+const REMEMBERED: usize = 32;
 
 /// A shim's main. Standard input is the control socket; arguments only serve to tell shims apart.
 pub fn main(_args: &[OsString]) -> ExitCode {
@@ -117,6 +123,8 @@ struct Shim {
     container: Option<Container>,
     stdio: Stdio,
     execs: Vec<ExecProcess>,
+    /// The last to end, for a daemon that was not there.
+    ended: VecDeque<EndedExec>,
     exit: Option<Exit>,
     done: bool,
 }
@@ -180,6 +188,7 @@ impl Shim {
             container: None,
             stdio: Stdio::new(false, false, None),
             execs: Vec::new(),
+            ended: VecDeque::new(),
             exit: None,
             done: false,
         })
@@ -289,6 +298,10 @@ impl Shim {
                 if exec.stdio.output_ended() || now >= since + DRAIN {
                     let mut exec = self.execs.remove(at);
                     exec.stdio.end_output(buffer);
+                    if self.ended.len() == REMEMBERED {
+                        self.ended.pop_front();
+                    }
+                    self.ended.push_back(EndedExec { exec: exec.id.clone(), code });
                     self.say(&Message::Event(Event::ExecExited { exec: exec.id, code }));
                     exec.stdio.close_clients();
                     continue;
@@ -312,11 +325,13 @@ impl Shim {
     fn greet(&mut self) {
         let hello = Hello {
             version: protocol::VERSION,
+            revision: protocol::REVISION,
             id: self.id.clone(),
             pid: self.container.as_ref().map(|container| container.pid),
             paused: self.container.as_ref().is_some_and(|container| container.paused),
             oom_killed: self.container.as_ref().is_some_and(|container| container.oom_killed),
             exit: self.exit.clone(),
+            ended: self.ended.iter().cloned().collect(),
         };
         self.say(&Message::Hello(hello));
     }
@@ -353,15 +368,19 @@ impl Shim {
 
     fn serve(&mut self) {
         let Some(control) = &self.control else { return };
-        match protocol::receive::<Request>(control, RecvFlags::DONTWAIT) {
+        match protocol::receive::<AnyRequest>(control, RecvFlags::DONTWAIT) {
             Ok(Some((request, fds))) => {
-                let Request { id, call } = request;
-                let launches = matches!(call, Call::Launch { .. } | Call::Thaw { .. });
-                let outcome = match self.call(call, fds) {
+                let id = request.id;
+                let call = request.call();
+                let launches = matches!(call, Ok(Call::Launch { .. } | Call::Thaw { .. }));
+                // A later daemon's word is refused, not taken for the end of the talk.
+                let strange = |reason: String| refused("understand", "the daemon", &reason);
+                let outcome = match call.map_err(strange).and_then(|call| self.call(call, fds)) {
                     Ok(done) => Outcome::Done(done),
                     Err(error) => Outcome::Failed(error.into()),
                 };
-                let fatal = launches && matches!(outcome, Outcome::Failed(_));
+                // One that has a container already goes on with it.
+                let fatal = launches && self.container.is_none() && matches!(outcome, Outcome::Failed(_));
                 self.say(&Message::Answer { id, outcome });
                 self.done |= fatal;
             }
@@ -458,8 +477,8 @@ impl Shim {
         }
         let path = run_dir.join(LAUNCH);
         let text = std::fs::read(&path).map_err(|error| failed("read", &path, error))?;
-        let launch: Launch = serde_json::from_slice(&text)
-            .map_err(|error| failed("read", &path, Cause::Refused(error.to_string())))?;
+        let launch: Launch =
+            record::decode(&text).map_err(|reason| failed("read", &path, Cause::Refused(reason)))?;
         drop(text);
         self.id = Some(launch.id.clone());
         let log = match &launch.stdio.log {
@@ -634,7 +653,7 @@ impl Shim {
             finished_at: stdio::timestamp(),
             checkpointed: container.checkpointed,
         };
-        if let Err(error) = record(&exit, &container.launch.exit_file, container.launch.durable) {
+        if let Err(error) = record_exit(&exit, &container.launch.exit_file, container.launch.durable) {
             // The daemon still learns it from us; only a daemon that is not there would not.
             eprintln!("dewar-shim: {error}");
         }
@@ -775,13 +794,13 @@ fn reap(pid: i32) -> i32 {
 }
 
 /// Writes the exit where a later daemon finds it: whole, or not at all.
-fn record(exit: &Exit, path: &Path, durable: bool) -> Result<(), Error> {
+fn record_exit(exit: &Exit, path: &Path, durable: bool) -> Result<(), Error> {
     let write = || -> io::Result<()> {
         let mut name = path.as_os_str().to_owned();
         name.push(".new");
         let new = PathBuf::from(name);
         let mut file = std::fs::File::create(&new)?;
-        io::Write::write_all(&mut file, &serde_json::to_vec(exit)?)?;
+        io::Write::write_all(&mut file, &record::encode(exit)?)?;
         if durable {
             file.sync_all()?;
         }

@@ -172,7 +172,13 @@ fn policies_hold_across_the_daemons_end() {
     assert_eq!(running(&daemon), ["always", "plain", "unless"]);
     assert_eq!(daemon.stop(), 0);
     daemon.restart();
-    assert_eq!(running(&daemon), ["always", "risen", "unless"]);
+    let are_up = |daemon: &Daemon| {
+        eventually("those the policies want", || {
+            running(daemon) == ["always", "risen", "unless"]
+                && daemon.docker(&["ps", "--filter", "status=restarting", "-q"]).ok().stdout.is_empty()
+        });
+    };
+    are_up(&daemon);
     // After a crash the living are found as they were, and what ended meanwhile is brought back.
     let pid = daemon.state("always")["Pid"].clone();
     let ended = daemon.state("unless")["Pid"].as_i64().expect("a number");
@@ -181,7 +187,7 @@ fn policies_hold_across_the_daemons_end() {
     rustix::process::kill_process(ended, rustix::process::Signal::TERM).expect("it lives");
     std::thread::sleep(Duration::from_millis(500));
     daemon.restart();
-    assert_eq!(running(&daemon), ["always", "risen", "unless"]);
+    are_up(&daemon);
     assert_eq!(daemon.state("always")["Pid"], pid);
     eventually("a third life", || daemon.logs("unless").matches("up").count() == 3);
     assert_eq!(daemon.state("halted")["Status"], "exited");
@@ -203,6 +209,7 @@ fn a_container_comes_back_before_those_that_join_it() {
     assert_eq!(daemon.stop(), 0);
     daemon.restart();
     for name in ["donor", "one", "two", "three", "four"] {
-        assert_eq!(daemon.state(name)["Status"], "running", "{name}: {}", daemon.log());
+        // Brought up while the API serves already.
+        eventually(&format!("{name} running"), || daemon.state(name)["Status"] == "running");
     }
 }

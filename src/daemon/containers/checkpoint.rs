@@ -1,9 +1,9 @@
 //! Checkpoints of a container: written whole or not at all, listed, restored, deleted.
 //!
 //! ```text
-//! <name>.partial/   made new; the shim and CRIU write into it        (a crash leaves this: swept)
-//!      │ checkpoint.json written last
-//!      ▼ rename
+//! <name>.partial/   made new; the shim and CRIU write into it        (a crash leaves this: see `unfinished`)
+//!      │ dump.json written last
+//!      ▼ checkpoint.json, rename
 //! <name>/           images/ rootfs.tar shm.tar dump.log descriptors.json checkpoint.json
 //! ```
 //!
@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::container::Container;
+use super::container::{Container, Record};
 use super::create::now;
 use super::lifecycle;
 use super::state::Action;
@@ -27,6 +27,7 @@ use crate::daemon::error::{Error, Result};
 use crate::daemon::names::CheckpointId;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
+use crate::runtime::shim::checkpoint::WHOLE;
 use crate::runtime::{Dump, Thaw, layer};
 
 /// `checkpoint.json`: what must hold for the images to be thawed.
@@ -46,6 +47,47 @@ pub struct Manifest {
 }
 
 const MANIFEST: &str = "checkpoint.json";
+/// What a checkpoint's name ends in while it is made or removed.
+pub const PARTIAL: &str = ".partial";
+
+/// A dump that has begun: where it goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The directory of checkpoints.
+    pub dir: PathBuf,
+    pub name: String,
+}
+
+impl UnderWay {
+    /// Where the shim writes it.
+    pub fn partial(&self) -> PathBuf {
+        self.dir.join(format!("{}{PARTIAL}", self.name))
+    }
+
+    /// Whether the shim has said that nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.partial().join(WHOLE).is_file()
+    }
+
+    /// Gives it its name, and what must hold for it to be thawed.
+    pub fn publish(&self, record: &Record) -> Result<()> {
+        let (partial, target) = (self.partial(), self.dir.join(&self.name));
+        let uname = rustix::system::uname();
+        let manifest = Manifest {
+            name: self.name.clone(),
+            container_id: record.id.clone(),
+            container_name: record.name.clone(),
+            image_id: record.image_id.clone(),
+            created: now(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            architecture: uname.machine().to_string_lossy().into_owned(),
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
+        fs::rename(&partial, &target)
+            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+    }
+}
 
 /// Where a container's checkpoints are: its own directory, or one the caller names.
 fn directory(container: &Container, custom: &str) -> Result<PathBuf> {
@@ -84,7 +126,8 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         )));
     }
     state_dir::make_dir(&parent, 0o700)?;
-    let partial = parent.join(format!("{id}.partial"));
+    let under_way = UnderWay { dir: parent, name: id.to_string() };
+    let partial = under_way.partial();
     // Left by a daemon that died in the middle; the action lock says that nobody is writing it now.
     state_dir::remove_tree(&partial)?;
     fs::DirBuilder::new()
@@ -93,23 +136,16 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         .map_err(|cause| Error::system(format!("{}: create directory {partial:?}", attempt()), cause))?;
     let dump = Dump { dir: partial.clone(), leave_running: !request.exit };
     let write = || -> Result<()> {
+        note(container, Some(under_way.clone()))?;
         sandbox.dump(dump).map_err(|error| explained(engine, error))?;
-        let uname = rustix::system::uname();
-        let manifest = Manifest {
-            name: id.to_string(),
-            container_id: container.id.clone(),
-            container_name: record.name.clone(),
-            image_id: record.image_id.clone(),
-            created: now(),
-            kernel: uname.release().to_string_lossy().into_owned(),
-            architecture: uname.machine().to_string_lossy().into_owned(),
-            engine: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
-        fs::rename(&partial, &target)
-            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+        under_way.publish(&record)
     };
-    if let Err(error) = write() {
+    let written = write();
+    if let Err(error) = note(container, None) {
+        // The next daemon finds no such dump and forgets it.
+        log::warn!("{error}");
+    }
+    if let Err(error) = written {
         // The first failure is the one to tell; the next attempt or start sweeps what stays.
         let _ = state_dir::remove_tree(&partial);
         return Err(error.during(attempt()));
@@ -125,6 +161,13 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
     Ok(())
 }
 
+/// Writes down that a dump is under way, or that none is.
+fn note(container: &Container, dump: Option<UnderWay>) -> Result<()> {
+    let mut inner = container.lock();
+    inner.record.dump = dump;
+    container.save(&inner)
+}
+
 /// The checkpoints there are, by name; half-made ones and strangers are passed over.
 pub fn list(container: &Container, custom: &str) -> Result<Vec<CheckpointSummary>> {
     let dir = directory(container, custom)?;
@@ -135,22 +178,32 @@ pub fn list(container: &Container, custom: &str) -> Result<Vec<CheckpointSummary
     };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| CheckpointId::parse(name).is_ok() && dir.join(name).join(MANIFEST).is_file())
+        .filter(|name| {
+            CheckpointId::parse(name).is_ok() && dir.join(name).join(MANIFEST).symlink_metadata().is_ok()
+        })
         .collect();
     names.sort();
     Ok(names.into_iter().map(|name| CheckpointSummary { name }).collect())
 }
 
-/// The directory of a whole checkpoint, and what it says of itself.
-fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathBuf, Manifest)> {
+/// The directory of a whole checkpoint.
+fn locate(container: &Container, id: &CheckpointId, custom: &str) -> Result<PathBuf> {
     let dir = directory(container, custom)?.join(id.as_str());
-    if !dir.join(MANIFEST).is_file() {
+    if dir.join(MANIFEST).symlink_metadata().is_err() {
         return Err(Error::not_found(format!(
             "checkpoint {id} does not exist for container {}",
             container.name()
         )));
     }
-    let manifest = state_dir::load(&dir.join(MANIFEST))?;
+    Ok(dir)
+}
+
+/// As [`locate`], with what it says of itself.
+fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathBuf, Manifest)> {
+    let dir = locate(container, id, custom)?;
+    let manifest = state_dir::load(&dir.join(MANIFEST)).inspect_err(|error| {
+        log::error!("checkpoint {id} of container {:?} cannot be used: {error}", container.name());
+    })?;
     Ok((dir, manifest))
 }
 
@@ -158,9 +211,10 @@ fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathB
 pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let _action = container.begin();
-    let (dir, _) = find(container, &id, custom)?;
+    // What it says of itself does not matter any more.
+    let dir = locate(container, &id, custom)?;
     // Renamed first: a removal cut short must not leave something that looks whole.
-    let doomed = dir.with_file_name(format!("{id}.partial"));
+    let doomed = dir.with_file_name(format!("{id}{PARTIAL}"));
     state_dir::remove_tree(&doomed)?;
     fs::rename(&dir, &doomed).map_err(|cause| Error::system(format!("remove checkpoint {id}"), cause))?;
     state_dir::remove_tree(&doomed)

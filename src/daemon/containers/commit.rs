@@ -87,8 +87,16 @@ struct Still<'a>(&'a Arc<Engine>, &'a Arc<Container>);
 impl<'a> Still<'a> {
     /// `None` when there is nothing to hold: it does not run, or somebody else paused it.
     fn hold(engine: &'a Arc<Engine>, container: &'a Arc<Container>) -> Option<Still<'a>> {
-        if container.record().state != State::Running {
-            return None;
+        {
+            let mut inner = container.lock();
+            if inner.record.state != State::Running {
+                return None;
+            }
+            // Should this daemon die meanwhile, the next one lets it go on.
+            inner.record.is_held = true;
+            if let Err(error) = container.save(&inner) {
+                log::warn!("{error}");
+            }
         }
         match lifecycle::pause(engine, container) {
             Ok(()) => Some(Still(engine, container)),

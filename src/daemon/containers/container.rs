@@ -13,10 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockE
 use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
-use super::health;
 use super::mounts::Mount;
 use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
+use super::{checkpoint, health};
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
@@ -59,6 +59,15 @@ pub struct Record {
     /// Being removed with its anonymous volumes: said before it begins, for the daemon that finishes it.
     #[serde(default)]
     pub is_removed_with_volumes: bool,
+    /// Paused by a commit, which lets it go on; so does the daemon that finds it so.
+    #[serde(default)]
+    pub is_held: bool,
+    /// Its limits are being changed: the kernel may have the old ones or the new.
+    #[serde(default)]
+    pub is_updating: bool,
+    /// The dump under way, for the daemon that finds it so.
+    #[serde(default)]
+    pub dump: Option<checkpoint::UnderWay>,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }
@@ -87,6 +96,10 @@ pub struct Inner {
     pub record: Record,
     /// The living form, while there is one.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// Its life is over, and what it had on the kernel is being removed.
+    pub is_releasing: bool,
+    /// Why nobody can speak to its shim, which lives.
+    pub out_of_reach: Option<String>,
     /// Between the request to start and its outcome: an exit waits until it is known.
     pub is_starting: bool,
     /// A restart by request is under way: the exit in its middle does not remove a `--rm` container.
@@ -297,6 +310,19 @@ impl Inner {
     /// Whether `action` may be taken now; the refusal carries Docker's class and text.
     pub fn check(&self, action: Action) -> Result<State> {
         state::next(self.record.state, action).map_err(|denied| self.refusal(action, denied))
+    }
+
+    /// The living form.
+    ///
+    /// # Errors
+    /// Conflict: there is none, or none that can be spoken to.
+    pub fn living(&self) -> Result<Arc<Sandbox>> {
+        let id = &self.record.id;
+        match (&self.sandbox, &self.out_of_reach) {
+            (Some(sandbox), _) => Ok(Arc::clone(sandbox)),
+            (None, Some(reason)) => Err(Error::conflict(format!("container {id} is out of reach: {reason}"))),
+            (None, None) => Err(Error::conflict(format!("container {id} is not running"))),
+        }
     }
 
     fn refusal(&self, action: Action, denied: Denied) -> Error {

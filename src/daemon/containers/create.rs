@@ -1,6 +1,9 @@
 //! `POST /containers/create`: a request is checked, merged with its image and written down.
 
+use std::path::Path;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::container::{Container, Record};
 use super::{checks, files, health, limits, mounts, spec, state::State};
@@ -8,6 +11,8 @@ use crate::daemon::config::ContainerDefaults;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
+use crate::daemon::state_dir::{Durability, Found};
+use crate::daemon::volumes::ANONYMOUS;
 use crate::daemon::{names, state_dir};
 use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated};
 use crate::http::api::image::ImageConfig;
@@ -54,7 +59,7 @@ pub fn create(
     health::validate(record.config.healthcheck.as_ref())?;
     checks::host_config(&record.config, &record.host_config)?;
     check_network(engine, &mut record, &networking_config, &mut warnings)?;
-    let wanted = mounts::wanted(engine, &record)?;
+    let mut wanted = mounts::wanted(engine, &record)?;
     spec::validate(&record)?;
 
     record.name = if name.is_empty() {
@@ -64,11 +69,14 @@ pub fn create(
         engine.containers.reserve(name, &id)?;
         name.to_owned()
     };
-    if let Err(error) = mounts::acquire(engine, &mut record, wanted) {
+    let dir = engine.state_dir.container(&id);
+    let acquired =
+        note_volumes(&dir, &mut wanted).and_then(|()| mounts::acquire(engine, &mut record, wanted));
+    if let Err(error) = acquired {
         engine.containers.release(&record.name);
+        let _ = state_dir::remove_tree(&dir);
         return Err(error);
     }
-    let dir = engine.state_dir.container(&id);
     let container = Arc::new(Container::new(dir, record));
     if let Err(error) = write(&container).and_then(|()| mounts::populate(engine, &container)) {
         engine.containers.release(&container.name());
@@ -77,9 +85,52 @@ pub fn create(
         let _ = state_dir::remove_tree(&container.dir);
         return Err(error);
     }
+    // It has its record; a daemon that finds both passes this one over.
+    let _ = std::fs::remove_file(container.dir.join(PENDING));
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
     Ok(ContainerCreated { id, warnings })
+}
+
+/// `pending.json`: the volumes that are made for a container before it has its record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Pending {
+    volumes: Vec<String>,
+}
+
+const PENDING: &str = "pending.json";
+
+/// Gives the volumes nobody named their names, and writes them down: should this daemon die before the
+/// container has its record, the next one removes them.
+fn note_volumes(dir: &Path, wanted: &mut [mounts::Wanted]) -> Result<()> {
+    let mut pending = Pending::default();
+    for volume in wanted.iter_mut().filter_map(|wanted| wanted.volume.as_mut()) {
+        if volume.name.is_empty() {
+            volume.name = names::new_id()?;
+            volume.labels.get_or_insert_default().insert(ANONYMOUS.to_owned(), String::new());
+            pending.volumes.push(volume.name.clone());
+        }
+    }
+    if pending.volumes.is_empty() {
+        return Ok(());
+    }
+    state_dir::make_dir(dir, 0o710)?;
+    state_dir::save(&dir.join(PENDING), &pending, Durability::Renamed)
+}
+
+/// Takes back a creation that was cut off: for a starting daemon.
+pub fn undo(engine: &Engine, id: &str, dir: &Path) {
+    if let Found::Value(pending) = state_dir::find::<Pending>(&dir.join(PENDING)) {
+        for volume in &pending.volumes {
+            if let Err(error) = engine.volumes.remove(&engine.events, volume, true) {
+                log::warn!("{error}");
+            }
+        }
+    }
+    match state_dir::remove_tree(dir) {
+        Ok(()) => log::info!("container {id}: its creation was cut off, and is undone"),
+        Err(error) => log::warn!("{error}"),
+    }
 }
 
 /// Refuses an image that is not of the platform asked for.

@@ -1,22 +1,31 @@
 //! Further processes in a running container: created, then started once, then remembered for a while.
+//!
+//! Each is written down under the exec root while its container lives, so that its id outlives the daemon. How
+//! one ended that no daemon saw the end of is known by its shim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::attach::{Attached, detach_keys};
-use super::container::{Container, stream_pair};
+use super::container::{Container, Inner, stream_pair};
 use super::spec;
 use super::state::Action;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::names;
+use crate::daemon::state_dir::{self, Durability, Found};
 use crate::http::api::exec::{ExecCreate, ExecInspect, ExecStart, ProcessConfig};
-use crate::runtime::{Attachment, Cause, Exec};
+use crate::runtime::{Attachment, Cause, Exec, Sandbox};
 
 /// How long the outcome of a finished exec can be asked for. Source: Docker sweeps every five minutes.
 const REMEMBERED: Duration = Duration::from_secs(300);
 /// How long a resize waits for a process that is being started.
 const RESIZE_WAIT: Duration = Duration::from_secs(10);
+
+/// What is said of an exec whose end nobody saw.
+const UNKNOWN_CODE: i32 = 255;
 
 /// One exec.
 #[derive(Debug)]
@@ -26,6 +35,8 @@ pub struct ExecState {
     pub pid: i32,
     /// Its client typed the detach keys.
     pub is_detached: bool,
+    /// A health probe's: whoever began it is the only one to care.
+    pub is_probe: bool,
 }
 
 /// Where an exec stands.
@@ -34,6 +45,20 @@ pub enum Phase {
     Created,
     Running,
     Ended { code: i32, at: Instant },
+}
+
+/// `execs/<id>.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    container: String,
+    request: ExecCreate,
+    /// Started; it may have ended.
+    is_started: bool,
+    pid: i32,
+    /// Once it has ended.
+    code: Option<i32>,
+    is_probe: bool,
 }
 
 impl ExecState {
@@ -56,8 +81,98 @@ fn attributes(container: &Container, exec_id: &str) -> std::collections::BTreeMa
     attributes
 }
 
+/// Writes an exec down. Without it the exec is only forgotten by the next daemon: a failure is told.
+fn save(engine: &Engine, container: &Container, id: &str, exec: &ExecState) {
+    let record = Record {
+        container: container.id.clone(),
+        request: exec.request.clone(),
+        is_started: !matches!(exec.phase, Phase::Created),
+        pid: exec.pid,
+        code: match exec.phase {
+            Phase::Ended { code, .. } => Some(code),
+            _ => None,
+        },
+        is_probe: exec.is_probe,
+    };
+    if let Err(error) = state_dir::save(&engine.state_dir.exec(id), &record, Durability::Renamed) {
+        log::warn!("{error}");
+    }
+}
+
+/// Takes an exec's file away; one that is gone is fine.
+fn erase(engine: &Engine, id: &str) {
+    let path = engine.state_dir.exec(id);
+    match std::fs::remove_file(&path) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => log::warn!("remove {path:?}: {cause}"),
+        _ => {}
+    }
+}
+
+/// Takes the files of a container's execs away: it has ended.
+pub fn erase_all(engine: &Engine, inner: &Inner) {
+    inner.execs.keys().for_each(|id| erase(engine, id));
+}
+
+/// Reads the execs of the containers that live.
+pub fn restore(engine: &Engine) {
+    for entry in std::fs::read_dir(engine.state_dir.exec_root.join("execs")).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        if !names::is_id(&id) || path.extension() != Some("json".as_ref()) {
+            continue;
+        }
+        let Found::Value(record) = state_dir::find::<Record>(&path) else { continue };
+        let container = engine.containers.by_id(&record.container);
+        let sandbox = container.as_ref().and_then(|container| container.lock().sandbox.clone());
+        match (container, sandbox) {
+            (Some(container), Some(sandbox)) => restore_one(engine, &container, &sandbox, id, record),
+            // Out of reach: its execs are, too.
+            (Some(container), None) if container.lock().out_of_reach.is_some() => {}
+            _ => erase(engine, &id),
+        }
+    }
+}
+
+fn restore_one(engine: &Engine, container: &Container, sandbox: &Sandbox, id: String, record: Record) {
+    let code = record.code.or_else(|| {
+        let ended = sandbox.had_ended().filter(|(exec, _)| *exec == id).map(|(_, code)| code).last();
+        ended.or_else(|| (record.is_started && !sandbox.runs(&id)).then_some(UNKNOWN_CODE))
+    });
+    if record.is_probe {
+        if record.is_started && code.is_none() {
+            // Nobody is left to end it when its time is over.
+            let _ = sandbox.signal(9, Some(&id));
+        }
+        return erase(engine, &id);
+    }
+    let phase = match code {
+        Some(code) => Phase::Ended { code, at: Instant::now() },
+        None if record.is_started => Phase::Running,
+        None => Phase::Created,
+    };
+    let exec =
+        ExecState { request: record.request, phase, pid: record.pid, is_detached: false, is_probe: false };
+    save(engine, container, &id, &exec);
+    container.lock().execs.insert(id.clone(), exec);
+    engine.containers.insert_exec(&id, &container.id);
+}
+
 /// Writes down what is to be run; nothing runs yet.
 pub fn create(engine: &Engine, container: &Arc<Container>, request: ExecCreate) -> Result<String> {
+    create_as(engine, container, request, false)
+}
+
+/// As [`create`], for a health probe.
+pub fn create_probe(engine: &Engine, container: &Arc<Container>, request: ExecCreate) -> Result<String> {
+    create_as(engine, container, request, true)
+}
+
+fn create_as(
+    engine: &Engine,
+    container: &Arc<Container>,
+    request: ExecCreate,
+    is_probe: bool,
+) -> Result<String> {
     if request.cmd.is_empty() {
         return Err(Error::invalid("No exec command specified"));
     }
@@ -68,6 +183,7 @@ pub fn create(engine: &Engine, container: &Arc<Container>, request: ExecCreate) 
     let action = format!("exec_create: {}", request.cmd.join(" "));
     let mut inner = container.lock();
     inner.check(Action::Exec)?;
+    inner.living()?;
     spec::exec_process(&inner.record, &request)?;
     let mut forgotten = Vec::new();
     inner.execs.retain(|exec_id, exec| {
@@ -77,9 +193,14 @@ pub fn create(engine: &Engine, container: &Arc<Container>, request: ExecCreate) 
         }
         keep
     });
-    inner.execs.insert(id.clone(), ExecState { request, phase: Phase::Created, pid: 0, is_detached: false });
+    let exec = ExecState { request, phase: Phase::Created, pid: 0, is_detached: false, is_probe };
+    save(engine, container, &id, &exec);
+    inner.execs.insert(id.clone(), exec);
     drop(inner);
-    forgotten.iter().for_each(|exec_id| engine.containers.forget_exec(exec_id));
+    for exec_id in &forgotten {
+        engine.containers.forget_exec(exec_id);
+        erase(engine, exec_id);
+    }
     engine.containers.insert_exec(&id, &container.id);
     engine.events.publish("container", &action, &container.id, attributes(container, &id));
     Ok(id)
@@ -107,6 +228,7 @@ pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Read
     let container = container_of(engine, exec_id)?;
     let mut inner = container.lock();
     inner.check(Action::Exec)?;
+    inner.living()?;
     let record = inner.record.clone();
     let exec = inner
         .execs
@@ -137,6 +259,7 @@ pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Read
         (Some(Attached { stream, is_terminal: request.tty, log: None }), Some(attachment))
     };
     exec.phase = Phase::Running;
+    save(engine, &container, exec_id, exec);
     drop(inner);
     let exec = Exec { id: exec_id.to_owned(), process, privileged: request.privileged, attachment };
     Ok(Ready { container, exec, attached })
@@ -161,6 +284,9 @@ impl Ready {
                 let mut inner = container.lock();
                 if let Some(exec) = inner.execs.get_mut(&id) {
                     exec.pid = pid;
+                    if !matches!(exec.phase, Phase::Ended { .. }) {
+                        save(engine, &container, &id, exec);
+                    }
                 }
                 drop(inner);
                 container.notify();
@@ -186,6 +312,7 @@ pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
         let mut inner = container.lock();
         let Some(exec) = inner.execs.get_mut(exec_id) else { return };
         exec.phase = Phase::Ended { code, at: Instant::now() };
+        save(engine, container, exec_id, exec);
     }
     container.notify();
     let mut attributes = attributes(container, exec_id);
@@ -197,6 +324,7 @@ pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
 pub fn forget(engine: &Engine, container: &Container, exec_id: &str) {
     container.lock().execs.remove(exec_id);
     engine.containers.forget_exec(exec_id);
+    erase(engine, exec_id);
 }
 
 /// The client of an exec left it to itself.

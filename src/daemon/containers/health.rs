@@ -11,7 +11,7 @@
 //! judgement of its outcome, which sets the time of the next: probes of one container never overlap.
 //!
 //! Each start, pause and end begins a new round; what belongs to an older one (a time, an outcome) is void.
-//! Health is not on disk: a daemon that finds a container alive starts over.
+//! What is known is kept in `health.json`, so that a daemon that finds a container alive goes on from there.
 //!
 //! Lock order: a container's short lock, then the schedule's.
 //!
@@ -22,12 +22,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::container::{Container, Inner};
 use super::create::now;
 use super::probe;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::state_dir::{self, Durability, Found};
 use crate::http::api::container::{ContainerConfig, Health, Healthcheck, HealthcheckResult};
 
 /// Source: Docker's defaults.
@@ -76,6 +79,8 @@ pub struct Monitor {
     log: VecDeque<HealthcheckResult>,
     round: u64,
     due: Option<Instant>,
+    /// What is on disk is a later dewar's.
+    is_unwritten: bool,
 }
 
 impl Monitor {
@@ -217,6 +222,68 @@ pub fn begin(engine: &Arc<Engine>, inner: &mut Inner) {
     monitor.status = Status::Starting;
     monitor.failing_streak = 0;
     resume(engine, inner);
+}
+
+/// `health.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    /// The life of the container it is about, by its beginning.
+    started_at: String,
+    status: String,
+    failing_streak: i64,
+    log: VecDeque<HealthcheckResult>,
+}
+
+const FILE: &str = "health.json";
+
+/// Writes down what is known, for the next daemon. Not knowing it costs little: a failure is only told.
+fn save(container: &Container, inner: &Inner) {
+    let Some(monitor) = inner.health.as_ref().filter(|monitor| !monitor.is_unwritten) else { return };
+    let record = Record {
+        started_at: inner.record.started_at.clone(),
+        status: monitor.status.name().to_owned(),
+        failing_streak: monitor.failing_streak,
+        log: monitor.log.clone(),
+    };
+    if let Err(error) = state_dir::save(&container.dir.join(FILE), &record, Durability::Renamed) {
+        log::warn!("{error}");
+    }
+}
+
+/// Reads what an earlier daemon knew.
+pub fn restore(container: &Container, inner: &mut Inner) {
+    if Check::of(&inner.record.config).is_none() {
+        return;
+    }
+    let known = match state_dir::find::<Record>(&container.dir.join(FILE)) {
+        Found::Value(known) => known,
+        Found::Later(_) => {
+            inner.health = Some(Box::new(Monitor { is_unwritten: true, ..Monitor::default() }));
+            return;
+        }
+        Found::Nothing | Found::Broken => return,
+    };
+    let is_of_this_life = known.started_at == inner.record.started_at;
+    let statuses = [Status::Starting, Status::Healthy, Status::Unhealthy];
+    let status = statuses.into_iter().find(|status| is_of_this_life && status.name() == known.status);
+    inner.health = Some(Box::new(Monitor {
+        status: match inner.record.state.is_alive() {
+            true => status.unwrap_or_default(),
+            false => Status::Unhealthy,
+        },
+        failing_streak: if is_of_this_life { known.failing_streak } else { 0 },
+        log: known.log.into_iter().take(LOG_ENTRIES).collect(),
+        ..Monitor::default()
+    }));
+}
+
+/// Goes on with the checks of a container that an earlier daemon started.
+pub fn go_on(engine: &Arc<Engine>, inner: &mut Inner) {
+    match inner.health {
+        Some(_) => resume(engine, inner),
+        None => begin(engine, inner),
+    }
 }
 
 /// Sets the time of the next probe; what was under way is void.
@@ -362,6 +429,7 @@ fn check(engine: &Arc<Engine>, container: &Arc<Container>, round: u64) {
         engine.events.publish("container", &action, &container.id, attributes);
         container.notify();
     }
+    save(container, &inner);
     resume(engine, &mut inner);
 }
 

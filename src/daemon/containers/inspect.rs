@@ -26,9 +26,11 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         let health = inner.health.as_ref().map(|monitor| monitor.describe());
         (inner.record.clone(), (!running.is_empty()).then_some(running), health)
     };
-    let overlay = super::rootfs::overlay(engine, container, &record)?;
+    // An image that is damaged or gone is told at the next start, not to those who only look.
+    let overlay = super::rootfs::overlay(engine, container, &record).ok();
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let lower: Vec<String> = overlay.lower.iter().map(|dir| text(dir)).collect();
+    let lower: Vec<String> = overlay.iter().flat_map(|overlay| &overlay.lower).map(|dir| text(dir)).collect();
+    let layer = container.layer_dir(record.layer);
     let size = with_size.then(|| size_rw(container, &record));
     let mut host_config = record.host_config.clone();
     (host_config.masked_paths, host_config.readonly_paths) = super::spec::hidden_paths(&record)?;
@@ -58,8 +60,8 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
                 ("ID".to_owned(), record.id.clone()),
                 ("LowerDir".to_owned(), lower.join(":")),
                 ("MergedDir".to_owned(), text(&engine.state_dir.run_dir(&record.id).join("rootfs"))),
-                ("UpperDir".to_owned(), text(&overlay.upper)),
-                ("WorkDir".to_owned(), text(&overlay.work)),
+                ("UpperDir".to_owned(), text(&layer.join("upper"))),
+                ("WorkDir".to_owned(), text(&layer.join("work"))),
             ]),
         },
         size_rw: size,

@@ -20,7 +20,7 @@ use super::create::now;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{checks, files, health, mounts, rootfs, spec};
+use super::{checks, exec, files, health, mounts, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
@@ -29,6 +29,8 @@ use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, St
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+/// How long whoever ends a container waits for its start to come to an end.
+const START_WAIT: Duration = Duration::from_secs(30);
 /// How often the deletion of files is tried again.
 const REMOVAL_TRIES: u32 = 5;
 
@@ -300,10 +302,7 @@ fn running_pid(engine: &Engine, id: &str) -> Result<i32> {
 pub fn sandbox(container: &Container, action: Action) -> Result<Arc<Sandbox>> {
     let inner = container.lock();
     inner.check(action)?;
-    inner
-        .sandbox
-        .clone()
-        .ok_or_else(|| Error::conflict(format!("container {} is not running", inner.record.id)))
+    inner.living()
 }
 
 /// Sets the size of the container's terminal, in characters.
@@ -337,6 +336,12 @@ fn publish_kill(engine: &Engine, inner: &Inner, signal: i32) {
     engine.events.publish("container", "kill", &inner.record.id, attributes);
 }
 
+/// Waits for a start by the policy that is under way: called off now, the container would come up all the same.
+fn let_restart_come(container: &Container) {
+    container
+        .wait_until(Some(START_WAIT), |inner| inner.record.state != State::Restarting || !inner.is_starting);
+}
+
 /// Ends the restart policy's pause: the container stays down.
 fn call_off_restart(container: &Container, inner: &mut Inner) -> Result<()> {
     inner.record.state = State::Exited;
@@ -358,12 +363,16 @@ pub fn stop(
     signal: &str,
     timeout_secs: Option<i64>,
 ) -> Result<()> {
+    let_restart_come(container);
     let (signal, grace) = {
         let mut inner = container.lock();
         inner.check(Action::Stop)?;
         let given =
             if signal.is_empty() { inner.record.config.stop_signal.clone() } else { Some(signal.to_owned()) };
         let number = parse_signal(given.as_deref().unwrap_or("TERM"))?;
+        if inner.out_of_reach.is_some() {
+            inner.living()?;
+        }
         // Compat: a stop by the daemon is not a stop by hand: policies bring it back at the next start.
         inner.record.manually_stopped |= !engine.is_stopping.load(Ordering::SeqCst);
         if inner.record.state == State::Restarting {
@@ -444,6 +453,7 @@ fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Arc<Sandbox>)
 /// Conflict when it does not run; InvalidParameter for an unknown signal.
 pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> Result<()> {
     let number = parse_signal(if signal.is_empty() { "KILL" } else { signal })?;
+    let_restart_come(container);
     let (sandbox, is_paused) = {
         let mut inner = container.lock();
         inner.check(Action::Kill)?;
@@ -455,9 +465,11 @@ pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> R
             // There is no process; what would have ended it ends the waiting for the next one.
             return if is_end { call_off_restart(container, &mut inner) } else { Ok(()) };
         }
-        let Some(sandbox) = inner.sandbox.clone() else {
-            return Err(Error::conflict(format!("container {} is not running", container.id)));
-        };
+        let sandbox = inner.living()?;
+        if is_end && inner.record.host_config.restart_policy.name != "no" {
+            // Should this daemon die before the container does, the next one must not bring it back.
+            container.save(&inner)?;
+        }
         publish_kill(engine, &inner, number);
         (sandbox, inner.record.state == State::Paused)
     };
@@ -501,7 +513,10 @@ fn settle(engine: &Arc<Engine>, container: &Container, from: State, to: State, e
         inner.record.state = to;
         match to {
             State::Paused => health::suspend(engine, &mut inner),
-            _ => health::resume(engine, &mut inner),
+            _ => {
+                inner.record.is_held = false;
+                health::resume(engine, &mut inner);
+            }
         }
         container.save(&inner)?;
     }
@@ -616,6 +631,7 @@ fn remove_as(
 
 /// Ends a container that is to be removed; false when it did not live.
 fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<bool> {
+    let_restart_come(container);
     let (sandbox, is_paused) = {
         let mut inner = container.lock();
         if inner.record.state == State::Restarting {
@@ -625,10 +641,13 @@ fn end_for_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<b
         if !inner.record.state.is_alive() {
             return Ok(false);
         }
+        let sandbox = inner.living()?;
         inner.record.manually_stopped = true;
-        (inner.sandbox.clone(), inner.record.state == State::Paused)
+        if inner.record.host_config.restart_policy.name != "no" {
+            container.save(&inner)?;
+        }
+        (sandbox, inner.record.state == State::Paused)
     };
-    let Some(sandbox) = sandbox else { return Ok(false) };
     if is_paused {
         thaw_for_signal(engine, container, &sandbox);
     }
@@ -642,14 +661,17 @@ pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Resul
     release_kernel_objects(engine, container);
     let record = container.record();
     container.mark_gone();
-    let result = remove_files(container);
+    // The record goes last: a daemon that dies in between goes on from it.
+    let result = remove_files(container).and_then(|()| {
+        mounts::forget(engine, &record, record.is_removed_with_volumes);
+        state_dir::remove_tree(&container.dir)
+    });
     let outcome = Outcome {
         exit_code: record.exit_code,
         error: result.as_ref().err().map(|error| error.message.clone()),
     };
     match result {
         Ok(()) => {
-            mounts::forget(engine, &record, record.is_removed_with_volumes);
             engine.containers.forget(&container.id);
             engine.events.publish("container", "destroy", &container.id, record.event_attributes());
             container.lock().release_all(&outcome);
@@ -668,21 +690,47 @@ pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Resul
     }
 }
 
-/// Deletes the container's directory. A copy into it that has not ended yet may add a file at a bad moment.
+/// Deletes what is in the container's directory, but its record. A copy into it that has not ended yet may add a
+/// file at a bad moment.
 fn remove_files(container: &Container) -> Result<()> {
     for _ in 0..REMOVAL_TRIES {
-        match state_dir::remove_tree(&container.dir) {
+        match remove_content(&container.dir) {
             Err(_) if container.dir.exists() => std::thread::sleep(Duration::from_millis(10)),
             other => return other,
         }
     }
-    state_dir::remove_tree(&container.dir)
+    remove_content(&container.dir)
+}
+
+fn remove_content(dir: &std::path::Path) -> Result<()> {
+    let failed = |cause: std::io::Error| Error::system(format!("remove {dir:?}"), cause);
+    let entries = match std::fs::read_dir(dir) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if entry.file_type().map_err(failed)?.is_dir() {
+            state_dir::remove_tree(&path)?;
+        } else if entry.file_name() != "container.json" {
+            match std::fs::remove_file(&path) {
+                Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => return Err(failed(cause)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Lets the shim go and removes the network namespace. Failures are told, never returned: the container's
 /// end is a fact, and the next start of the daemon sweeps what is left.
 fn release_kernel_objects(engine: &Engine, container: &Container) {
-    let sandbox = container.lock().sandbox.take();
+    let sandbox = {
+        let mut inner = container.lock();
+        inner.is_releasing = true;
+        inner.sandbox.take()
+    };
     if let Some(sandbox) = sandbox
         && let Err(error) = sandbox.dismiss()
     {
@@ -696,6 +744,8 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
     }
     // After the shim: its namespace holds the mounts.
     mounts::end(engine, &container.record());
+    container.lock().is_releasing = false;
+    container.notify();
 }
 
 /// A container's first process ended. Runs on a thread of its own; see the header for the order.
@@ -723,6 +773,7 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
             record.restart_count += 1;
         }
         inner.execs.values_mut().for_each(|exec| exec.end_with_container());
+        exec::erase_all(engine, &inner);
         health::end(engine, &mut inner);
         if let Err(error) = container.save(&inner) {
             log::error!("record the exit of container {:?}: {error}", inner.record.name);

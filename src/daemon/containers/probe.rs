@@ -33,7 +33,7 @@ pub fn run(
 ) -> Result<(i32, String)> {
     let request =
         ExecCreate { cmd: command, attach_stdout: true, attach_stderr: true, ..ExecCreate::default() };
-    let id = exec::create(engine, container, request)?;
+    let id = exec::create_probe(engine, container, request)?;
     let result = run_exec(engine, container, &id, timeout);
     exec::forget(engine, container, &id);
     result

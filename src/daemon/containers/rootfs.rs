@@ -122,11 +122,14 @@ pub fn below(engine: &Engine, container: &Container, record: &Record) -> Result<
     with_place(engine, container, |at| Ok(look::below(&overlay, at)?))
 }
 
+/// In the name of a directory that is only mounted on to look.
+pub const LOOK: &str = ".look-";
+
 /// Gives `work` an empty directory of its own to mount on.
 fn with_place<T>(engine: &Engine, container: &Container, work: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let at = engine.state_dir.run_dir(&format!("{}.look-{number}", container.id));
+    let at = engine.state_dir.run_dir(&format!("{}{LOOK}{number}", container.id));
     crate::daemon::state_dir::make_dir(&at, 0o700)?;
     let result = work(&at);
     if let Err(cause) = std::fs::remove_dir(&at) {

@@ -54,13 +54,22 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
                 limits.pids = Pids { limit: Some(-1) };
             }
             let cgroup = Cgroup::open(&spec::cgroup_path(&record, &engine.config().cgroup_parent()))?;
-            let updated = cgroup.update(&limits)?;
+            // Should this daemon die in between, the next one puts the recorded limits in force again.
+            mark(container, true)?;
+            let updated = match cgroup.update(&limits) {
+                Ok(updated) => updated,
+                Err(error) => {
+                    mark(container, false)?;
+                    return Err(error.into());
+                }
+            };
             warnings = updated.0;
             undo = Some(updated.1);
         }
     }
     let mut inner = container.lock();
     inner.record.host_config.resources = new;
+    inner.record.is_updating = false;
     if !policy.name.is_empty() {
         inner.record.host_config.restart_policy = policy.clone();
     }
@@ -73,6 +82,13 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     drop(inner);
     engine.events.publish("container", "update", &container.id, attributes);
     Ok(ContainerUpdated { warnings })
+}
+
+/// Notes that the limits in the kernel may not be those on record, or that they are.
+fn mark(container: &Container, is_updating: bool) -> Result<()> {
+    let mut inner = container.lock();
+    inner.record.is_updating = is_updating;
+    container.save(&inner)
 }
 
 /// The old limits with what the request sets.

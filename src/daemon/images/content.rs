@@ -14,6 +14,7 @@ use super::codec::{Digest, Hashing};
 use super::config::MAX_JSON_BYTES;
 use super::{Store, Tables};
 use crate::daemon::error::{Error, Result};
+use crate::daemon::state_dir::put_aside;
 use crate::runtime::{self, Cause, layer};
 
 /// What is known of an unpacked layer.
@@ -25,6 +26,15 @@ pub(super) struct LayerInfo {
     pub(super) size: u64,
     /// Bytes of its tar.
     pub(super) tar_size: u64,
+}
+
+/// The version of `layer.json` this program writes.
+const LAYER_FORMAT: u32 = 1;
+
+impl LayerInfo {
+    pub(super) fn new(diff_id: Digest, size: u64, tar_size: u64) -> LayerInfo {
+        LayerInfo { format: LAYER_FORMAT, diff_id, size, tar_size }
+    }
 }
 
 /// A directory in `tmp` for unfinished work, removed when dropped.
@@ -137,7 +147,11 @@ impl Store {
         let digest = Digest::of(bytes);
         pins.add(&digest);
         let path = self.blob_path(&digest);
-        if !path.exists() {
+        if self.get_blob(&digest).is_err() {
+            if path.symlink_metadata().is_ok() {
+                let kept = put_aside(&path);
+                log::warn!("blob {digest} is damaged, and written again{kept}");
+            }
             self.write_atomically(&path, bytes)?;
         }
         Ok(digest)
@@ -161,11 +175,19 @@ impl Store {
         let attempt = || format!("read layer {diff_id}");
         let text = fs::read(self.layer_dir(diff_id).join("layer.json"))
             .map_err(|cause| Error::system(attempt(), cause))?;
-        serde_json::from_slice(&text).map_err(|cause| Error::system(attempt(), cause))
+        let info: LayerInfo =
+            serde_json::from_slice(&text).map_err(|cause| Error::system(attempt(), cause))?;
+        match info.format {
+            ..=LAYER_FORMAT => Ok(info),
+            format => {
+                let cause = format!("written in format {format}, this dewar knows {LAYER_FORMAT}");
+                Err(Error::system(attempt(), cause))
+            }
+        }
     }
 
     pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.layer_dir(diff_id).join("layer.json").exists()
+        self.layer(diff_id).is_ok()
     }
 
     /// Unpacks one uncompressed layer stream in one pass and puts it in its place, unless it is there
@@ -195,7 +217,7 @@ impl Store {
             .finish()
             .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error))
             .map_err(|cause| failed("record", cause))?;
-        let info = LayerInfo { format: 1, diff_id: diff_id.clone(), size: unpacked.bytes, tar_size };
+        let info = LayerInfo::new(diff_id.clone(), unpacked.bytes, tar_size);
         let text = serde_json::to_vec(&info).map_err(|cause| Error::system("describe layer", cause))?;
         fs::write(staging.path().join("layer.json"), text).map_err(|cause| failed("describe", cause))?;
         // One call for the whole layer: a sync per file would cost more than unpacking it.
@@ -207,6 +229,11 @@ impl Store {
             Ok(()) => {}
             // Another operation was faster with the same layer.
             Err(_) if self.has_layer(&diff_id) => {}
+            Err(_) if place.exists() => {
+                let kept = put_aside(&place);
+                log::warn!("layer {diff_id} is damaged, and unpacked again{kept}");
+                fs::rename(staging.path(), &place).map_err(|cause| failed("keep", cause))?;
+            }
             Err(cause) => return Err(failed("keep", cause)),
         }
         let directory = File::open(self.root.join("layers")).map_err(|cause| failed("sync", cause))?;
@@ -235,6 +262,9 @@ impl Store {
     /// Moves everything nothing leads to into `tmp`, quickly; dropping the answer deletes it, slowly.
     pub(super) fn collect(&self, tables: &Tables) -> Option<Staging> {
         let mut used: BTreeSet<&Digest> = tables.pins.keys().collect();
+        // Of an image that cannot be read it is not known what it leads to; of a later dewar's table even less.
+        let damaged = tables.damaged.used().filter(|_| self.refusal.is_none());
+        used.extend(damaged?);
         for (id, known) in &tables.images {
             used.insert(id);
             used.extend(&known.record.manifests);
@@ -252,7 +282,8 @@ impl Store {
             for entry in entries.flatten() {
                 let name = entry.file_name();
                 let digest = name.to_str().and_then(Digest::from_hex);
-                if digest.is_some_and(|digest| used.contains(&digest)) {
+                // What was put aside has no digest for a name.
+                if digest.as_ref().is_none_or(|digest| used.contains(digest)) {
                     continue;
                 }
                 let target = staging.path().join(format!("{kind}-{}", name.to_string_lossy()));

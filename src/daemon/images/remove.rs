@@ -59,7 +59,18 @@ impl Store {
         let mut items = Vec::new();
         let garbage = {
             let mut tables = self.lock();
-            let id = tables.find(name)?;
+            let id = match tables.find(name) {
+                Ok(id) => id,
+                Err(error) => {
+                    let items = tables.damaged.remove(name);
+                    if items.is_empty() {
+                        return Err(error);
+                    }
+                    self.write_references(&tables)?;
+                    drop(self.collect(&tables));
+                    return Ok(items);
+                }
+            };
             let by_id = is_id_of(&id, name);
             let mut quiet = false;
             let outcome = (|| {

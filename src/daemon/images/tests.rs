@@ -414,12 +414,90 @@ fn opening_sweeps_what_a_crash_left() {
     let store = scratch.store();
     assert_eq!(content(&store), before);
     assert_eq!(store.images().len(), 1);
-    // A layer that is gone takes its image along, not the store.
-    fs::remove_dir_all(store.layer_dir(&Digest::of(&base()))).unwrap();
+}
+
+#[test]
+fn damage_costs_one_image_until_it_is_loaded_again() {
+    let scratch = Scratch::new("damage");
+    let store = scratch.store();
+    let archive = docker_archive("a:1", [&base(), &above("1")], "x");
+    let id = load(&store, &archive).unwrap()[0].id.clone();
+    let other = load(&store, &docker_archive("b:1", [&tar(&[("b", b"b")]), &above("2")], "y")).unwrap();
+    let (other, layer) = (other[0].id.clone(), store.layer_dir(&Digest::of(&base())));
+    let blob = store.root.join("blobs/sha256").join(id.hex());
+    let damage: [(&str, &dyn Fn()); 3] = [
+        ("a layer's files are gone", &|| fs::remove_dir_all(&layer).unwrap()),
+        ("a layer's record and its recipe are empty", &|| {
+            fs::write(layer.join("layer.json"), "").unwrap();
+            fs::write(layer.join("split.gz"), "").unwrap();
+        }),
+        ("the config has other content", &|| fs::write(&blob, "{}").unwrap()),
+    ];
+    for (what, damage) in damage {
+        damage();
+        let store = scratch.store();
+        let ids = |store: &Store| store.images().iter().map(|image| image.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&store), std::slice::from_ref(&other), "{what}");
+        // Its name outlives other changes, and what it has is not swept.
+        store.tag("b:1", "c", "1").unwrap();
+        assert!(store.layer_dir(&Digest::of(&above("1"))).join("diff/app").exists(), "{what}");
+        assert_eq!(ids(&scratch.store()), std::slice::from_ref(&other), "{what}");
+        load(&store, &archive).unwrap();
+        assert_eq!(store.resolve("a:1").unwrap().id, id, "{what}");
+        assert_eq!(scratch.store().resolve("a:1").unwrap().id, id, "{what}");
+    }
+    // One that is not wanted back can be removed.
+    fs::write(&blob, "").unwrap();
+    let store = scratch.store();
+    assert_eq!(store.resolve("a:1").unwrap_err().class, Class::NotFound);
+    assert_eq!(store.remove("a:1", false, false, &unused).unwrap().len(), 2);
+    assert!(!layer.exists(), "its layers go with it");
+    assert_eq!(scratch.store().images().len(), 1);
+}
+
+#[test]
+fn a_layers_record_is_made_again_from_its_files() {
+    let scratch = Scratch::new("mend");
+    let store = scratch.store();
+    load(&store, &docker_archive("a:1", [&base(), &above("1")], "x")).unwrap();
+    let path = store.layer_dir(&Digest::of(&base())).join("layer.json");
+    let before = fs::read(&path).unwrap();
+    for broken in ["", "{\"format\":1", "\0\0\0"] {
+        fs::write(&path, broken).unwrap();
+        assert_eq!(scratch.store().images().len(), 1, "{broken:?}");
+        assert_eq!(fs::read(&path).unwrap(), before, "{broken:?}");
+    }
+    // A later dewar's is not touched.
+    fs::write(&path, r#"{"format":9}"#).unwrap();
+    assert!(scratch.store().images().is_empty());
+    assert_eq!(fs::read(&path).unwrap(), br#"{"format":9}"#);
+}
+
+#[test]
+fn the_table_of_images_is_made_again_and_a_later_one_is_left_alone() {
+    let scratch = Scratch::new("table");
+    let store = scratch.store();
+    let id = load(&store, &docker_archive("a:1", [&base(), &above("1")], "x")).unwrap()[0].id.clone();
+    store.tag("a:1", "b", "2").unwrap();
+    let path = store.root.join("references.json");
+    for broken in ["", "{", "\0\0"] {
+        fs::write(&path, broken).unwrap();
+        let store = scratch.store();
+        // The names are those of one change ago.
+        assert_eq!(store.resolve("a:1").unwrap().id, id, "{broken:?}");
+        store.tag("a:1", "b", "2").unwrap();
+    }
+    let kept = fs::read_dir(&store.root).unwrap().flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains(".broken")).count();
+    assert_eq!(kept, 3, "what made no sense is kept");
+    let later = r#"{"format":2,"images":"all"}"#;
+    fs::write(&path, later).unwrap();
     let store = scratch.store();
     assert!(store.images().is_empty());
-    fs::write(store.root.join("references.json"), "{").unwrap();
-    assert!(Store::open(&store.root).is_err());
+    let refused = load(&store, &docker_archive("n:1", [&base(), &above("3")], "z")).unwrap_err();
+    assert!(refused.message.contains("written in format 2"), "{refused}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), later);
+    assert!(store.layer_dir(&Digest::of(&above("1"))).exists(), "nothing is swept");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!  mounts.json       the mounts CRIU is told are external         a source for each
 //!  descriptors.json  what fds 0, 1, 2 were                        new pipes under the old keys
 //!  dump.log          CRIU
+//!  dump.json         says that all of it is there: for a daemon that was not when it was written
 //! ```
 //!
 //! External for CRIU are: every bind mount from the host, volumes among them (any source may take its place;
@@ -49,6 +50,14 @@ use crate::runtime::{Cause, Error, Launch, devices, layer};
 
 /// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
 const STAGE: &str = "stage";
+
+/// Written last: what a dump without it lacks is not known.
+pub const WHOLE: &str = "dump.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Whole {
+    version: u32,
+}
 
 /// `mounts.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -225,7 +234,7 @@ pub(super) fn dump(
             None => error,
         });
     }
-    Ok(())
+    save(&dir.join(WHOLE), &Whole { version: 1 })
 }
 
 /// What a failed dump did to a process; `None` when it runs as before.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  daemon                                            shim
-//!    |  <------------- hello {version, pid?, exit?} ---  |   at once on every connection
+//!    |  <---- hello {version, revision, pid?, exit?} ---  |   at once on every connection
 //!    |  --- call {id, launch}  + one fd per client --->  |   reads run_dir/launch.json
 //!    |  --- call {id, thaw}    + one fd per client --->  |   the same, from a checkpoint
 //!    |  <------------------------ answer {id, done} ---  |   every call has exactly one answer;
@@ -18,10 +18,26 @@
 //!    |  --- call {id, dismiss} ---------------------->  |   only after exited; the shim ends
 //! ```
 //!
-//! Invariants: a packet is at most [`PACKET_BYTES`]; anything larger travels as a file or memfd. A shim
-//! outlives the daemon's binary, so messages only ever grow: new fields are optional, new calls are
-//! answered with an error by an older shim, and [`VERSION`] counts up when a daemon must tell shims apart.
-//! A packet that makes no sense ends the connection, on both sides.
+//! Invariants: a packet is at most [`PACKET_BYTES`]; anything larger travels as a file or memfd. A packet that
+//! is no message ends the connection, on both sides.
+//!
+//! A shim outlives the daemon's binary, and a daemon may be replaced by an older one, so messages only ever
+//! grow:
+//!
+//! - fields that are not known are ignored, and every field added later is optional;
+//! - a call that is not known is answered with an error, a message that is not known is passed over
+//!   (revision 0 ends the connection instead: it must be sent neither);
+//! - [`REVISION`] counts up when something is added that the other side may have to do without. A daemon
+//!   asks [`Hello::revision`] before it relies on it; a shim sends old daemons nothing new but fields;
+//! - [`VERSION`] counts up when none of this helps: then a daemon leaves the container alone and says so.
+//!
+//! ```text
+//!  revision 0   no revision in its hello; forgets how an exec ended once it has told whoever listened;
+//!               writes no `dump.json`
+//!  revision 1   hello tells the execs that ended last; `dump.json` marks a dump that is whole
+//! ```
+//!
+//! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -36,8 +52,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::runtime::{Attachment, Cause, CommandError, Error, Exit, LogMark};
 
-/// Counts up when a message changes so that the other side must know.
+/// Counts up when a message changes so that the other side cannot go on without knowing.
 pub const VERSION: u32 = 1;
+
+/// Counts up when something is added that the other side can do without.
+pub const REVISION: u32 = 1;
 
 /// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
 pub const PACKET_BYTES: usize = 48 * 1024;
@@ -137,17 +156,29 @@ pub enum Message {
 
 /// The shim's first word on every connection.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Hello {
     pub version: u32,
+    /// 0 of a shim that does not say it.
+    pub revision: u32,
     pub id: Option<String>,
     /// The container's first process, once it runs.
     pub pid: Option<i32>,
     pub paused: bool,
     /// Whether the OOM killer has struck in this life.
-    #[serde(default)]
     pub oom_killed: bool,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
+    /// The execs that ended last, oldest first: nobody may have listened.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ended: Vec<EndedExec>,
+}
+
+/// How an exec ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedExec {
+    pub exec: String,
+    pub code: i32,
 }
 
 /// The answer to a call.
@@ -267,6 +298,45 @@ pub fn receive<M: DeserializeOwned>(
     Ok(Some((message, fds)))
 }
 
+/// A request whose call may be one that is not known here.
+#[derive(Debug, Deserialize)]
+pub struct AnyRequest {
+    pub id: u64,
+    call: serde_json::Value,
+}
+
+impl AnyRequest {
+    /// The call.
+    ///
+    /// # Errors
+    /// A later dewar's call, or one with something missing; the text says what.
+    pub fn call(self) -> Result<Call, String> {
+        Call::deserialize(self.call).map_err(|error| error.to_string())
+    }
+}
+
+/// What came from a shim, understood or not.
+#[derive(Debug)]
+pub enum Heard {
+    Message(Message),
+    /// An answer of a kind that is not known here, to this call.
+    Answer(u64, String),
+    /// Anything else that is not known here.
+    Strange(String),
+}
+
+impl<'de> Deserialize<'de> for Heard {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Heard, D::Error> {
+        let value = serde_json::Map::deserialize(from)?;
+        let answers = value.get("answer").and_then(|answer| answer.get("id")?.as_u64());
+        Ok(match (Message::deserialize(serde_json::Value::Object(value)), answers) {
+            (Ok(message), _) => Heard::Message(message),
+            (Err(error), Some(id)) => Heard::Answer(id, error.to_string()),
+            (Err(error), None) => Heard::Strange(error.to_string()),
+        })
+    }
+}
+
 /// Receives one packet as it is: its length, and whether something of it was lost.
 pub fn receive_raw(
     socket: impl AsFd,
@@ -350,6 +420,57 @@ mod tests {
             let (got, _) = receive::<Message>(&daemon, RecvFlags::empty()).unwrap().unwrap();
             assert_eq!(serde_json::to_string(&got).unwrap(), serde_json::to_string(&sent).unwrap());
         }
+    }
+
+    /// Whether `new` has everything that `old` has: then whoever understood the old understands the new.
+    fn covers(new: &serde_json::Value, old: &serde_json::Value) -> bool {
+        match (new, old) {
+            (serde_json::Value::Object(new), serde_json::Value::Object(old)) => {
+                old.iter().all(|(key, old)| new.get(key).is_some_and(|new| covers(new, old)))
+            }
+            (serde_json::Value::Array(new), serde_json::Value::Array(old)) => {
+                new.len() == old.len() && new.iter().zip(old).all(|(new, old)| covers(new, old))
+            }
+            (new, old) => new == old,
+        }
+    }
+
+    /// What the first released dewars said is understood, and is still said in a way they understand.
+    #[test]
+    fn version_1_is_spoken_in_both_directions() {
+        for line in include_str!("fixtures/daemon-v1.jsonl").lines() {
+            let old: serde_json::Value = serde_json::from_str(line).unwrap();
+            let heard: AnyRequest = serde_json::from_str(line).unwrap();
+            let request =
+                Request { id: heard.id, call: heard.call().unwrap_or_else(|why| panic!("{why}: {line}")) };
+            assert!(covers(&serde_json::to_value(request).unwrap(), &old), "{line}");
+        }
+        for line in include_str!("fixtures/shim-v1.jsonl").lines() {
+            let old: serde_json::Value = serde_json::from_str(line).unwrap();
+            match serde_json::from_str::<Heard>(line).unwrap() {
+                Heard::Message(message) => {
+                    assert!(covers(&serde_json::to_value(message).unwrap(), &old), "{line}");
+                }
+                other => panic!("{other:?}: {line}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_later_dewar_says_is_no_end() {
+        let hello = r#"{"hello":{"version":1,"revision":9,"id":"a","pid":1,"mood":"fine","ended":[]}}"#;
+        let Heard::Message(Message::Hello(hello)) = serde_json::from_str(hello).unwrap() else { panic!() };
+        assert_eq!((hello.revision, hello.pid, hello.paused), (9, Some(1), false));
+        let event = r#"{"event":{"yawned":{"at":"noon"}}}"#;
+        assert!(matches!(serde_json::from_str(event).unwrap(), Heard::Strange(_)));
+        let answer = r#"{"answer":{"id":7,"outcome":{"postponed":{}}}}"#;
+        assert!(matches!(serde_json::from_str(answer).unwrap(), Heard::Answer(7, _)));
+        let call = r#"{"id":8,"call":{"sing":{"song":"x"}}}"#;
+        let heard: AnyRequest = serde_json::from_str(call).unwrap();
+        assert_eq!(heard.id, 8);
+        assert!(heard.call().unwrap_err().contains("sing"));
+        let more = r#"{"id":9,"call":{"signal":{"exec":null,"signal":1,"softly":true}}}"#;
+        assert!(serde_json::from_str::<AnyRequest>(more).unwrap().call().is_ok());
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! What a daemon was doing to a container when it died: finished where the essential has happened, undone where
+//! it has not.
+//!
+//! | cut off | found by | becomes |
+//! |---|---|---|
+//! | start | a shim that lives, a record that says nothing of it | started: the launch file tells since when, on which layer |
+//! | checkpoint | [`Record::dump`] | published if the dump is whole or took the container, else removed |
+//! | restore | a second writable layer | the one that is in use stays |
+//! | update | [`Record::is_updating`] | the recorded limits are in force |
+//! | commit | [`Record::is_held`] | the container goes on (`recover`) |
+//!
+//! Not here: creations and removals, which their directories tell of (`create`, `lifecycle`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, UnderWay};
+use super::container::{Container, Record};
+use super::create::now;
+use super::spec;
+use crate::daemon::state_dir;
+use crate::runtime::Exit;
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::shim::LAUNCH;
+
+/// A text in the launch file of `run_dir`, by its JSON pointer. Whatever dewar wrote it, nothing else of it
+/// needs to be understood.
+pub fn launched(run_dir: &Path, pointer: &str) -> Option<String> {
+    let text = fs::read(run_dir.join(LAUNCH)).ok()?;
+    let launch: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    launch.pointer(pointer)?.as_str().map(str::to_owned)
+}
+
+/// Writes down a start that has happened.
+pub fn complete_start(record: &mut Record, run_dir: &Path) {
+    let launched_at = fs::metadata(run_dir.join(LAUNCH)).and_then(|meta| meta.modified()).ok();
+    let started_at = launched_at.and_then(|time| jiff::Timestamp::try_from(time).ok());
+    record.started_at = started_at.map_or_else(now, |time| format!("{time:.9}"));
+    (record.exit_code, record.oom_killed, record.manually_stopped) = (0, false, false);
+    record.error.clear();
+    let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
+    let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
+    record.layer = layer.unwrap_or(record.layer);
+}
+
+fn layer_number(dir: &Path) -> Option<u32> {
+    dir.file_name()?.to_str()?.strip_prefix("rw-")?.parse().ok()
+}
+
+/// Puts the recorded limits in force; what the kernel refuses now it has refused, or will, at the next start.
+pub fn complete_update(record: &Record, cgroup_parent: &str) {
+    let update = || -> crate::daemon::error::Result<()> {
+        let limits = spec::resources(&record.host_config.resources)?;
+        Cgroup::open(&spec::cgroup_path(record, cgroup_parent))?.update(&limits)?;
+        Ok(())
+    };
+    match update() {
+        Ok(()) => log::info!("container {:?}: its update was cut off, and is undone", record.name),
+        Err(error) => log::warn!("put the limits of container {:?} in force: {error}", record.name),
+    }
+}
+
+/// Publishes the dump that was under way, or removes it. `exit` is how the container has ended meanwhile.
+pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exit>) {
+    let took_it = exit.is_some_and(|exit| exit.checkpointed);
+    let under_way = record.dump.take().or_else(|| took_it.then(|| orphan(container)).flatten());
+    let Some(dump) = under_way.filter(|dump| dump.partial().is_dir()) else { return };
+    let id = &dump.name;
+    let result = if took_it || dump.is_whole() {
+        log::info!("checkpoint {id} of container {:?} was cut off, and is finished", record.name);
+        dump.publish(record)
+    } else {
+        log::info!("checkpoint {id} of container {:?} was cut off, and is undone", record.name);
+        state_dir::remove_tree(&dump.partial())
+    };
+    if let Err(error) = result {
+        log::error!("checkpoint {id} of container {:?}: {error}", record.name);
+    }
+}
+
+/// A dump that took the container under a daemon which did not write down where it goes.
+fn orphan(container: &Container) -> Option<UnderWay> {
+    let dir = container.dir.join("checkpoints");
+    let partials = fs::read_dir(&dir).ok()?.flatten().filter(|entry| entry.path().join("images").is_dir());
+    let newest = partials
+        .filter_map(|entry| {
+            let name = entry.file_name().to_str()?.strip_suffix(checkpoint::PARTIAL)?.to_owned();
+            Some((entry.metadata().ok()?.modified().ok()?, name))
+        })
+        .max()?;
+    Some(UnderWay { dir, name: newest.1 })
+}
+
+/// Removes half-made checkpoints and writable layers that are not the container's.
+pub fn sweep(container: &Container) {
+    let record = container.record();
+    let partials = children(&container.dir.join("checkpoints"))
+        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(checkpoint::PARTIAL)));
+    let layers = children(&container.dir)
+        .filter(|path| layer_number(path).is_some_and(|number| number != record.layer));
+    for path in partials.chain(layers) {
+        match state_dir::remove_tree(&path) {
+            Ok(()) => log::info!("{path:?} is removed: it was half made"),
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+}
+
+fn children(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
+}
