@@ -65,7 +65,10 @@ type Middlewares = &'static [Middleware<Arc<Engine>>];
 /// # Errors
 /// What [`run`] would refuse before it begins.
 pub fn validate(config: &Config) -> Result<()> {
-    listeners::check(config)
+    listeners::check(config)?;
+    // Compat: dockerd's words.
+    containers::logs::drivers::validate(&config.defaults.log)
+        .map_err(|error| error.during("failed to set log opts"))
 }
 
 /// The most that is logged under this configuration.

@@ -119,11 +119,14 @@ pub struct Stdio {
     pub open_stdin: bool,
     /// Close stdin for good when the first attached client ends its input.
     pub stdin_once: bool,
-    /// `None`: output is only seen by attached clients.
+    /// `None`: output cannot be read back.
     pub log: Option<LogFile>,
+    /// `None`: nobody but attached clients gets the output at once.
+    #[serde(default)]
+    pub log_remote: Option<LogRemote>,
 }
 
-/// A json-file log, written by the shim.
+/// A log file, written by the shim.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LogFile {
     pub path: PathBuf,
@@ -131,9 +134,87 @@ pub struct LogFile {
     pub max_size_bytes: Option<u64>,
     /// Files kept in all, the current one included; at least 1.
     pub max_files: u32,
+    /// Compress rotated files.
+    #[serde(default)]
+    pub compress: bool,
+    #[serde(default)]
+    pub format: LogFormat,
+    /// Written into every entry.
+    #[serde(default)]
+    pub attrs: Vec<(String, String)>,
 }
 
-/// A place in a json-file log. The inode names the file whatever rotation has made of its name.
+impl LogFile {
+    /// A `json-file` log that is never rotated.
+    pub fn at(path: PathBuf) -> LogFile {
+        let (compress, format) = (false, LogFormat::Json);
+        LogFile { path, max_size_bytes: None, max_files: 1, compress, format, attrs: Vec::new() }
+    }
+}
+
+/// How entries stand in a log file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Docker's `json-file`.
+    #[default]
+    Json,
+    /// Docker's `local`.
+    Local,
+}
+
+/// Somebody else who gets the output, sent by the shim.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LogRemote {
+    pub address: LogAddress,
+    pub form: LogForm,
+    /// Let the container wait when the receiver falls behind, for a while; else what it cannot take is lost.
+    pub is_blocking: bool,
+    /// What may wait to be sent.
+    pub buffer_bytes: usize,
+}
+
+/// Where a receiver listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogAddress {
+    /// The first of these sockets that is there.
+    Local(Vec<PathBuf>),
+    Unix(PathBuf),
+    UnixDatagram(PathBuf),
+    /// One after the other is tried.
+    Udp(Vec<std::net::SocketAddr>),
+    Tcp(Vec<std::net::SocketAddr>),
+}
+
+/// What a receiver understands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogForm {
+    Syslog {
+        /// 0..=23
+        facility: u8,
+        form: SyslogForm,
+        tag: String,
+        hostname: String,
+    },
+    /// systemd's journal; the fields are in every entry, their names valid.
+    Journal { fields: Vec<(String, String)> },
+}
+
+/// The head of a syslog message, in Docker's words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyslogForm {
+    /// As RFC 3164 without the host's name.
+    #[default]
+    Unix,
+    Rfc3164,
+    Rfc5424,
+    Rfc5424Micro,
+}
+
+/// A place in a log. The inode names the file whatever rotation has made of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogMark {
     pub inode: u64,

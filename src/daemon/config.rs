@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::error::Result;
-use crate::http::api::container::Ulimit;
+use crate::http::api::container::{LogConfig, Ulimit};
 
 /// The merged values by configuration key, as JSON; what is not in it has its default.
 pub type Values = BTreeMap<&'static str, Value>;
@@ -79,6 +79,8 @@ pub struct Config {
 /// Defaults of containers to be created.
 #[derive(Clone, Debug)]
 pub struct ContainerDefaults {
+    /// Of containers of the same driver, or that name none.
+    pub log: LogConfig,
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Bytes.
     pub shm_size: i64,
@@ -134,6 +136,7 @@ impl Default for Config {
             https_proxy: String::new(),
             no_proxy: String::new(),
             defaults: ContainerDefaults {
+                log: LogConfig { kind: "json-file".to_owned(), config: BTreeMap::new() },
                 ulimits: BTreeMap::new(),
                 shm_size: 64 * 1024 * 1024,
                 ipc_mode: "private".to_owned(),

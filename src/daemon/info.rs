@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::config::Config;
 use super::containers::State;
+use super::containers::logs::drivers;
 use super::engine::Engine;
 use crate::http::api::system::{
     Component, Platform, RegistryConfig, RuntimeInfo, Swarm, SystemInfo, SystemVersion,
@@ -95,7 +96,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         plugins: crate::http::api::system::Plugins {
             volume: vec!["local".to_owned()],
             network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
-            log: vec!["json-file".to_owned(), "none".to_owned()],
+            log: drivers::names(),
             authorization: engine.authorization.names(),
         },
         memory_limit: cgroups.memory_limit,
@@ -111,7 +112,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         oom_kill_disable: cgroups.oom_kill_disable,
         n_goroutines: std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as u64),
         system_time: super::containers::create::now(),
-        logging_driver: "json-file".to_owned(),
+        logging_driver: config.defaults.log.kind.clone(),
         cgroup_driver: "cgroupfs".to_owned(),
         cgroup_version: cgroups.version.to_string(),
         n_events_listener: engine.events.subscribers() as u64,

@@ -313,7 +313,7 @@ impl Shim {
             self.stdio.drain_ended_process(buffer);
             let container = self.container.as_ref().expect("it has ended, so it was there");
             let (_, since) = container.ended.expect("checked above");
-            if self.stdio.output_ended() || now >= since + DRAIN {
+            if (self.stdio.output_ended() && self.stdio.is_logged()) || now >= since + DRAIN {
                 self.end(buffer);
             }
         }
@@ -481,12 +481,7 @@ impl Shim {
             record::decode(&text).map_err(|reason| failed("read", &path, Cause::Refused(reason)))?;
         drop(text);
         self.id = Some(launch.id.clone());
-        let log = match &launch.stdio.log {
-            None => None,
-            Some(config) => {
-                Some(Log::open(config.clone()).map_err(|error| failed("open log", &config.path, error))?)
-            }
-        };
+        let log = open_log(&launch)?;
         self.stdio = Stdio::new(launch.stdio.terminal, launch.stdio.stdin_once, log);
         for (client, stream) in clients.into_iter().zip(fds) {
             self.stdio.attach(client, stream);
@@ -698,6 +693,17 @@ impl Container {
             pid_namespace,
         }
     }
+}
+
+/// The container's log, if it has one.
+fn open_log(launch: &Launch) -> Result<Option<Log>, Error> {
+    let (file, remote) = (launch.stdio.log.clone(), launch.stdio.log_remote.clone());
+    if file.is_none() && remote.is_none() {
+        return Ok(None);
+    }
+    // Compat: Docker's words; whose fault it is, is in the cause.
+    let log = Log::open(file, remote).map_err(|error| failed("initialize", "logging driver", error))?;
+    Ok(Some(log))
 }
 
 fn leave_mount_namespace() -> Result<(), Error> {

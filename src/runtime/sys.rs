@@ -17,6 +17,7 @@ pub mod process;
 pub mod seccomp;
 pub mod signal;
 pub mod terminal;
+pub mod time;
 
 /// Turns a raw system call's result into a value or its errno.
 fn check(result: libc::c_long) -> std::io::Result<libc::c_long> {

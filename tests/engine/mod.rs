@@ -12,6 +12,7 @@ mod filesystem;
 mod health;
 mod images;
 mod limits;
+mod log_drivers;
 mod logs;
 mod networks;
 mod parity;

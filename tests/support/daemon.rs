@@ -24,6 +24,8 @@ pub struct Daemon {
     args: Vec<String>,
     env: Vec<(String, String)>,
     passed: Option<Passed>,
+    /// What becomes the program once it has set things up; empty for nothing.
+    launcher: Vec<String>,
 }
 
 /// Sockets for socket activation: descriptors from 3 on.
@@ -56,23 +58,30 @@ impl Daemon {
     /// A daemon without images, with further flags and variables.
     #[track_caller]
     pub fn with(args: &[&str], env: &[(&str, &str)]) -> Daemon {
-        Daemon::prepare(args, env, None)
+        Daemon::prepare(args, env, None, &[])
+    }
+
+    /// A daemon without images, run by a command that becomes what its last arguments say.
+    #[track_caller]
+    pub fn inside(launcher: &[&str]) -> Daemon {
+        Daemon::prepare(&[], &[], None, launcher)
     }
 
     /// A daemon without images that is given sockets.
     #[track_caller]
     pub fn activated(args: &[&str], passed: Passed) -> Daemon {
-        Daemon::prepare(args, &[], Some(passed))
+        Daemon::prepare(args, &[], Some(passed), &[])
     }
 
     #[track_caller]
-    fn prepare(args: &[&str], env: &[(&str, &str)], passed: Option<Passed>) -> Daemon {
+    fn prepare(args: &[&str], env: &[(&str, &str)], passed: Option<Passed>, launcher: &[&str]) -> Daemon {
         let mut daemon = Daemon {
             dir: TempDir::new(),
             process: None,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             passed,
+            launcher: launcher.iter().map(|word| (*word).to_owned()).collect(),
         };
         daemon.restart();
         daemon
@@ -126,7 +135,12 @@ impl Daemon {
 
     /// The program, or the launcher that passes sockets and then becomes it.
     fn command(&self) -> Command {
-        let Some(passed) = &self.passed else { return Command::new(binary()) };
+        let Some(passed) = &self.passed else {
+            let [program, words @ ..] = &self.launcher[..] else { return Command::new(binary()) };
+            let mut command = Command::new(program);
+            command.args(words).arg(binary());
+            return command;
+        };
         let mut command = Command::new("sh");
         let copy = |index: usize| passed.sockets[index].try_clone().expect("a descriptor can be copied");
         let moves = match passed.sockets.len() {

@@ -110,7 +110,8 @@ pub static LABEL_FILE: Flag = Flag::many("label-file", "FILE", "Set the labels a
 pub static LINK: Flag = Flag::many("link", "CONTAINER[:ALIAS]", "Reach another container by name");
 pub static LINK_LOCAL_IP: Flag =
     Flag::many("link-local-ip", "ADDRESS", "Link-local address of the container");
-pub static LOG_DRIVER: Flag = Flag::value("log-driver", "DRIVER", "How output is logged: json-file or none");
+pub static LOG_DRIVER: Flag =
+    Flag::value("log-driver", "DRIVER", "How output is logged: json-file, local, syslog, journald or none");
 pub static LOG_OPT: Flag = Flag::many("log-opt", "KEY=VALUE", "Option of the log driver");
 pub static MAC_ADDRESS: Flag = Flag::value("mac-address", "ADDRESS", "Ethernet address of the container");
 pub static MEMORY: Flag = Flag::value("memory", "SIZE", "Limit of memory, such as 512m or 1g").short('m');

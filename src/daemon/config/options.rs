@@ -331,11 +331,35 @@ pub static OPTIONS: &[DaemonOption] = &[
         }),
     ),
     option(
+        "log-driver",
+        "log-driver",
+        Start,
+        Text(|config, text| {
+            if !text.is_empty() {
+                config.defaults.log.kind = text.to_owned();
+            }
+            Ok(())
+        }),
+    ),
+    option(
         "log-level",
         "log-level",
         Reload,
         Text(|config, text| {
             config.log_level = level(text)?;
+            Ok(())
+        }),
+    ),
+    option(
+        "log-opt",
+        "log-opts",
+        Start,
+        Set::Map(|config, options| {
+            let read = |(key, value): (&String, &Value)| match value {
+                Value::String(text) => Ok((key.clone(), text.clone())),
+                _ => Err(format!("{key}: expected a string")),
+            };
+            config.defaults.log.config = options.iter().map(read).collect::<Result<_, String>>()?;
             Ok(())
         }),
     ),

@@ -47,7 +47,7 @@ pub fn attach(container: &Container, query: &AttachQuery) -> Result<Attached> {
             sandbox.attach(attachment)?
         }
         None => {
-            let log = logs::mark(container);
+            let log = logs::mark(container, &inner.record.host_config.log_config);
             inner.pending.push(attachment);
             log
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::logs::drivers;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, Resources, RestartPolicy};
 use crate::runtime::plan::Options;
@@ -250,15 +251,7 @@ pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if host.auto_remove && policy.name != "no" {
         return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
     }
-    match host.log_config.kind.as_str() {
-        "json-file" | "none" => {}
-        other => {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{other}' is registered: this version has json-file and none"
-            )));
-        }
-    }
-    log_file(host)?;
+    drivers::validate(&host.log_config)?;
     if !matches!(host.runtime.as_str(), "dewar" | "runc" | "io.containerd.runc.v2") {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
@@ -322,60 +315,6 @@ pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The log file's limits from the driver's options; `None` for the driver `none`.
-pub fn log_file(host: &HostConfig) -> Result<Option<(Option<u64>, u32)>> {
-    if host.log_config.kind == "none" {
-        return Ok(None);
-    }
-    let (mut max_size, mut max_files) = (None, 1);
-    let (mut is_blocking, mut buffer) = (true, None);
-    for (key, value) in &host.log_config.config {
-        let invalid = || Error::invalid(format!("invalid value for log-opt {key}: {value:?}"));
-        match key.as_str() {
-            "max-size" => max_size = parse_size(value).ok_or_else(invalid)?,
-            "max-file" => max_files = value.parse().ok().filter(|count| *count >= 1).ok_or_else(invalid)?,
-            // The shim reads output whatever becomes of the log: both modes are the same here.
-            "mode" => match value.as_str() {
-                "" | "blocking" => {}
-                "non-blocking" => is_blocking = false,
-                _ => return Err(Error::invalid(format!("logger: logging mode not supported: {value}"))),
-            },
-            "max-buffer-size" => buffer = Some(parse_size(value).ok_or_else(invalid)?),
-            "compress" if matches!(value.as_str(), "false" | "0") => {}
-            "compress" => {
-                return Err(Error::invalid(
-                    "log-opt compress: this version of dewar keeps rotated logs as they are",
-                ));
-            }
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" => {}
-            _ => return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver"))),
-        }
-    }
-    if buffer.is_some() && is_blocking {
-        return Err(Error::invalid(
-            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
-        ));
-    }
-    Ok(Some((max_size, max_files)))
-}
-
-/// `10m`; `-1` is unlimited. The outer `None` is a syntax error.
-fn parse_size(text: &str) -> Option<Option<u64>> {
-    if text == "-1" {
-        return Some(None);
-    }
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let factor: u64 = match &lower[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor).filter(|size| *size > 0).map(Some)
 }
 
 #[cfg(test)]
@@ -458,32 +397,5 @@ mod tests {
             config.hostname = "x".into();
         });
         assert_eq!(text, "conflicting options: hostname and the UTS mode");
-    }
-
-    #[test]
-    fn log_options_are_read_or_refused() {
-        let host = |options: &[(&str, &str)]| HostConfig {
-            log_config: crate::http::api::container::LogConfig {
-                kind: "json-file".to_owned(),
-                config: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
-            },
-            ..HostConfig::default()
-        };
-        let fine = host(&[("mode", "non-blocking"), ("max-buffer-size", "4m"), ("max-file", "3")]);
-        assert_eq!(log_file(&fine).unwrap(), Some((None, 3)));
-        for bad in
-            [("mode", "x"), ("max-buffer-size", "4m"), ("compress", "true"), ("x", "1"), ("max-file", "0")]
-        {
-            assert!(log_file(&host(&[bad])).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn log_sizes_have_units() {
-        assert_eq!(parse_size("10m"), Some(Some(10 << 20)));
-        assert_eq!(parse_size("-1"), Some(None));
-        for bad in ["", "x", "10q", "0", "99999999999999999999g"] {
-            assert_eq!(parse_size(bad), None, "{bad}");
-        }
     }
 }

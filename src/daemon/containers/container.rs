@@ -275,11 +275,6 @@ impl Container {
         self.dir.join(format!("rw-{layer}"))
     }
 
-    /// Where the shim writes what the container says.
-    pub fn log_path(&self) -> PathBuf {
-        self.dir.join(format!("{}-json.log", self.id))
-    }
-
     /// Where the shim records the exit.
     pub fn exit_path(&self) -> PathBuf {
         self.dir.join("exit.json")

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::container::{Container, Record};
+use super::logs::drivers;
 use super::{checks, files, health, limits, mounts, spec, state::State};
 use crate::daemon::config::ContainerDefaults;
 use crate::daemon::engine::Engine;
@@ -238,7 +239,7 @@ fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
     or(&mut host.network_mode, "default");
     or(&mut host.ipc_mode, &defaults.ipc_mode);
     or(&mut host.runtime, "dewar");
-    or(&mut host.log_config.kind, "json-file");
+    drivers::merge(&mut host.log_config, &defaults.log);
     or(&mut host.cgroupns_mode, &defaults.cgroupns_mode);
     if host.shm_size == 0 {
         host.shm_size = defaults.shm_size;

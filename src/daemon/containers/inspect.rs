@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::container::{Container, Record};
 use super::exec::Phase;
+use super::logs::drivers;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
@@ -44,10 +45,9 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
         resolv_conf_path: text(&container.dir.join("resolv.conf")),
         hostname_path: text(&container.dir.join("hostname")),
         hosts_path: text(&container.dir.join("hosts")),
-        log_path: if record.host_config.log_config.kind == "none" {
-            String::new()
-        } else {
-            text(&container.log_path())
+        log_path: match drivers::place(container, &record.host_config.log_config) {
+            Some((path, _)) if drivers::is_told(&record.host_config.log_config) => text(&path),
+            _ => String::new(),
         },
         name: format!("/{}", record.name),
         restart_count: record.restart_count,

@@ -17,15 +17,16 @@ use std::time::{Duration, Instant};
 
 use super::container::{Container, Inner, Outcome, Record};
 use super::create::now;
+use super::logs::drivers;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{checks, exec, files, health, mounts, rootfs, spec};
+use super::{exec, files, health, mounts, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
 use crate::http::api::Class;
-use crate::runtime::{self, Attachment, Cause, Exit, Launch, LogFile, Sandbox, Stdio, Thaw, netns};
+use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw, netns};
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -231,6 +232,7 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         joined,
     };
     let build = || -> Result<Launch> {
+        let (log, log_remote) = drivers::setup(container, record)?;
         Ok(Launch {
             id: container.id.clone(),
             run_dir,
@@ -240,11 +242,8 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
                 terminal: record.config.tty,
                 open_stdin: record.config.open_stdin,
                 stdin_once: record.config.stdin_once,
-                log: checks::log_file(host)?.map(|(max_size_bytes, max_files)| LogFile {
-                    path: container.log_path(),
-                    max_size_bytes,
-                    max_files,
-                }),
+                log,
+                log_remote,
             },
             exit_file: container.exit_path(),
             durable: !host.auto_remove,

@@ -1,15 +1,18 @@
-//! Reading what a container said: the json-file log, its rotated predecessors, and what is still to come.
+//! Reading what a container said: its log, the rotated predecessors, and what is still to come.
 //!
-//! The shim writes (`runtime::shim::log`), this reads: line by line, each a JSON object. A line that a power
-//! cut left half written is passed over.
+//! The shim writes (`runtime::shim::log`), this reads: entry by entry, JSON objects or `local`'s messages. One that a
+//! power cut left half written is passed over.
 //!
 //! Following lasts for one run of the container, as Docker's does: it ends when the run has ended and all of
 //! it is read. Clients that follow across restarts (compose) ask again at each start.
 //!
-//! Not here: files and their rotation (`follower`).
+//! Not here: files and their rotation (`follower`), drivers and their options (`drivers`).
 
+pub mod drivers;
 mod follower;
+mod tag;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,12 +20,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::container::{Container, Record};
+use super::container::Container;
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::pattern::Pattern;
-use crate::http::api::container::LogsQuery;
-use crate::runtime::LogMark;
+use crate::http::api::container::{LogConfig, LogsQuery};
+use crate::runtime::shim::log::entry::decode_local;
+use crate::runtime::{LogFormat, LogMark};
 use follower::Follower;
 
 /// Between looks at a log the kernel does not watch for us.
@@ -35,18 +38,58 @@ pub enum Source {
     Stderr,
 }
 
-/// One line of the file.
+/// One line of a `json-file` log.
 #[derive(Deserialize)]
 struct Line {
     log: String,
     stream: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
     time: String,
+}
+
+/// An entry of either format.
+struct Entry {
+    source: Source,
+    /// `None` when it cannot be read.
+    time: Option<jiff::Timestamp>,
+    text: Vec<u8>,
+    /// In order of their names.
+    attrs: BTreeMap<String, String>,
+}
+
+impl Entry {
+    fn read(format: LogFormat, bytes: &[u8]) -> Option<Entry> {
+        match format {
+            LogFormat::Json => {
+                let line: Line = serde_json::from_slice(bytes).ok()?;
+                let source = if line.stream == "stderr" { Source::Stderr } else { Source::Stdout };
+                let text = line.log.into_bytes();
+                Some(Entry { source, time: line.time.parse().ok(), text, attrs: line.attrs })
+            }
+            LogFormat::Local => {
+                let entry = decode_local(bytes)?;
+                let mut text = entry.text.to_vec();
+                if entry.ends_line {
+                    text.push(b'\n');
+                }
+                let attrs = entry.attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+                Some(Entry {
+                    source: if entry.is_stderr { Source::Stderr } else { Source::Stdout },
+                    time: jiff::Timestamp::from_nanosecond(i128::from(entry.nanos)).ok(),
+                    text,
+                    attrs: attrs.collect(),
+                })
+            }
+        }
+    }
 }
 
 /// What to read, checked.
 #[derive(Debug)]
 pub struct Request {
     path: std::path::PathBuf,
+    format: LogFormat,
     stdout: bool,
     stderr: bool,
     /// Rings when the container's state changes; `None` does not follow.
@@ -54,8 +97,8 @@ pub struct Request {
     since: Option<jiff::Timestamp>,
     until: Option<jiff::Timestamp>,
     timestamps: bool,
-    /// What `details` puts before each line.
-    details: String,
+    /// Put the entry's attributes before it.
+    details: bool,
     /// `None` is everything.
     tail: Option<u64>,
 }
@@ -73,65 +116,29 @@ pub fn request(container: &Container, query: &LogsQuery) -> Result<Request> {
     if matches!(record.state, super::state::State::Removing | super::state::State::Dead) {
         return Err(Error::conflict("can not get logs from container which is dead or marked for removal"));
     }
-    if record.host_config.log_config.kind == "none" {
-        return Err(Error::not_implemented("configured logging driver does not support reading"));
-    }
+    let place = drivers::place(container, &record.host_config.log_config);
+    let (path, format) =
+        place.ok_or_else(|| Error::not_implemented("configured logging driver does not support reading"))?;
     Ok(Request {
-        path: container.log_path(),
+        path,
+        format,
         stdout: query.stdout,
         stderr: query.stderr,
         follow: if query.follow { Some(container.watch()?) } else { None },
         since: timestamp("since", &query.since)?,
         until: timestamp("until", &query.until)?,
         timestamps: query.timestamps,
-        details: if query.details { details(&record) } else { String::new() },
+        details: query.details,
         // Compat: an invalid number is "all".
         tail: query.tail.parse().ok(),
     })
 }
 
-/// The labels and variables that the log options (`labels`, `labels-regex`, `env`, `env-regex`) name, and the `tag`: `k=v` pairs as in a
-/// URL, in order, and the space that stands before the line even when there are none.
-fn details(record: &Record) -> String {
-    let options = &record.host_config.log_config.config;
-    let named = |key: &str| options.get(key).into_iter().flat_map(|list| list.split(',')).map(str::trim);
-    let mut found = std::collections::BTreeMap::new();
-    let wanted = |list: &str, regex: &str| {
-        let names: Vec<&str> = named(list).collect();
-        let pattern = options.get(regex).filter(|text| !text.is_empty()).map(|text| Pattern::new(text));
-        move |name: &str| names.contains(&name) || pattern.as_ref().is_some_and(|one| one.matches(name))
-    };
-    let variables = record.config.env.iter().filter_map(|variable| variable.split_once('='));
-    let is_wanted = wanted("env", "env-regex");
-    // A name given twice has its last value.
-    found.extend(variables.filter(|(name, _)| is_wanted(name)).map(|(k, v)| (k.to_owned(), v.to_owned())));
-    let is_wanted = wanted("labels", "labels-regex");
-    let labels = record.config.labels.iter().filter(|(name, _)| is_wanted(name));
-    found.extend(labels.map(|(name, value)| (name.clone(), value.clone())));
-    if let Some(tag) = options.get("tag").filter(|tag| !tag.is_empty()) {
-        found.insert("tag".to_owned(), expand_tag(tag, record));
-    }
+/// The attributes as `k=v` pairs as in a URL, and the space that stands before the line even when there are none.
+fn details(attrs: &BTreeMap<String, String>) -> String {
     let pairs: Vec<_> =
-        found.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
+        attrs.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
     format!("{} ", pairs.join(","))
-}
-
-/// Docker's words for a log's tag.
-fn expand_tag(tag: &str, record: &Record) -> String {
-    let image_id = record.image_id.strip_prefix("sha256:").unwrap_or(&record.image_id);
-    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
-    [
-        ("{{.ID}}", short(&record.id)),
-        ("{{.FullID}}", record.id.clone()),
-        ("{{.Name}}", record.name.clone()),
-        ("{{.FullName}}", format!("/{}", record.name)),
-        ("{{.ImageName}}", record.config.image.clone()),
-        ("{{.ImageID}}", short(image_id)),
-        ("{{.ImageFullID}}", record.image_id.clone()),
-        ("{{.DaemonName}}", "docker".to_owned()),
-    ]
-    .iter()
-    .fold(tag.to_owned(), |text, (word, value)| text.replace(word, value))
 }
 
 /// As Go's `url.QueryEscape`.
@@ -171,7 +178,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(Option<(Source, &[u8])>) -> io::Result<()>
 /// Reads the log into `sink`; blocks while following, until the container's run ends or `wait` says that
 /// nobody listens.
 pub fn read(container: &Container, request: &Request, wait: Wait<'_>, sink: Sink<'_>) -> io::Result<()> {
-    let mut follower = Follower::open(&request.path, request.tail, request.follow.is_some())?;
+    let mut follower = Follower::open(&request.path, request.format, request.tail, request.follow.is_some())?;
     let mut run = None;
     loop {
         if let Some(bell) = &request.follow {
@@ -179,7 +186,7 @@ pub fn read(container: &Container, request: &Request, wait: Wait<'_>, sink: Sink
         }
         // Looked at before reading: what was written before the exit was recorded is then all read.
         let goes_on = request.follow.is_some() && may_write(container, &mut run);
-        while let Some(line) = follower.next_line()? {
+        while let Some(line) = follower.next_entry()? {
             match request.select(&line) {
                 Verdict::Skip => {}
                 Verdict::Past => return Ok(()),
@@ -223,14 +230,14 @@ pub struct Replay {
 impl Replay {
     /// Everything up to `end`; `None` is what is there now.
     pub fn open(request: Request, end: Option<LogMark>) -> io::Result<Replay> {
-        let mut follower = Follower::open(&request.path, request.tail, false)?;
+        let mut follower = Follower::open(&request.path, request.format, request.tail, false)?;
         follower.end_at(end);
         Ok(Replay { follower, request })
     }
 
     /// The next piece, `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<(Source, Vec<u8>)>> {
-        while let Some(line) = self.follower.next_line()? {
+        while let Some(line) = self.follower.next_entry()? {
             match self.request.select(&line) {
                 Verdict::Skip => {}
                 Verdict::Past => break,
@@ -242,9 +249,10 @@ impl Replay {
 }
 
 /// Where the log of a container that does not run ends.
-pub fn mark(container: &Container) -> Option<LogMark> {
+pub fn mark(container: &Container, config: &LogConfig) -> Option<LogMark> {
     use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(container.log_path()).ok()?;
+    let (path, _) = drivers::place(container, config)?;
+    let meta = std::fs::metadata(path).ok()?;
     Some(LogMark { inode: meta.ino(), bytes: meta.len() })
 }
 
@@ -257,12 +265,10 @@ enum Verdict {
 }
 
 impl Request {
-    fn select(&self, text: &[u8]) -> Verdict {
-        let Ok(line) = serde_json::from_slice::<Line>(text) else { return Verdict::Skip };
-        let source = if line.stream == "stderr" { Source::Stderr } else { Source::Stdout };
-        let time = || line.time.parse::<jiff::Timestamp>();
+    fn select(&self, bytes: &[u8]) -> Verdict {
+        let Some(entry) = Entry::read(self.format, bytes) else { return Verdict::Skip };
         if self.since.is_some() || self.until.is_some() {
-            let Ok(time) = time() else { return Verdict::Skip };
+            let Some(time) = entry.time else { return Verdict::Skip };
             if self.since.is_some_and(|since| time < since) {
                 return Verdict::Skip;
             }
@@ -270,21 +276,23 @@ impl Request {
                 return Verdict::Past;
             }
         }
-        let is_wanted = match source {
+        let is_wanted = match entry.source {
             Source::Stdout => self.stdout,
             Source::Stderr => self.stderr,
         };
         if !is_wanted {
             return Verdict::Skip;
         }
-        let mut out = String::new();
+        let mut out = Vec::new();
         if self.timestamps {
-            out = time().map_or_else(|_| line.time.clone(), |time| format!("{time:.9}"));
-            out.push(' ');
+            let time = entry.time.unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            out.extend_from_slice(format!("{time:.9} ").as_bytes());
         }
-        out.push_str(&self.details);
-        out.push_str(&line.log);
-        Verdict::Deliver(source, out.into_bytes())
+        if self.details {
+            out.extend_from_slice(details(&entry.attrs).as_bytes());
+        }
+        out.extend_from_slice(&entry.text);
+        Verdict::Deliver(entry.source, out)
     }
 }
 
@@ -302,18 +310,16 @@ mod tests {
     }
 
     #[test]
-    fn details_are_what_the_log_options_name_in_order() {
-        let mut record = Record { id: "ab".repeat(32), name: "web".into(), ..Record::default() };
-        assert_eq!(details(&record), " ");
-        record.config.labels = [("b", "1 2"), ("other", "x")].map(|(k, v)| (k.into(), v.into())).into();
-        record.config.env = vec!["A=x/y".to_owned(), "B=z".to_owned()];
-        record.host_config.log_config.config =
-            [("labels", "b,none"), ("env", "A"), ("tag", "{{.Name}}/{{.ID}}")]
-                .map(|(k, v)| (k.into(), v.into()))
-                .into();
-        assert_eq!(details(&record), "A=x%2Fy,b=1+2,tag=web%2Fabababababab ");
-        record.host_config.log_config.config =
-            [("labels-regex", "^(b|oth)"), ("env-regex", "B")].map(|(k, v)| (k.into(), v.into())).into();
-        assert_eq!(details(&record), "B=z,b=1+2,other=x ");
+    fn entries_of_both_formats_are_read() {
+        let line =
+            br#"{"log":"a\n","stream":"stderr","attrs":{"tag":"x y","a":"/"},"time":"2026-01-02T03:04:05Z"}"#;
+        let entry = Entry::read(LogFormat::Json, line).unwrap();
+        assert_eq!((entry.source, &entry.text[..]), (Source::Stderr, &b"a\n"[..]));
+        assert_eq!(details(&entry.attrs), "a=%2F,tag=x+y ");
+        assert_eq!(details(&BTreeMap::new()), " ");
+        let old = br#"{"log":"a","stream":"stdout","time":"never"}"#;
+        assert!(Entry::read(LogFormat::Json, old).is_some_and(|entry| entry.time.is_none()));
+        assert!(Entry::read(LogFormat::Json, b"{\"log\":").is_none());
+        assert!(Entry::read(LogFormat::Local, b"\x0a\xff").is_none());
     }
 }

@@ -80,7 +80,8 @@ impl Fixture {
         rootfs::mount(&overlay, &make("merged")).unwrap();
         let spec = spec(&name);
         let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources).unwrap();
-        let stdio = Stdio { terminal: false, open_stdin: false, stdin_once: false, log: None };
+        let stdio =
+            Stdio { terminal: false, open_stdin: false, stdin_once: false, log: None, log_remote: None };
         let launch = Launch {
             id: name,
             run_dir: dir.clone(),

@@ -1,21 +1,34 @@
-//! The json-file log: container output as one JSON object per line.
+//! A container's log: its output cut into lines, written to a file and sent to whoever else is to have it.
 //!
-//! In: chunks of a stream as read from its pipe. Out: `{"log":"…\n","stream":"stdout","time":"…"}` lines
-//! appended to a file, rotated by size. A line longer than [`LINE_BYTES`] is cut into pieces without a
-//! newline, as Docker's driver does; a piece never ends inside a UTF-8 character. Bytes that are not UTF-8
-//! become U+FFFD: JSON cannot carry them.
+//! ```text
+//!   chunk ──> lines and pieces ──┬──> file      json-file or local; rotated, compressed      (file, compress)
+//!                                └──> sender    syslog or the journal                         (sender, message)
+//! ```
 //!
-//! A full disk must not stop the container: what cannot be written is lost, and writing is tried again with
-//! the next line. A write cut short is completed first, so that no line is torn.
+//! In: chunks of a stream as read from its pipe. A line longer than [`LINE_BYTES`] is cut into pieces without a
+//! newline, as Docker's drivers do; a piece never ends inside a UTF-8 character.
 //!
-//! Source: moby `daemon/logger/jsonfilelog` for format and rotation order.
+//! A driver that cannot be read back has a file beside it (Docker's "dual logging"), so there may be both. Only
+//! the sender can ask the container to wait ([`Log::is_full`]).
+//!
+//! Not here: which drivers there are and what their options mean: the daemon decides that.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+pub mod compress;
+pub mod entry;
+pub mod file;
+pub mod message;
+pub mod sender;
 
-use crate::runtime::{LogFile, LogMark};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+
+use crate::runtime::{LogFile, LogMark, LogRemote};
+use entry::{Encoder, Entry, Moment, Partial};
+use file::RotatedFile;
+use sender::Sender;
 
 /// Longest piece of a line.
 pub const LINE_BYTES: usize = 16 * 1024;
@@ -28,7 +41,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Stream::Stdout => "stdout",
             Stream::Stderr => "stderr",
@@ -36,23 +49,53 @@ impl Stream {
     }
 }
 
+/// What of a log is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Sender,
+    Worker,
+}
+
 /// An open log and the unfinished line of each stream.
 #[derive(Debug)]
 pub struct Log {
-    file: RotatedFile,
+    out: Outputs,
     pending: [Vec<u8>; 2],
+    /// The last piece of the line that is under way.
+    partial: [Option<Partial>; 2],
+}
+
+/// Where entries go.
+#[derive(Debug)]
+struct Outputs {
+    file: Option<(RotatedFile, Encoder)>,
+    sender: Option<Sender>,
+    /// Entries that are not in the file yet, and where each ends.
+    batch: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 impl Log {
-    /// Opens the log for appending.
-    pub fn open(config: LogFile) -> io::Result<Log> {
-        Ok(Log { file: RotatedFile::open(config)?, pending: [Vec::new(), Vec::new()] })
+    /// Opens the file for appending, and connects to the receiver.
+    ///
+    /// # Errors
+    /// Either cannot be had.
+    pub fn open(file: Option<LogFile>, remote: Option<LogRemote>) -> io::Result<Log> {
+        let file = match file {
+            Some(config) => {
+                let encoder = Encoder::new(config.format, &config.attrs);
+                Some((RotatedFile::open(config)?, encoder))
+            }
+            None => None,
+        };
+        let sender = remote.map(Sender::open).transpose()?;
+        let out = Outputs { file, sender, batch: Vec::new(), ends: Vec::new() };
+        Ok(Log { out, pending: [Vec::new(), Vec::new()], partial: [None, None] })
     }
 
-    /// Where the next line will be written; `None` when the file cannot be looked at.
+    /// Where the next line will be written; `None` when there is no file, or it cannot be looked at.
     pub fn mark(&self) -> Option<LogMark> {
-        let inode = self.file.file.as_ref()?.metadata().ok()?.ino();
-        Some(LogMark { inode, bytes: self.file.size })
+        self.out.file.as_ref()?.0.mark()
     }
 
     /// What of `stream` is not written yet, because its line goes on.
@@ -60,10 +103,9 @@ impl Log {
         &self.pending[stream as usize]
     }
 
-    /// Takes a chunk of `stream`, and writes the lines it completes. `time` is RFC 3339.
-    pub fn write(&mut self, stream: Stream, chunk: &[u8], time: &str) {
-        let pending = &mut self.pending[stream as usize];
-        let mut out = Vec::new();
+    /// Takes a chunk of `stream`, and writes the lines it completes.
+    pub fn write(&mut self, stream: Stream, chunk: &[u8], time: &Moment) {
+        let (pending, partial) = (&mut self.pending[stream as usize], &mut self.partial[stream as usize]);
         let mut rest = chunk;
         while !rest.is_empty() {
             let line_end = rest.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
@@ -71,38 +113,117 @@ impl Log {
             let take = line_end.unwrap_or(rest.len()).min(room);
             let complete = line_end == Some(take);
             if pending.is_empty() && complete {
-                encode(&mut out, stream, &rest[..take], time);
+                self.out.put(stream, &rest[..take - 1], true, partial, time);
             } else {
                 pending.extend_from_slice(&rest[..take]);
                 if complete {
-                    encode(&mut out, stream, pending, time);
+                    self.out.put(stream, &pending[..pending.len() - 1], true, partial, time);
                     // Most programs write whole lines: do not keep a buffer for the odd one that did not.
                     *pending = Vec::new();
                 } else if pending.len() == LINE_BYTES {
                     let cut = character_boundary(pending);
-                    encode(&mut out, stream, &pending[..cut], time);
+                    self.out.put(stream, &pending[..cut], false, partial, time);
                     pending.drain(..cut);
                 }
             }
             rest = &rest[take..];
-            // A rotation is due between two lines, not only between two chunks.
-            if self.file.is_full_with(out.len()) {
-                self.file.append(&out);
-                out.clear();
-            }
         }
-        if !out.is_empty() {
-            self.file.append(&out);
-        }
+        self.out.write_batch();
     }
 
     /// Writes what was not ended by a newline: the stream has ended.
-    pub fn finish(&mut self, stream: Stream, time: &str) {
+    pub fn finish(&mut self, stream: Stream, time: &Moment) {
         let pending = std::mem::take(&mut self.pending[stream as usize]);
+        let partial = &mut self.partial[stream as usize];
         if !pending.is_empty() {
-            let mut out = Vec::new();
-            encode(&mut out, stream, &pending, time);
-            self.file.append(&out);
+            self.out.put(stream, &pending, false, partial, time);
+            self.out.write_batch();
+        }
+        *partial = None;
+    }
+
+    /// What to wait for.
+    pub fn register<'a>(&'a self, mut add: impl FnMut(BorrowedFd<'a>, PollFlags, Part)) {
+        if let Some((fd, flags)) = self.out.sender.as_ref().and_then(Sender::interest) {
+            add(fd, flags, Part::Sender);
+        }
+        if let Some(worker) = self.out.file.as_ref().and_then(|(file, _)| file.worker()) {
+            add(worker.as_fd(), PollFlags::IN, Part::Worker);
+        }
+    }
+
+    /// Handles a part that poll found ready.
+    pub fn ready(&mut self, part: Part, flags: PollFlags) {
+        match (part, &mut self.out) {
+            (Part::Sender, Outputs { sender: Some(sender), .. }) => sender.ready(flags),
+            (Part::Worker, Outputs { file: Some((file, _)), .. }) => file.worker_ended(),
+            _ => {}
+        }
+    }
+
+    /// When to look again though nothing is ready.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.out.sender.as_ref().and_then(Sender::deadline)
+    }
+
+    /// Does what is due.
+    pub fn tend(&mut self, now: Instant) {
+        if let Some(sender) = &mut self.out.sender {
+            sender.tend(now);
+        }
+    }
+
+    /// Whether the container is to wait with its output.
+    pub fn is_full(&self) -> bool {
+        self.out.sender.as_ref().is_some_and(Sender::is_full)
+    }
+
+    /// Whether nothing is under way to a receiver.
+    pub fn is_idle(&self) -> bool {
+        self.out.sender.as_ref().is_none_or(Sender::is_idle)
+    }
+}
+
+impl Outputs {
+    /// Takes a piece without its newline; `partial` is the piece before it in the same line.
+    fn put(
+        &mut self,
+        stream: Stream,
+        text: &[u8],
+        ends_line: bool,
+        partial: &mut Option<Partial>,
+        time: &Moment,
+    ) {
+        let is_whole = ends_line && partial.is_none();
+        if !is_whole {
+            let piece = partial.get_or_insert_with(|| Partial { id: entry::line_id(), ..Partial::default() });
+            piece.ordinal += 1;
+            piece.is_last = ends_line;
+        }
+        let entry = Entry { stream, text, partial: partial.as_ref(), time };
+        if let Some(sender) = &mut self.sender {
+            sender.push(&entry);
+        }
+        if let Some((file, encoder)) = &self.file {
+            encoder.encode(&mut self.batch, &entry);
+            self.ends.push(self.batch.len());
+            // A rotation is due between two lines, not only between two chunks.
+            if file.is_full_with(self.batch.len()) {
+                self.write_batch();
+            }
+        }
+        if ends_line {
+            *partial = None;
+        }
+    }
+
+    fn write_batch(&mut self) {
+        if let Some((file, _)) = &mut self.file
+            && !self.ends.is_empty()
+        {
+            file.append(&self.batch, &self.ends);
+            // An idle container should cost nothing.
+            (self.batch, self.ends) = (Vec::new(), Vec::new());
         }
     }
 }
@@ -115,142 +236,19 @@ fn character_boundary(bytes: &[u8]) -> usize {
     }
 }
 
-/// Appends one log line.
-fn encode(out: &mut Vec<u8>, stream: Stream, text: &[u8], time: &str) {
-    out.reserve(text.len() + 80);
-    out.extend_from_slice(b"{\"log\":\"");
-    for chunk in text.utf8_chunks() {
-        escape(out, chunk.valid());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-    out.extend_from_slice(b"\",\"stream\":\"");
-    out.extend_from_slice(stream.name().as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
-    out.extend_from_slice(time.as_bytes());
-    out.extend_from_slice(b"\"}\n");
-}
-
-/// JSON's string escapes, as short as they come.
-fn escape(out: &mut Vec<u8>, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let short = match byte {
-            b'"' => b'"',
-            b'\\' => b'\\',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            b'\t' => b't',
-            0..=0x1f => 0,
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[plain..at]);
-        plain = at + 1;
-        if short == 0 {
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        } else {
-            out.extend_from_slice(&[b'\\', short]);
-        }
-    }
-    out.extend_from_slice(&bytes[plain..]);
-}
-
-/// A file that is set aside when it has grown to its limit.
-#[derive(Debug)]
-struct RotatedFile {
-    config: LogFile,
-    file: Option<File>,
-    size: u64,
-    /// What a full disk kept from being written of a line that was begun.
-    torn: Vec<u8>,
-}
-
-impl RotatedFile {
-    fn open(config: LogFile) -> io::Result<RotatedFile> {
-        let file = open_append(&config.path)?;
-        let size = file.metadata()?.len();
-        Ok(RotatedFile { config, file: Some(file), size, torn: Vec::new() })
-    }
-
-    /// Appends whole lines; failure loses them.
-    fn append(&mut self, lines: &[u8]) {
-        if self.config.max_size_bytes.is_some_and(|max| self.size >= max) && self.torn.is_empty() {
-            self.rotate();
-        }
-        if self.file.is_none() {
-            self.file = open_append(&self.config.path).ok();
-        }
-        let Some(file) = &mut self.file else { return };
-        while !self.torn.is_empty() {
-            match file.write(&self.torn) {
-                Ok(written) if written > 0 => {
-                    self.torn.drain(..written);
-                    self.size += written as u64;
-                }
-                _ => return,
-            }
-        }
-        let mut rest = lines;
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(written) if written > 0 => {
-                    rest = &rest[written..];
-                    self.size += written as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                _ => break,
-            }
-        }
-        // `rest` starts inside a line if something of that line is already in the file.
-        let begun = rest.len() < lines.len() && lines[lines.len() - rest.len() - 1] != b'\n';
-        if begun {
-            let end = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |at| at + 1);
-            self.torn = rest[..end].to_vec();
-        }
-    }
-
-    /// Whether the file has reached its size once `bytes` more are in it.
-    fn is_full_with(&self, bytes: usize) -> bool {
-        bytes > 0 && self.config.max_size_bytes.is_some_and(|max| self.size + bytes as u64 >= max)
-    }
-
-    /// `log` becomes `log.1`, `log.1` becomes `log.2`, and so on; the last one goes.
-    fn rotate(&mut self) {
-        self.file = None;
-        self.size = 0;
-        let path = &self.config.path;
-        for number in (1..self.config.max_files.max(1)).rev() {
-            let from = if number == 1 { path.clone() } else { numbered(path, number - 1) };
-            // A missing file in the row is no reason to stop logging.
-            let _ = std::fs::rename(from, numbered(path, number));
-        }
-        if self.config.max_files <= 1 {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
-fn open_append(path: &Path) -> io::Result<File> {
-    // 0640: readable by the log's group, as Docker's.
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::compress::numbered;
+    use super::entry::{Decoded, Frame, decode_local};
     use super::*;
+    use crate::runtime::LogFormat;
+    use std::path::{Path, PathBuf};
 
     const TIME: &str = "2026-11-23T19:00:00.000000001Z";
+
+    fn time() -> Moment {
+        Moment::from(TIME.parse::<jiff::Timestamp>().unwrap())
+    }
 
     fn lines(path: &Path) -> Vec<(String, String)> {
         let text = std::fs::read_to_string(path).unwrap();
@@ -275,8 +273,14 @@ mod tests {
 
         fn log(&self, max_size_bytes: Option<u64>, max_files: u32) -> (PathBuf, Log) {
             let path = self.0.join("c-json.log");
-            let log = Log::open(LogFile { path: path.clone(), max_size_bytes, max_files }).unwrap();
-            (path, log)
+            let config = LogFile { max_size_bytes, max_files, ..LogFile::at(path.clone()) };
+            (path, Log::open(Some(config), None).unwrap())
+        }
+
+        fn local(&self) -> (PathBuf, Log) {
+            let path = self.0.join("container.log");
+            let config = LogFile { format: LogFormat::Local, ..LogFile::at(path.clone()) };
+            (path, Log::open(Some(config), None).unwrap())
         }
     }
 
@@ -290,11 +294,11 @@ mod tests {
     fn chunks_become_lines_per_stream() {
         let dir = Dir::new("lines");
         let (path, mut log) = dir.log(None, 1);
-        log.write(Stream::Stdout, b"one\ntw", TIME);
-        log.write(Stream::Stderr, b"oops\n", TIME);
-        log.write(Stream::Stdout, b"o\nlast", TIME);
-        log.finish(Stream::Stdout, TIME);
-        log.finish(Stream::Stderr, TIME);
+        log.write(Stream::Stdout, b"one\ntw", &time());
+        log.write(Stream::Stderr, b"oops\n", &time());
+        log.write(Stream::Stdout, b"o\nlast", &time());
+        log.finish(Stream::Stdout, &time());
+        log.finish(Stream::Stderr, &time());
         let expected = [("stdout", "one\n"), ("stderr", "oops\n"), ("stdout", "two\n"), ("stdout", "last")];
         let expected: Vec<_> = expected.iter().map(|(s, l)| (s.to_string(), l.to_string())).collect();
         assert_eq!(lines(&path), expected);
@@ -307,7 +311,7 @@ mod tests {
         // One byte of "é" falls on each side of the limit.
         let text = format!("{}é{}\n", "a".repeat(LINE_BYTES - 1), "b".repeat(LINE_BYTES));
         for chunk in text.as_bytes().chunks(1000) {
-            log.write(Stream::Stdout, chunk, TIME);
+            log.write(Stream::Stdout, chunk, &time());
         }
         let got: Vec<String> = lines(&path).into_iter().map(|(_, log)| log).collect();
         assert_eq!(got.concat(), text);
@@ -318,11 +322,11 @@ mod tests {
     fn any_bytes_make_valid_json() {
         let dir = Dir::new("bytes");
         let (path, mut log) = dir.log(None, 1);
-        log.write(Stream::Stdout, b"q\"b\\t\tc\x01\x1b[0m\xff\xfe\xc3\x28\xe2\x82\n", TIME);
+        log.write(Stream::Stdout, b"q\"b\\t\tc\x01\x1b[0m\xff\xfe\xc3\x28\xe2\x82\n", &time());
         let text = &lines(&path)[0].1;
         assert_eq!(text, "q\"b\\t\tc\u{1}\u{1b}[0m\u{fffd}\u{fffd}\u{fffd}(\u{fffd}\n");
         let all: Vec<u8> = (0..=255).cycle().take(100_000).collect();
-        log.write(Stream::Stderr, &all, TIME);
+        log.write(Stream::Stderr, &all, &time());
         assert!(lines(&path).len() > 300);
     }
 
@@ -331,7 +335,7 @@ mod tests {
         let dir = Dir::new("rotate");
         let (path, mut log) = dir.log(Some(100), 3);
         for number in 0..8 {
-            log.write(Stream::Stdout, format!("{number} {}\n", "x".repeat(60)).as_bytes(), TIME);
+            log.write(Stream::Stdout, format!("{number} {}\n", "x".repeat(60)).as_bytes(), &time());
         }
         let first = |path: &Path| lines(path)[0].1[..1].to_owned();
         assert_eq!(first(&path), "7");
@@ -344,10 +348,66 @@ mod tests {
     fn a_single_file_starts_over() {
         let dir = Dir::new("single");
         let (path, mut log) = dir.log(Some(10), 1);
-        log.write(Stream::Stdout, b"old\n", TIME);
-        log.write(Stream::Stdout, b"new\n", TIME);
+        log.write(Stream::Stdout, b"old\n", &time());
+        log.write(Stream::Stdout, b"new\n", &time());
         assert_eq!(lines(&path).len(), 1);
         assert_eq!(lines(&path)[0].1, "new\n");
         assert!(!numbered(&path, 1).exists());
+    }
+
+    /// The entries of a file that is whole.
+    fn messages(bytes: &[u8]) -> Vec<Decoded<'_>> {
+        let (mut all, mut rest) = (Vec::new(), bytes);
+        while !rest.is_empty() {
+            let Frame::Whole(length) = Frame::at(rest) else { panic!("{rest:?}") };
+            all.push(decode_local(&rest[4..length + 4]).unwrap());
+            rest = &rest[length + 8..];
+        }
+        all
+    }
+
+    #[test]
+    fn the_local_format_keeps_every_byte_and_tells_pieces() {
+        let dir = Dir::new("local");
+        let (path, mut log) = dir.local();
+        let text = [&b"\xff\n\n"[..], &b"x".repeat(LINE_BYTES + 5), b"\nend"].concat();
+        log.write(Stream::Stderr, &text, &time());
+        log.finish(Stream::Stderr, &time());
+        let bytes = std::fs::read(&path).unwrap();
+        let got: Vec<_> = messages(&bytes).iter().map(|entry| (entry.text.len(), entry.ends_line)).collect();
+        assert_eq!(got, [(1, true), (0, true), (LINE_BYTES, false), (5, true), (3, false)]);
+    }
+
+    /// The next entry used to be joined to what a power cut had left of the last, and was lost with it.
+    #[test]
+    fn a_torn_end_costs_nothing_but_itself() {
+        let dir = Dir::new("torn");
+        let (path, mut log) = dir.log(None, 1);
+        log.write(Stream::Stdout, b"one\ntwo\n", &time());
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 10]).unwrap();
+        let (_, mut log) = dir.log(None, 1);
+        log.write(Stream::Stdout, b"three\n", &time());
+        let text = std::fs::read_to_string(&path).unwrap();
+        let good: Vec<_> =
+            text.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).collect();
+        assert!(good.len() == 2 && good[1].contains("three"), "{text}");
+
+        let (path, mut log) = dir.local();
+        log.write(Stream::Stdout, b"one\ntwo\n", &time());
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in whole.len() / 2 + 1..whole.len() {
+            // As it is on disk after a power cut: short, or with zeroes that were never written.
+            for zeroes in [0, 3, 4, 50] {
+                std::fs::write(&path, [&whole[..cut], &vec![0; zeroes]].concat()).unwrap();
+                let (_, mut log) = dir.local();
+                log.write(Stream::Stdout, b"three\n", &time());
+                let bytes = std::fs::read(&path).unwrap();
+                let texts: Vec<_> = messages(&bytes).iter().map(|entry| entry.text.to_vec()).collect();
+                assert_eq!(texts, [b"one".to_vec(), b"three".to_vec()], "{cut} {zeroes}");
+            }
+        }
     }
 }

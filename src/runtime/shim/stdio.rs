@@ -1,13 +1,14 @@
 //! The streams of one process: its pipes or terminal on one side, any number of clients and a log on the other.
 //!
 //! ```text
-//!   process stdout/stderr ──> pipe ──┬──> log (json-file)
+//!   process stdout/stderr ──> pipe ──┬──> log
 //!                         or console ├──> client 1   framed unless a terminal; bounded queue
 //!                                    └──> client n
 //!   process stdin  <── pipe or console <── bounded queue <── client input, detach keys taken out
 //! ```
 //!
-//! Nothing here blocks, except a write to the log's disk. Client sockets are used with MSG_DONTWAIT and keep
+//! Nothing here blocks, except a write to the log's disk. A log's receiver that falls behind holds output up as a
+//! client does, for a shorter time. Client sockets are used with MSG_DONTWAIT and keep
 //! their flags: the daemon may hold the same open file.
 //!
 //! A client here is the daemon's end of somebody's connection. It takes whatever comes and keeps what that
@@ -31,7 +32,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::detach::DetachKeys;
-use super::log::{Log, Stream};
+use super::log::entry::Moment;
+use super::log::{Log, Part, Stream};
 use super::protocol::Client;
 use crate::runtime::LogMark;
 
@@ -57,6 +59,7 @@ pub enum Port {
     Console,
     Stdin,
     Client(u32),
+    Log(Part),
 }
 
 /// What handling a port led to.
@@ -232,6 +235,9 @@ impl Stdio {
         {
             add(stdin.as_fd(), PollFlags::OUT, Port::Stdin);
         }
+        if let Some(log) = &self.log {
+            log.register(|fd, flags, part| add(fd, flags, Port::Log(part)));
+        }
         for client in &self.clients {
             // No flags still tells of a peer that is gone, once: its input may have to wait for room.
             let mut flags = PollFlags::empty();
@@ -246,16 +252,21 @@ impl Stdio {
     /// When to look again though nothing is ready.
     pub fn deadline(&self) -> Option<Instant> {
         let patience = self.clients.iter().filter_map(|client| client.full_since);
-        patience.map(|since| since + CLIENT_PATIENCE).chain(self.console_rests_until).min()
+        let log = self.log.as_ref().and_then(Log::deadline);
+        patience.map(|since| since + CLIENT_PATIENCE).chain(self.console_rests_until).chain(log).min()
     }
 
-    /// Whether output must wait for a client that has fallen behind.
+    /// Whether output must wait for a client, or the log's receiver, that has fallen behind.
     fn is_held_up(&self) -> bool {
-        self.clients.iter().any(|client| client.full_since.is_some())
+        self.log.as_ref().is_some_and(Log::is_full)
+            || self.clients.iter().any(|client| client.full_since.is_some())
     }
 
-    /// Cuts off clients that have held the process up for too long.
+    /// Cuts off clients that have held the process up for too long; does what is due for the log.
     pub fn tend(&mut self, now: Instant) {
+        if let Some(log) = &mut self.log {
+            log.tend(now);
+        }
         while let Some(at) = self
             .clients
             .iter()
@@ -277,6 +288,11 @@ impl Stdio {
         self.console.is_none() && self.outputs.iter().all(Option::is_none)
     }
 
+    /// Whether the log has nothing left to send.
+    pub fn is_logged(&self) -> bool {
+        self.log.as_ref().is_none_or(Log::is_idle)
+    }
+
     /// Handles a port that poll found ready.
     pub fn ready(&mut self, port: Port, flags: PollFlags, buffer: &mut [u8; CHUNK_BYTES]) -> Outcome {
         match port {
@@ -290,6 +306,11 @@ impl Stdio {
                 }
             }
             Port::Stdin => self.write_input(),
+            Port::Log(part) => {
+                if let Some(log) = &mut self.log {
+                    log.ready(part, flags);
+                }
+            }
             Port::Client(number) => return self.client_ready(number, flags, buffer),
         }
         Outcome::Nothing
@@ -305,7 +326,7 @@ impl Stdio {
                 Ok(0) => {
                     self.outputs[stream as usize] = None;
                     if let Some(log) = &mut self.log {
-                        log.finish(stream, &timestamp());
+                        log.finish(stream, &Moment::now());
                     }
                 }
                 Ok(bytes) => self.deliver(stream, &buffer[..bytes]),
@@ -373,7 +394,7 @@ impl Stdio {
         self.console_rests_until = None;
         self.outputs = [None, None];
         if let Some(log) = &mut self.log {
-            let now = timestamp();
+            let now = Moment::now();
             log.finish(Stream::Stdout, &now);
             log.finish(Stream::Stderr, &now);
         }
@@ -381,7 +402,7 @@ impl Stdio {
 
     fn deliver(&mut self, stream: Stream, chunk: &[u8]) {
         if let Some(log) = &mut self.log {
-            log.write(stream, chunk, &timestamp());
+            log.write(stream, chunk, &Moment::now());
         }
         let terminal = self.terminal;
         self.clients
@@ -760,9 +781,9 @@ mod tests {
     fn a_client_that_reads_the_log_gets_what_is_not_in_it() {
         let path = std::env::temp_dir().join(format!("dewar-stdio-{}.log", std::process::id()));
         let _ = std::fs::remove_file(&path);
-        let config = crate::runtime::LogFile { path: path.clone(), max_size_bytes: None, max_files: 1 };
+        let config = crate::runtime::LogFile::at(path.clone());
         let (mut stdio, mut process) = piped(false);
-        stdio.log = Some(Log::open(config).unwrap());
+        stdio.log = Some(Log::open(Some(config), None).unwrap());
         process.stdout.as_mut().unwrap().write_all(b"line\n$ ").unwrap();
         turn(&mut stdio);
         let (ours, theirs) =
