@@ -6,7 +6,7 @@
 #   build  checks the Rust toolchain (never installs one)
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
-#          Docker Compose 2 and 1 (scripts/compose.sh), curl, tar, runc and skopeo
+#          Docker Compose 2 and 1 (scripts/compose.sh), curl, openssl, tar, runc and skopeo
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -63,6 +63,7 @@ if [ "$what" = test ]; then
     need runc runc
     need skopeo skopeo
     need curl curl
+    need openssl openssl
     need unshare util-linux
     # Its launcher for socket activation; nothing of it is started.
     need systemd-socket-activate systemd

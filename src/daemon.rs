@@ -44,6 +44,7 @@ use config::load::{Given, Loaded};
 use engine::Engine;
 use error::{Error, Result};
 use listeners::activation::Activated;
+use listeners::secure;
 use notify::Notifier;
 use pidfile::PidFile;
 use signals::Order;
@@ -52,6 +53,7 @@ use crate::http::api::API_VERSION;
 use crate::http::middleware::Middleware;
 use crate::http::route::{Route, RouteTable};
 use crate::http::server::{Handle, Limits, Listener, Server};
+use crate::http::tls::Acceptor;
 use crate::runtime::cgroup;
 
 /// Threads that only wait or do short work; the kernel gives them memory as they touch it.
@@ -104,7 +106,9 @@ pub fn run(
     cgroup::ensure_mounted()?;
     let (engine, sandbox_events) = Engine::open(config.clone())?;
     signals.dump_of(&engine);
-    let mut bound = listeners::bind(&config, activated)?;
+    let acceptor = secure::certificates(&config)?.map(|certificates| Arc::new(Acceptor::new(certificates)));
+    let acceptor = acceptor.map(|acceptor| engine.acceptor.get_or_init(|| acceptor));
+    let mut bound = listeners::bind(&config, activated, acceptor)?;
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     signals.remove_when_forced(bound.files().iter().map(Into::into).chain(config.pidfile.clone()));
     spawn("events", {

@@ -22,4 +22,5 @@ pub mod route;
 pub mod server;
 pub mod socket;
 pub mod stdcopy;
+pub mod tls;
 pub mod websocket;

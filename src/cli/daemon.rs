@@ -34,13 +34,16 @@ static FLAGS: &[&Flag] = &[
     &Flag::switch("experimental", "Accepted: nothing of dewar waits for it"),
     &Flag::many("feature", "NAME=BOOL", "Switch a feature on or off"),
     &Flag::value("group", "GROUP", "Group that may use the unix socket").short('G'),
-    &Flag::many("host", "URL", "Address to serve: unix://PATH, or tcp://127.0.0.1:PORT with --insecure-tcp")
+    &Flag::many("host", "URL", "Address to serve: unix://[PATH], tcp://[HOST][:PORT], fd://[NUMBER|NAME]")
         .short('H'),
     &Flag::value("http-proxy", "URL", "Proxy for registries without TLS"),
     &Flag::value("https-proxy", "URL", "Proxy for registries"),
     &Flag::switch("init", "Run an init inside containers that forwards signals and reaps"),
     &Flag::many("insecure-registry", "HOST", "Registry to be trusted without, or with a broken, certificate"),
-    &Flag::switch("insecure-tcp", "Allow tcp on a loopback address: everyone on this machine becomes root"),
+    &Flag::switch(
+        "insecure-tcp",
+        "Allow tcp without client certificates on loopback: everyone on this machine is root",
+    ),
     &Flag::many("label", "KEY=VALUE", "Label of this daemon"),
     &Flag::switch("live-restore", "Leave containers running when the daemon ends, and take them up again"),
     &Flag::value("log-driver", "DRIVER", "Log driver of containers, json-file otherwise"),
@@ -61,6 +64,11 @@ static FLAGS: &[&Flag] = &[
         "Time containers get to stop when the daemon ends, 15 otherwise; -1 waits for them",
     ),
     &Flag::value("storage-driver", "NAME", "Accepted: overlay2 is what there is").short('s'),
+    &Flag::switch("tls", "Serve tcp with TLS; clients need no certificates unless --tlsverify is given"),
+    &Flag::value("tlscacert", "FILE", "CA certificate clients' certificates are verified against"),
+    &Flag::value("tlscert", "FILE", "Certificate shown to clients"),
+    &Flag::value("tlskey", "FILE", "Private key of the certificate"),
+    &Flag::switch("tlsverify", "Serve tcp with TLS to clients whose certificates the CA has signed"),
     &VALIDATE,
     &VERSION,
 ];
@@ -72,7 +80,12 @@ pub static DAEMON: Command = Command {
     about: "Runs in the foreground until it gets SIGTERM or SIGINT. Containers belong to processes of \
             their own, so even a daemon that is killed loses none of them. Every flag but config-file, validate \
             and version can be given in the configuration file as well, under dockerd's name: what is given in \
-            both is refused, except that --host replaces the file's hosts. SIGHUP reads the file again.",
+            both is refused, except that --host replaces the file's hosts. SIGHUP reads the file again, and the \
+            certificates. Whoever can connect is root: a unix socket admits root and its group; tcp needs \
+            --tlsverify, or a loopback address and --insecure-tcp. Of TLS files that are not named, those of \
+            DOCKER_CERT_PATH, /etc/dewar or ~/.docker are used (ca.pem, cert.pem, key.pem); with TLS and without a \
+            host, tcp://localhost:2376 is served. With fd://, sockets passed by socket activation are served: all, \
+            one by its number, or those with a name.",
     flags: FLAGS,
     args: Args::NONE,
     example: "dewar daemon --data-root /var/lib/dewar -H unix:///run/dewar.sock",

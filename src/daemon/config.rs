@@ -42,6 +42,7 @@ pub struct Config {
     pub criu: Option<PathBuf>,
     /// Permits tcp hosts on loopback without TLS: whoever can connect is root.
     pub insecure_tcp: bool,
+    pub tls: Tls,
     /// Gets one newline when the daemon answers, then is closed (as s6 expects).
     pub ready_fd: Option<i32>,
     /// Seconds that containers get to stop when the daemon does; `None` waits for them.
@@ -74,6 +75,19 @@ pub struct Config {
     pub no_proxy: String,
     /// What containers get that say nothing of their own.
     pub defaults: ContainerDefaults,
+}
+
+/// TLS of tcp hosts, as given; `listeners` reads it.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// `--tls`
+    pub is_on: Option<bool>,
+    /// `--tlsverify`, which turns TLS on whatever it says.
+    pub verifies: Option<bool>,
+    /// Files; `None` is the usual one.
+    pub ca: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// Defaults of containers to be created.
@@ -115,6 +129,7 @@ impl Default for Config {
             group: None,
             criu: None,
             insecure_tcp: false,
+            tls: Tls::default(),
             ready_fd: None,
             // dockerd's defaults, here and for what follows
             shutdown_timeout_secs: Some(15),

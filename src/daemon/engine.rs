@@ -14,6 +14,7 @@ use super::networks::Networks;
 use super::state_dir::StateDir;
 use super::usage::Pruning;
 use super::volumes::Volumes;
+use crate::http::tls::Acceptor;
 use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
 /// Everything the daemon owns.
@@ -29,6 +30,8 @@ pub struct Engine {
     pub runtime: Runtime,
     pub pruning: Pruning,
     pub authorization: Authorization,
+    /// The daemon's end of TLS, if its hosts speak that: set before they are bound.
+    pub acceptor: OnceLock<Arc<Acceptor>>,
     /// Set when the daemon is going down: restart policies rest.
     pub is_stopping: AtomicBool,
     /// A stable name of this installation, made at the first start.
@@ -66,6 +69,7 @@ impl Engine {
             runtime,
             pruning: Pruning::default(),
             authorization,
+            acceptor: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
             id,
             criu: OnceLock::new(),

@@ -3,19 +3,24 @@
 //!
 //! Whoever can connect is root. A unix socket admits root and its group; TCP needs verified client certificates, or
 //! a loopback address and `--insecure-tcp`, whoever bound it.
+//!
+//! Not here: what a host means (`host`), sockets others have made (`activation`), certificates (`secure`).
 
 pub mod activation;
 mod host;
+pub mod secure;
 mod unix;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::config::Config;
 use super::error::{Error, Result};
 use crate::http::server::Listener;
+use crate::http::tls::Acceptor;
 use activation::Activated;
 use host::Address;
 
@@ -57,11 +62,12 @@ impl Bound {
     }
 }
 
-/// Checks every host of the configuration without binding it.
+/// Checks every host of the configuration without binding it, and the certificates.
 ///
 /// # Errors
-/// InvalidParameter for an address that does not parse or is not allowed.
+/// InvalidParameter for an address that does not parse or is not allowed, and for files that are not as they must be.
 pub fn check(config: &Config) -> Result<()> {
+    secure::certificates(config)?;
     for address in addresses(config)? {
         if let Address::Tcp(name, port) = &address {
             resolve(config, &address, name, *port)?;
@@ -70,11 +76,16 @@ pub fn check(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Binds every host of the configuration, with what socket activation has passed.
+/// Binds every host of the configuration, with what socket activation has passed. `acceptor` is there if the
+/// configuration wants TLS.
 ///
 /// # Errors
 /// As [`check`]; Conflict when another process listens there; NotFound when nothing was passed; System for the rest.
-pub fn bind(config: &Config, mut activated: Activated) -> Result<Bound> {
+pub fn bind(config: &Config, mut activated: Activated, acceptor: Option<&Arc<Acceptor>>) -> Result<Bound> {
+    let serve = |listener| match acceptor {
+        Some(acceptor) => Listener::Tls(listener, Arc::clone(acceptor)),
+        None => Listener::Tcp(listener),
+    };
     let mut bound = Bound::default();
     for address in addresses(config)? {
         let during = |error: Error| error.during(format!("listen on \"{address}\""));
@@ -91,16 +102,19 @@ pub fn bind(config: &Config, mut activated: Activated) -> Result<Bound> {
                 bound.places.push(
                     listener.local_addr().map_or_else(|_| address.to_string(), |a| format!("tcp://{a}")),
                 );
-                bound.listeners.push(Listener::Tcp(listener));
+                bound.listeners.push(serve(listener));
             }
             Address::Activated(which) => {
                 for (number, listener) in activated.claim(which).map_err(during)? {
-                    if let Listener::Tcp(listener) = &listener {
-                        let local = listener
-                            .local_addr()
-                            .map_err(|cause| during(Error::system("getsockname", cause)))?;
-                        allow(config, &[local]).map_err(|error| during(Error::invalid(error)))?;
-                    }
+                    let listener = match listener {
+                        Listener::Tcp(listener) => {
+                            let local = listener.local_addr();
+                            let local = local.map_err(|cause| during(Error::system("getsockname", cause)))?;
+                            allow(config, &[local]).map_err(|error| during(Error::invalid(error)))?;
+                            serve(listener)
+                        }
+                        other => other,
+                    };
                     bound.places.push(format!("fd://{number}"));
                     bound.listeners.push(listener);
                 }
@@ -116,10 +130,17 @@ pub fn bind(config: &Config, mut activated: Activated) -> Result<Bound> {
 
 /// The configured hosts in order, each once.
 fn addresses(config: &Config) -> Result<Vec<Address>> {
+    let has_tls = secure::is_on(&config.tls);
+    // Compat: dockerd with TLS and without a host is reached by TLS.
+    let is_said =
+        config.values.get("hosts").is_some_and(|hosts| hosts.as_array().is_some_and(|all| !all.is_empty()));
+    let usual = ["tcp://".to_owned()];
+    let hosts = if has_tls && !is_said { &usual[..] } else { &config.hosts };
     let mut addresses = Vec::new();
-    for host in &config.hosts {
+    for host in hosts {
         let host = host.trim();
-        let address = Address::parse(if host.is_empty() { "unix://" } else { host }, false)
+        let usual = if has_tls { "tcp://" } else { "unix://" };
+        let address = Address::parse(if host.is_empty() { usual } else { host }, has_tls)
             .map_err(|why| Error::invalid(format!("listen on {host:?}: {why}")))?;
         if !addresses.contains(&address) {
             addresses.push(address);
@@ -137,11 +158,22 @@ fn resolve(config: &Config, address: &Address, name: &str, port: u16) -> Result<
 
 /// Whether TCP may be served there; the error says what would allow it.
 fn allow(config: &Config, addresses: &[SocketAddr]) -> Result<(), String> {
+    if secure::verifies(&config.tls) {
+        return Ok(());
+    }
     if !addresses.iter().all(|address| address.ip().is_loopback()) {
-        return Err("only loopback addresses are served without TLS".to_owned());
+        return Err(
+            "whoever can connect is root: only loopback addresses are served without verified client \
+                    certificates (--tlsverify)"
+                .to_owned(),
+        );
     }
     if !config.insecure_tcp {
-        return Err("whoever can connect is root: say --insecure-tcp if every local user may be".to_owned());
+        return Err(
+            "whoever can connect is root: verify client certificates (--tlsverify), or say --insecure-tcp \
+                    if every local user may be"
+                .to_owned(),
+        );
     }
     Ok(())
 }
@@ -159,8 +191,9 @@ mod tests {
     use super::*;
 
     fn config(hosts: &[&str], insecure_tcp: bool) -> Config {
-        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Config { hosts, insecure_tcp, ..Config::default() }
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let values = [("hosts", hosts.clone().into())].into();
+        Config { hosts, insecure_tcp, values, ..Config::default() }
     }
 
     #[test]
@@ -184,8 +217,27 @@ mod tests {
     }
 
     #[test]
+    fn verified_clients_may_come_from_anywhere() {
+        let mut verified = config(&["tcp://0.0.0.0:1", "tcp://"], false);
+        verified.tls.verifies = Some(true);
+        let resolved = |config: &Config| {
+            addresses(config)?.iter().try_for_each(|address| match address {
+                Address::Tcp(name, port) => resolve(config, address, name, *port).map(drop),
+                _ => Ok(()),
+            })
+        };
+        assert!(resolved(&verified).is_ok());
+        verified.tls.verifies = Some(false);
+        assert!(resolved(&verified).unwrap_err().message.contains("--tlsverify"));
+        // No host is said: with TLS that is tcp.
+        verified.values.clear();
+        let found = addresses(&verified).unwrap();
+        assert_eq!(found, [Address::Tcp("localhost".to_owned(), 2376)]);
+    }
+
+    #[test]
     fn nothing_passed_is_said_in_dockers_words() {
-        let error = bind(&config(&["fd://"], false), Activated::default()).map(drop).unwrap_err();
+        let error = bind(&config(&["fd://"], false), Activated::default(), None).map(drop).unwrap_err();
         assert!(error.message.contains("no sockets found via socket activation"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use super::config::options::{OPTIONS, When};
 use super::config::{Config, Values};
 use super::engine::Engine;
 use super::error::Result;
+use super::listeners::secure;
 
 /// Reloads, and logs how that went.
 pub fn reload(engine: &Arc<Engine>, given: &Given) {
@@ -26,6 +27,8 @@ fn attempt(engine: &Arc<Engine>, given: &Given) -> Result<()> {
     let (values, waiting) = reloadable(&old.values, config.values);
     let config = Config::new(values)?;
     let authorization = engine.authorization.prepare(&config.authorization_plugins)?;
+    // The files' names stay; what is in them may be new.
+    let certificates = secure::certificates(&config)?;
 
     // Nothing fails from here on.
     notes.iter().for_each(|note| log::warn!("{note}"));
@@ -36,6 +39,9 @@ fn attempt(engine: &Arc<Engine>, given: &Given) -> Result<()> {
     let attributes = attributes(&config.values);
     engine.authorization.commit(authorization);
     engine.set_config(config);
+    if let (Some(acceptor), Some(certificates)) = (engine.acceptor.get(), certificates) {
+        acceptor.replace(certificates);
+    }
     engine.events.publish("daemon", "reload", &engine.id, attributes);
     Ok(())
 }

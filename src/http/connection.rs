@@ -408,6 +408,23 @@ impl Peer {
         &self.socket
     }
 
+    /// The certificates the peer has proven to be its own, DER, its own first, then those that vouch for it; empty
+    /// without TLS, and where no client certificates are asked for.
+    pub fn certificates(&self) -> Vec<Vec<u8>> {
+        match &*self.socket {
+            Socket::Tls(stream) => stream.peer_certificates(),
+            Socket::Unix(_) | Socket::Tcp(_) => Vec::new(),
+        }
+    }
+
+    /// The common name of the peer's own certificate.
+    pub fn common_name(&self) -> Option<String> {
+        match &*self.socket {
+            Socket::Tls(stream) => stream.common_name(),
+            Socket::Unix(_) | Socket::Tcp(_) => None,
+        }
+    }
+
     fn hang_up(&self) -> PollFlags {
         if self.upgraded { PollFlags::HUP } else { PollFlags::HUP | PollFlags::RDHUP }
     }

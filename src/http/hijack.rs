@@ -110,13 +110,17 @@ pub struct ReadHalf {
 impl ReadHalf {
     /// Whether a read would give bytes that no poll of [`ReadHalf::fd`] announces.
     pub fn has_buffered(&self) -> bool {
+        self.has_early() || self.ending.socket.has_buffered()
+    }
+
+    fn has_early(&self) -> bool {
         self.at < self.early.len()
     }
 }
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.has_buffered() {
+        if self.has_early() {
             let rest = &self.early[self.at..];
             let count = rest.len().min(buffer.len());
             buffer[..count].copy_from_slice(&rest[..count]);
@@ -129,7 +133,11 @@ impl Read for ReadHalf {
         }
         match (&*self.ending.socket).read(buffer) {
             // A peer that vanished has ended its input like one that said so.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) =>
+            {
+                Ok(0)
+            }
             result => result,
         }
     }

@@ -30,7 +30,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,6 +43,7 @@ use super::connection::{Input, SLICE, Stopping};
 use super::middleware::Middleware;
 use super::route::RouteTable;
 use super::socket::Socket;
+use super::tls::Acceptor;
 use pool::Pool;
 
 /// Bounds on what a peer can cost.
@@ -89,35 +90,41 @@ impl Default for Limits {
 pub enum Listener {
     Unix(UnixListener),
     Tcp(TcpListener),
+    Tls(TcpListener, Arc<Acceptor>),
 }
 
 impl Listener {
     fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Listener::Unix(listener) => listener.set_nonblocking(true),
-            Listener::Tcp(listener) => listener.set_nonblocking(true),
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.set_nonblocking(true),
         }
     }
 
     fn accept(&self) -> io::Result<Socket> {
         match self {
             Listener::Unix(listener) => Ok(Socket::Unix(listener.accept()?.0)),
-            Listener::Tcp(listener) => {
-                let stream = listener.accept()?.0;
-                stream.set_nodelay(true)?;
-                // A peer that lost power must not hold a follower's thread for ever.
-                rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-                Ok(Socket::Tcp(stream))
+            Listener::Tcp(listener) => Ok(Socket::Tcp(accept_tcp(listener)?)),
+            Listener::Tls(listener, acceptor) => {
+                Ok(Socket::Tls(Box::new(acceptor.accept(accept_tcp(listener)?)?)))
             }
         }
     }
+}
+
+fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
+    let stream = listener.accept()?.0;
+    stream.set_nodelay(true)?;
+    // A peer that lost power must not hold a follower's thread for ever.
+    rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+    Ok(stream)
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Listener::Unix(listener) => listener.as_fd(),
-            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Tcp(listener) | Listener::Tls(listener, _) => listener.as_fd(),
         }
     }
 }
@@ -359,7 +366,8 @@ impl<S: Send + Sync + 'static> Core<S> {
     /// Leaves a connection to the poller until it is readable.
     fn park(&self, mut connection: Connection) {
         let now = Instant::now();
-        let deadline = if connection.input.unused().is_empty() {
+        let is_idle = connection.input.unused().is_empty() && !connection.input.socket().is_handshaking();
+        let deadline = if is_idle {
             connection.head_since = None;
             now + self.limits.idle_time
         } else {
@@ -403,7 +411,11 @@ impl<S: Send + Sync + 'static> Core<S> {
     /// Closes the idle connection that would expire first; false if there is none.
     fn evict(&self) -> bool {
         let mut parked = lock(&self.parking.state);
-        let idle = parked.connections.iter().filter(|(_, (connection, _))| connection.head_since.is_none());
+        // Who has not even finished a handshake is no better than an idle one.
+        let is_idle = |connection: &Connection| {
+            connection.head_since.is_none() || connection.input.socket().is_handshaking()
+        };
+        let idle = parked.connections.iter().filter(|(_, (connection, _))| is_idle(connection));
         let first = idle.min_by_key(|(_, (_, deadline))| *deadline).map(|(id, _)| *id);
         let evicted = first.and_then(|id| parked.connections.remove(&id));
         drop(parked);

@@ -1,7 +1,7 @@
 //! One connected socket of any kind, shared by the halves that read and write it.
 //!
 //! Reading and writing go through `&Socket`, so that an upgraded connection is two independent halves over
-//! one descriptor without a lock. TLS would be a third variant here and nowhere else.
+//! one descriptor without a lock. TLS is a variant here and, but for its handshake, nowhere else.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::sockopt;
 
+use super::tls::TlsSocket;
+
 /// A connected stream socket in blocking mode.
 #[derive(Debug)]
 pub enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
@@ -26,6 +29,10 @@ impl Socket {
         let _ = match self {
             Socket::Unix(stream) => stream.shutdown(how),
             Socket::Tcp(stream) => stream.shutdown(how),
+            Socket::Tls(stream) => {
+                stream.shutdown(how);
+                Ok(())
+            }
         };
     }
 
@@ -34,6 +41,10 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.set_nonblocking(nonblocking),
             Socket::Tcp(stream) => stream.set_nonblocking(nonblocking),
+            Socket::Tls(stream) => {
+                stream.set_nonblocking(nonblocking);
+                Ok(())
+            }
         }
     }
 
@@ -42,6 +53,10 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.set_read_timeout(time),
             Socket::Tcp(stream) => stream.set_read_timeout(time),
+            Socket::Tls(stream) => {
+                stream.set_read_timeout(time);
+                Ok(())
+            }
         }
     }
 
@@ -50,24 +65,33 @@ impl Socket {
         match self {
             Socket::Unix(stream) => stream.set_write_timeout(time),
             Socket::Tcp(stream) => stream.set_write_timeout(time),
+            Socket::Tls(stream) => {
+                stream.set_write_timeout(time);
+                Ok(())
+            }
         }
     }
 
     /// Waits until one of `events` (or an error or hang-up) is there; false when `deadline` passed first.
     pub fn wait(&self, events: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
-        loop {
-            let left = deadline.map(time_left);
-            let mut fds = [PollFd::new(self, events)];
-            match rustix::event::poll(&mut fds, left.as_ref()) {
-                Ok(count) => return Ok(count > 0),
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            }
+        if events.contains(PollFlags::IN) && self.has_buffered() {
+            return Ok(true);
         }
+        wait(self, events, deadline)
+    }
+
+    /// Whether a read would give bytes, or the end, that no poll of the descriptor announces.
+    pub fn has_buffered(&self) -> bool {
+        matches!(self, Socket::Tls(stream) if stream.has_buffered())
+    }
+
+    /// Whether nothing of what is carried can have come yet, nor be sent.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(self, Socket::Tls(stream) if stream.is_handshaking())
     }
 
     /// Waits until the peer has read the message just written, of at least 200 bytes; at most `time`. False when
-    /// the kernel cannot tell, as with TCP, which knows of the peer's kernel only.
+    /// the kernel cannot tell, as with TCP and TLS, which know of the peer's kernel only.
     ///
     /// A unix socket is writable while what its peer has not read, with the kernel's own overhead, fills at most a
     /// quarter of the send buffer. Of the smallest buffer the kernel grants (4608 bytes), any such message takes more.
@@ -104,8 +128,8 @@ impl Socket {
         let mut sink = [0; 4096];
         let _ = self.set_read_timeout(Some(Duration::from_millis(10)));
         while taken < bytes {
-            match self.wait(PollFlags::IN, Some(deadline)) {
-                Ok(true) => match (&mut &*self).read(&mut sink) {
+            match wait(self, PollFlags::IN, Some(deadline)) {
+                Ok(true) => match self.discard(&mut sink) {
                     Ok(0) => return,
                     Ok(count) => taken += count,
                     Err(error) if is_retry(&error) => continue,
@@ -113,6 +137,27 @@ impl Socket {
                 },
                 Ok(false) | Err(_) => return,
             }
+        }
+    }
+
+    /// Takes in what nobody will look at, encrypted or not.
+    fn discard(&self, sink: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tls(stream) => stream.discard(sink),
+            Socket::Unix(_) | Socket::Tcp(_) => (&mut &*self).read(sink),
+        }
+    }
+}
+
+/// Waits until one of `events` (or an error or hang-up) is there; false when `deadline` passed first.
+pub fn wait(fd: &impl AsFd, events: PollFlags, deadline: Option<Instant>) -> io::Result<bool> {
+    loop {
+        let left = deadline.map(time_left);
+        let mut fds = [PollFd::new(fd, events)];
+        match rustix::event::poll(&mut fds, left.as_ref()) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -133,6 +178,7 @@ impl AsFd for Socket {
         match self {
             Socket::Unix(stream) => stream.as_fd(),
             Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Tls(stream) => stream.as_fd(),
         }
     }
 }
@@ -142,6 +188,7 @@ impl Read for &Socket {
         match self {
             Socket::Unix(stream) => (&mut &*stream).read(buffer),
             Socket::Tcp(stream) => (&mut &*stream).read(buffer),
+            Socket::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -151,6 +198,7 @@ impl Write for &Socket {
         match self {
             Socket::Unix(stream) => (&mut &*stream).write(bytes),
             Socket::Tcp(stream) => (&mut &*stream).write(bytes),
+            Socket::Tls(stream) => stream.write(&[io::IoSlice::new(bytes)]),
         }
     }
 
@@ -158,6 +206,7 @@ impl Write for &Socket {
         match self {
             Socket::Unix(stream) => (&mut &*stream).write_vectored(slices),
             Socket::Tcp(stream) => (&mut &*stream).write_vectored(slices),
+            Socket::Tls(stream) => stream.write(slices),
         }
     }
 

@@ -64,10 +64,28 @@ fn question(passing: &mut Passing<'_>) -> Result<Question, Failure> {
         request_headers: headers(&request.raw.headers),
         ..Question::default()
     };
+    let peer = &request.raw.peer;
+    question.request_peer_certificates = peer.certificates().iter().map(|der| certificate(der)).collect();
+    if let Some(name) = peer.common_name().filter(|name| !name.is_empty()) {
+        question.user = name;
+        question.user_authn_method = "TLS".to_owned();
+    }
     if passing.has_json_body && operation.path != "/auth" {
         question.request_body = BASE64.encode(request.raw.json_body(MOST_ASKED)?);
     }
     Ok(question)
+}
+
+/// A certificate as the protocol has it: its PEM text in base64.
+fn certificate(der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    BASE64.encode(pem)
 }
 
 /// The request's target in its one spelling.

@@ -1,3 +1,4 @@
 //! How the daemon is reached, and by whom: everything before a request's first byte.
 
 mod listeners;
+mod tls;

@@ -1,6 +1,7 @@
 //! What every test stands on. A test says what it needs (`requires!`), starts a [`Daemon`] of its own, talks to it
 //! with [`Cmd`] or [`http`], and is failed by what it left behind when the daemon is dropped.
 
+pub mod certificates;
 pub mod cmd;
 pub mod daemon;
 pub mod http;

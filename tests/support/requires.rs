@@ -159,6 +159,11 @@ pub fn curl() -> Result<(), String> {
     on_path("curl").map(|_| ()).ok_or_else(|| "no curl: run scripts/deps.sh test".to_owned())
 }
 
+/// openssl makes certificates.
+pub fn openssl() -> Result<(), String> {
+    on_path("openssl").map(|_| ()).ok_or_else(|| "no openssl: run scripts/deps.sh test".to_owned())
+}
+
 /// systemd's launcher for socket activation, which needs no systemd.
 pub fn socket_activate() -> Result<(), String> {
     on_path("systemd-socket-activate")

@@ -468,6 +468,51 @@ pub static OPTIONS: &[DaemonOption] = &[
             _ => Err("dewar has overlay2 only".to_owned()),
         }),
     ),
+    option(
+        "tls",
+        "tls",
+        Start,
+        Switch(|config, on| {
+            config.tls.is_on = Some(on);
+            Ok(())
+        }),
+    ),
+    option(
+        "tlscacert",
+        "tlscacert",
+        Start,
+        Text(|config, text| {
+            config.tls.ca = optional(text).map(Into::into);
+            Ok(())
+        }),
+    ),
+    option(
+        "tlscert",
+        "tlscert",
+        Start,
+        Text(|config, text| {
+            config.tls.cert = optional(text).map(Into::into);
+            Ok(())
+        }),
+    ),
+    option(
+        "tlskey",
+        "tlskey",
+        Start,
+        Text(|config, text| {
+            config.tls.key = optional(text).map(Into::into);
+            Ok(())
+        }),
+    ),
+    option(
+        "tlsverify",
+        "tlsverify",
+        Start,
+        Switch(|config, on| {
+            config.tls.verifies = Some(on);
+            Ok(())
+        }),
+    ),
 ];
 
 /// The option with this flag.

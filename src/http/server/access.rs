@@ -70,6 +70,11 @@ enum Who {
         pid: i32,
     },
     Address(std::net::SocketAddr),
+    /// Of the certificate it has proven to be its own, if it was asked for one.
+    Certified {
+        name: Option<String>,
+        address: std::net::SocketAddr,
+    },
     Unknown,
 }
 
@@ -83,6 +88,10 @@ impl Who {
                 Err(_) => Who::Unknown,
             },
             Socket::Tcp(stream) => stream.peer_addr().map_or(Who::Unknown, Who::Address),
+            Socket::Tls(stream) => match stream.peer_addr() {
+                Ok(address) => Who::Certified { name: stream.common_name(), address },
+                Err(_) => Who::Unknown,
+            },
         }
     }
 }
@@ -91,7 +100,10 @@ impl fmt::Display for Who {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Who::Process { uid, pid } => write!(out, "uid={uid} pid={pid}"),
-            Who::Address(address) => write!(out, "address={address}"),
+            Who::Address(address) | Who::Certified { name: None, address } => {
+                write!(out, "address={address}")
+            }
+            Who::Certified { name: Some(name), address } => write!(out, "user={name:?} address={address}"),
             Who::Unknown => out.write_str("peer=-"),
         }
     }

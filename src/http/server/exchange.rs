@@ -20,6 +20,7 @@ use crate::http::message::{self, Framing, Head};
 use crate::http::middleware;
 use crate::http::reply::{self, Outgoing, Payload, Reply};
 use crate::http::request::{Raw, Request};
+use crate::http::socket::Socket;
 
 /// How long an ending connection may take to take in an answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -53,7 +54,9 @@ pub(super) fn serve<S: Send + Sync + 'static>(
                 }
                 connection = kept;
                 if core.pool.is_pressed() || !place.rejoin() {
-                    return if connection.input.unused().is_empty() {
+                    let is_idle =
+                        connection.input.unused().is_empty() && !connection.input.socket().has_buffered();
+                    return if is_idle {
                         core.park(connection);
                     } else {
                         pool::submit(core, connection);
@@ -66,9 +69,14 @@ pub(super) fn serve<S: Send + Sync + 'static>(
                 if connection.head_since.is_some_and(is_late) {
                     return refuse_now(&connection, 408, "request head does not arrive in time");
                 }
+                if connection.input.socket().has_buffered() {
+                    // No poll would tell of it.
+                    connection.head_since.get_or_insert_with(Instant::now);
+                    return pool::submit(core, connection);
+                }
                 return core.park(connection);
             }
-            Arrival::Closed => return,
+            Arrival::Closed => return closed(&connection),
             Arrival::Refused(refusal) => {
                 refuse_now(&connection, refusal.status, refusal.message);
                 return connection.input.socket().linger(LINGER, 64 * 1024);
@@ -77,13 +85,29 @@ pub(super) fn serve<S: Send + Sync + 'static>(
     }
 }
 
-/// Answers a request that will not be read. Does not block: the socket of a new answer has room.
+/// Ends a connection whose peer says no more, or nothing that makes sense.
+fn closed(connection: &Connection) {
+    if let Socket::Tls(stream) = &**connection.input.socket()
+        && let Some(why) = stream.failure()
+    {
+        let peer = stream.peer_addr().map_or_else(|_| "a peer that left".to_owned(), |peer| peer.to_string());
+        log::info!("speak TLS with {peer}: {why}");
+        // The peer is to read why, before what it sent meanwhile makes the kernel reset the connection.
+        connection.input.socket().linger(LINGER, 64 * 1024);
+    }
+}
+
+/// Answers a request that will not be read, unless its peer could not understand. Does not block: the socket of a new answer has room.
 pub(super) fn refuse_now(connection: &Connection, status: u16, message: &str) {
+    if connection.input.socket().is_handshaking() {
+        log::debug!("connection {}: closed before its TLS handshake: {message}", connection.registration.id);
+        return;
+    }
     let (head, payload) = Reply::refusal(status, message).into_parts();
     let mut bytes = Vec::new();
     head.write(&mut bytes, b"");
     write_body(&mut bytes, payload, false, false);
-    let mut socket: &crate::http::socket::Socket = connection.input.socket();
+    let mut socket: &Socket = connection.input.socket();
     // The peer may be gone, which is as good an end.
     let _ = socket.write_all(&bytes);
     log::debug!("connection {}: {status}: {message}", connection.registration.id);
