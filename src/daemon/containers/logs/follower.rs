@@ -20,7 +20,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use rustix::fs::inotify;
+use rustix::fs::{FlockOperation, inotify};
 
 use crate::runtime::shim::log::compress::{compressed, inode_in, numbered};
 use crate::runtime::shim::log::entry::Frame;
@@ -138,7 +138,7 @@ impl Follower {
         let watch = if follow { watch_directory(path) } else { None };
         let mut wanted = tail;
         let mut newer = Vec::new();
-        for mut file in Files::new(path) {
+        for mut file in files(path, None) {
             if let Some(entries) = wanted {
                 wanted = Some(entries - file.seek_to_last_entries(format, entries)?);
             }
@@ -187,11 +187,11 @@ impl Follower {
     pub fn next_entry(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let Some(current) = &mut self.current else {
-                match File::open(&self.path) {
-                    Ok(file) => self.current = Some(Opened::plain(file)?),
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
-                    Err(cause) => return Err(cause),
+                self.newer = files(&self.path, None);
+                if self.newer.is_empty() {
+                    return Ok(None);
                 }
+                self.advance();
                 continue;
             };
             if let Some(end) = self.end
@@ -212,7 +212,8 @@ impl Follower {
                     return Ok(None);
                 }
             } else {
-                self.newer = newer_than(&self.path, current.inode);
+                // All of them if the current one is deleted.
+                self.newer = files(&self.path, Some(current.inode));
                 if self.newer.is_empty() {
                     // Between two steps of a rotation.
                     return Ok(None);
@@ -234,41 +235,48 @@ impl Follower {
     }
 }
 
-/// The log's files, newest first.
-struct Files<'a> {
-    path: &'a Path,
-    number: u32,
-    last: Option<u64>,
-}
-
-impl Files<'_> {
-    fn new(path: &Path) -> Files<'_> {
-        Files { path, number: 0, last: None }
-    }
-}
-
-impl Iterator for Files<'_> {
-    type Item = Opened;
-
-    fn next(&mut self) -> Option<Opened> {
-        // A rotation under way leaves one gap in the row.
-        let mut gaps = 0;
-        loop {
-            let file = open(self.path, self.number);
-            self.number += 1;
-            let Some(file) = file else {
-                gaps += 1;
-                if gaps == 2 {
-                    return None;
-                }
-                continue;
-            };
-            // And it moves a file that was just opened to the next number.
-            if self.last.replace(file.inode) != Some(file.inode) {
-                return Some(file);
-            }
+/// The log's files, newest first, up to one with the inode `until`, which is not among them.
+///
+/// Rotations meanwhile would mix them up: then the current file is another one at the end than at the beginning, and
+/// it is done again, at last under the lock that rotation takes. One rotation under way is no harm: it leaves one gap
+/// in the row, and moves a file that was just opened to the next number.
+fn files(path: &Path, until: Option<u64>) -> Vec<Opened> {
+    const ATTEMPTS: usize = 3;
+    let current = || std::fs::metadata(path).ok().map(|meta| meta.ino());
+    for _ in 0..ATTEMPTS {
+        let before = current();
+        let found = row(path, until);
+        if (before.is_some() && current() == before) || found.is_empty() {
+            return found;
         }
     }
+    let dir = path.parent().and_then(|dir| File::open(dir).ok());
+    if let Some(dir) = &dir {
+        // Without the lock it is as good as it was.
+        let _ = rustix::io::retry_on_intr(|| rustix::fs::flock(dir, FlockOperation::LockShared));
+    }
+    row(path, until)
+}
+
+fn row(path: &Path, until: Option<u64>) -> Vec<Opened> {
+    let mut found: Vec<Opened> = Vec::new();
+    let (mut number, mut gaps) = (0, 0);
+    while gaps < 2 {
+        let file = open(path, number);
+        number += 1;
+        let Some(file) = file else {
+            gaps += 1;
+            continue;
+        };
+        gaps = 0;
+        if Some(file.inode) == until {
+            break;
+        }
+        if found.last().is_none_or(|last| last.inode != file.inode) {
+            found.push(file);
+        }
+    }
+    found
 }
 
 /// The file with this number. The plain one goes after the compressed one has come.
@@ -280,11 +288,6 @@ fn open(path: &Path, number: u32) -> Option<Opened> {
         Ok(file) => Opened::plain(file).ok(),
         Err(_) => Opened::packed(File::open(compressed(path, number)).ok()?).ok(),
     }
-}
-
-/// The files written after the one with this inode, the oldest last. All of them if that one is deleted.
-fn newer_than(path: &Path, inode: u64) -> Vec<Opened> {
-    Files::new(path).take_while(|file| file.inode != inode).collect()
 }
 
 fn was_rotated(path: &Path, inode: u64) -> io::Result<bool> {
