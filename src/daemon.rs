@@ -24,6 +24,7 @@ pub mod events;
 pub mod images;
 pub mod info;
 pub mod listeners;
+pub mod metrics;
 pub mod names;
 pub mod networks;
 mod notify;
@@ -36,8 +37,10 @@ pub mod state_dir;
 pub mod usage;
 pub mod volumes;
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
 
 use config::Config;
 use config::load::{Given, Loaded};
@@ -59,8 +62,15 @@ use crate::runtime::cgroup;
 /// Threads that only wait or do short work; the kernel gives them memory as they touch it.
 const SMALL_STACK: usize = 256 * 1024;
 
-/// What every request passes, in this order.
-type Middlewares = &'static [Middleware<Arc<Engine>>];
+/// What the daemon serves; `main` joins them.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    pub routes: &'static [Route<Arc<Engine>>],
+    /// What every request to `routes` passes, in this order.
+    pub middlewares: &'static [Middleware<Arc<Engine>>],
+    /// What the metrics listener serves.
+    pub metrics: &'static [Route<Arc<Engine>>],
+}
 
 /// Checks a configuration without touching anything.
 ///
@@ -86,12 +96,7 @@ pub fn log_level(config: &Config) -> log::LevelFilter {
 ///
 /// # Errors
 /// Everything that keeps it from serving; what it had made until then is removed.
-pub fn run(
-    loaded: Loaded,
-    given: &Given,
-    routes: &'static [Route<Arc<Engine>>],
-    middlewares: Middlewares,
-) -> Result<()> {
+pub fn run(loaded: Loaded, given: &Given, tables: Tables) -> Result<()> {
     let Loaded { config, notes } = loaded;
     notes.iter().for_each(|note| log::warn!("{note}"));
     if !rustix::process::geteuid().is_root() {
@@ -99,7 +104,8 @@ pub fn run(
     }
     let activated = Activated::take();
     validate(&config)?;
-    let table = RouteTable::new(routes).map_err(|cause| Error::system("read the route table", cause))?;
+    let read = |routes| RouteTable::new(routes).map_err(|cause| Error::system("read the route table", cause));
+    let (table, metrics_table) = (read(tables.routes)?, read(tables.metrics)?);
     let notifier = Notifier::from_environment();
     let (sender, orders) = channel();
     let signals = signals::trap(sender)?;
@@ -109,6 +115,7 @@ pub fn run(
     let acceptor = secure::certificates(&config)?.map(|certificates| Arc::new(Acceptor::new(certificates)));
     let acceptor = acceptor.map(|acceptor| engine.acceptor.get_or_init(|| acceptor));
     let mut bound = listeners::bind(&config, activated, acceptor)?;
+    let metrics_listener = config.metrics_addr.map(listeners::bind_metrics).transpose()?;
     let pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     signals.remove_when_forced(bound.files().iter().map(Into::into).chain(config.pidfile.clone()));
     spawn("events", {
@@ -118,7 +125,9 @@ pub fn run(
     let authorization = &engine.authorization;
     authorization.commit(authorization.prepare(&config.authorization_plugins)?);
     containers::recover::recover(&engine)?;
-    let server = serve(&engine, std::mem::take(&mut bound.listeners), table, middlewares)?;
+    let metrics =
+        metrics_listener.map(|listener| serve_metrics(&engine, listener, metrics_table)).transpose()?;
+    let server = serve(&engine, std::mem::take(&mut bound.listeners), table, tables.middlewares)?;
     log::info!("dewar {} serves API {API_VERSION} on {}", env!("CARGO_PKG_VERSION"), bound.places.join(", "));
     notifier.ready(config.ready_fd);
 
@@ -126,6 +135,7 @@ pub fn run(
     log::info!("stopping: {reason}");
     notifier.tell("STOPPING=1");
     shutdown::stop(&engine, &server);
+    metrics.map(|server| server.stop(Duration::from_secs(1)));
     bound.remove_files();
     drop(pidfile);
     shutdown::tidy(&engine);
@@ -138,7 +148,7 @@ fn serve(
     engine: &Arc<Engine>,
     listeners: Vec<Listener>,
     table: RouteTable<Arc<Engine>>,
-    middlewares: Middlewares,
+    middlewares: &'static [Middleware<Arc<Engine>>],
 ) -> Result<Handle> {
     let server = Server::new(listeners, table, middlewares, Arc::clone(engine), Limits::default())
         .and_then(Server::start)
@@ -146,6 +156,21 @@ fn serve(
     server.set_access_log(engine.config().access_log);
     let names: Vec<&str> = middlewares.iter().map(|middleware| middleware.name).collect();
     log::debug!("requests pass {}", names.join(", "));
+    Ok(server)
+}
+
+/// Serves the figures, to a few readers at once.
+fn serve_metrics(
+    engine: &Arc<Engine>,
+    listener: TcpListener,
+    table: RouteTable<Arc<Engine>>,
+) -> Result<Handle> {
+    let place = listener.local_addr().map(|address| address.to_string()).unwrap_or_default();
+    let limits = Limits { workers: 4, connections: 64, ..Limits::default() };
+    let server = Server::new(vec![Listener::Tcp(listener)], table, &[], Arc::clone(engine), limits)
+        .and_then(Server::start)
+        .map_err(|cause| Error::system("serve metrics", cause))?;
+    log::info!("metrics are served on http://{place}/metrics");
     Ok(server)
 }
 

@@ -38,6 +38,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the daemon serves.
+const TABLES: daemon::Tables = daemon::Tables {
+    routes: routes::ROUTES,
+    middlewares: routes::MIDDLEWARES,
+    metrics: routes::metrics::METRICS,
+};
+
 /// Becomes the daemon: options merged, a log on stderr, and one word about why it ended.
 fn run_daemon(options: cli::daemon::Options) -> ExitCode {
     let given = Given { flags: options.given, file: options.config_file };
@@ -53,7 +60,7 @@ fn run_daemon(options: cli::daemon::Options) -> ExitCode {
         Ok(loaded) => {
             open_log(&loaded.config);
             runtime::sys::memory::keep_small();
-            match daemon::run(loaded, &given, routes::ROUTES, routes::MIDDLEWARES) {
+            match daemon::run(loaded, &given, TABLES) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => failed(&error),
             }

@@ -10,6 +10,7 @@ mod container;
 mod exec;
 mod filesystem;
 mod image;
+pub mod metrics;
 mod network;
 mod progress;
 mod pump;

@@ -52,6 +52,7 @@ static FLAGS: &[&Flag] = &[
     &Flag::value("max-concurrent-downloads", "NUMBER", "Layers pulled at once, 3 otherwise"),
     &Flag::value("max-concurrent-uploads", "NUMBER", "Layers pushed at once, 5 otherwise"),
     &Flag::value("max-download-attempts", "NUMBER", "Attempts at each layer, 5 otherwise"),
+    &Flag::value("metrics-addr", "ADDRESS:PORT", "Serve Prometheus metrics there"),
     &Flag::switch("no-new-privileges", "Keep processes of containers from gaining privileges"),
     &Flag::value("no-proxy", "LIST", "Hosts for which no proxy is used, separated by commas"),
     &Flag::value("pidfile", "FILE", "Write the daemon's process ID to this file").short('p'),

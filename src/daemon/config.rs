@@ -14,6 +14,7 @@ pub mod options;
 mod values;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -54,6 +55,8 @@ pub struct Config {
     pub debug: bool,
     /// Tell each request at level info.
     pub access_log: bool,
+    /// Where metrics are served, if at all.
+    pub metrics_addr: Option<SocketAddr>,
     /// Names of the plugins that decide about requests, in the order they are asked.
     pub authorization_plugins: Vec<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
@@ -137,6 +140,7 @@ impl Default for Config {
             live_restore: false,
             debug: false,
             access_log: false,
+            metrics_addr: None,
             authorization_plugins: Vec::new(),
             log_level: "info".to_owned(),
             labels: Vec::new(),

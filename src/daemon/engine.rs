@@ -10,6 +10,7 @@ use super::containers::{Containers, health};
 use super::error::Result;
 use super::events::Bus;
 use super::images;
+use super::metrics::Metrics;
 use super::networks::Networks;
 use super::state_dir::StateDir;
 use super::usage::Pruning;
@@ -32,6 +33,7 @@ pub struct Engine {
     pub authorization: Authorization,
     /// The daemon's end of TLS, if its hosts speak that: set before they are bound.
     pub acceptor: OnceLock<Arc<Acceptor>>,
+    pub metrics: Metrics,
     /// Set when the daemon is going down: restart policies rest.
     pub is_stopping: AtomicBool,
     /// A stable name of this installation, made at the first start.
@@ -70,6 +72,7 @@ impl Engine {
             pruning: Pruning::default(),
             authorization,
             acceptor: OnceLock::new(),
+            metrics: Metrics::default(),
             is_stopping: AtomicBool::new(false),
             id,
             criu: OnceLock::new(),

@@ -9,6 +9,7 @@
 //! Source: Docker keeps 256 events and gives a subscriber a queue of 1024.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bell::Bell;
@@ -22,6 +23,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug, Default)]
 pub struct Bus {
     inner: Mutex<Inner>,
+    published: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +88,7 @@ impl Bus {
             scope: "local".to_owned(),
             ..Event::default()
         };
+        self.published.fetch_add(1, Ordering::Relaxed);
         let mut inner = self.lock();
         // Under the lock, so that the past is in the order of its times.
         let now = jiff::Timestamp::now();
@@ -117,6 +120,11 @@ impl Bus {
         Ok((inner.past.iter().cloned().collect(), subscription))
     }
 
+    /// How many events there were.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
     /// How many listen.
     pub fn subscribers(&self) -> usize {
         self.lock().subscribers.iter().filter(|subscriber| subscriber.strong_count() > 0).count()
@@ -141,6 +149,7 @@ mod tests {
         let (past, future) = bus.subscribe().unwrap();
         bus.publish("container", "die", "300", BTreeMap::new());
         assert_eq!(past.len(), PAST);
+        assert_eq!(bus.published(), 301);
         assert_eq!(past[PAST - 1].actor.id, "299");
         assert_eq!(drain(&future)[0].actor.id, "300");
     }

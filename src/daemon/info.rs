@@ -174,6 +174,30 @@ fn registries(config: &Config) -> RegistryConfig {
     }
 }
 
+/// What the host is made of.
+pub struct Host {
+    pub kernel: String,
+    /// In the kernel's word.
+    pub architecture: String,
+    pub os: String,
+    pub os_version: String,
+    pub cpus: usize,
+    pub memory_bytes: u64,
+}
+
+/// Reads a few files.
+pub fn host() -> Host {
+    let uname = rustix::system::uname();
+    Host {
+        kernel: uname.release().to_string_lossy().into_owned(),
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        os: os_release("PRETTY_NAME"),
+        os_version: os_release("VERSION_ID"),
+        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_bytes: memory_total_bytes(),
+    }
+}
+
 /// The limits this kernel cannot set, in Docker's words.
 fn lacking(kernel: &cgroup::Features) -> impl Iterator<Item = &'static str> {
     // cgroup v2 has no such knob, and nobody is told of it.

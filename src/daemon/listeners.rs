@@ -128,6 +128,17 @@ pub fn bind(config: &Config, mut activated: Activated, acceptor: Option<&Arc<Acc
     Ok(bound)
 }
 
+/// Binds the listener of the metrics, which anybody may read who can connect.
+///
+/// # Errors
+/// Conflict when another process listens there; System for the rest.
+pub fn bind_metrics(address: SocketAddr) -> Result<TcpListener> {
+    if !address.ip().is_loopback() {
+        log::warn!("metrics on {address}: everybody who can reach it may read them");
+    }
+    bind_tcp(&[address]).map_err(|error| error.during(format!("listen on \"{address}\" for metrics")))
+}
+
 /// The configured hosts in order, each once.
 fn addresses(config: &Config) -> Result<Vec<Address>> {
     let has_tls = secure::is_on(&config.tls);

@@ -61,3 +61,12 @@ fn what_is_not_implemented_is_no_error() {
     });
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
+
+#[test]
+fn the_access_log_can_be_had_without_debug() {
+    requires!(root);
+    let daemon = Daemon::with(&["--access-log"], &[]);
+    daemon.api("GET", "/version").is(200);
+    eventually("the line", || daemon.log().contains("[INFO ] access: method=GET path=/version"));
+    assert!(!daemon.log().contains("DEBUG"), "{}", daemon.log());
+}

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod configuration;
+mod metrics;
 mod notices;
 mod reload;
 mod signals;

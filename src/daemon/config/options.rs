@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Config;
 use super::values::{
     absolute, absolute_path, at_least, boolean, bytes, cgroup_parent, check_labels, is_plain, level,
-    mirror_url, one_of, optional, positive_or, seccomp_profile, ulimit,
+    metrics_address, mirror_url, one_of, optional, positive_or, seccomp_profile, ulimit,
 };
 use crate::daemon::error::Error;
 
@@ -387,6 +387,15 @@ pub static OPTIONS: &[DaemonOption] = &[
         Reload,
         Number(|config, count| {
             config.max_download_attempts = positive_or(5, count)?;
+            Ok(())
+        }),
+    ),
+    option(
+        "metrics-addr",
+        "metrics-addr",
+        Start,
+        Text(|config, text| {
+            config.metrics_addr = optional(text).map(|text| metrics_address(&text)).transpose()?;
             Ok(())
         }),
     ),

@@ -1,6 +1,7 @@
 //! How the values of the daemon's options are written. Errors say what was expected; whoever calls adds the key.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -43,6 +44,13 @@ pub fn positive_or(default: u32, number: i64) -> Result<u32, String> {
         Ok(number) => Ok(number),
         Err(_) => Err("expected a number that is not negative".to_owned()),
     }
+}
+
+/// `ADDRESS:PORT`. Without an address it is this machine alone, where dockerd means every network.
+pub fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost:").or_else(|| text.strip_prefix(':'));
+    let text = local.map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    text.parse().map_err(|_| "expected ADDRESS:PORT".to_owned())
 }
 
 pub fn level(text: &str) -> Result<String, String> {

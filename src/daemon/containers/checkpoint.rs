@@ -15,6 +15,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,7 @@ use super::lifecycle;
 use super::state::Action;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::metrics;
 use crate::daemon::names::CheckpointId;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
@@ -110,6 +112,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
     let parent = directory(container, &request.checkpoint_dir)?;
     let attempt = || format!("Cannot checkpoint container {}", container.name());
     let _action = container.begin();
+    let began = Instant::now();
     let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
     let record = container.record();
     if record.host_config.auto_remove && request.exit && request.checkpoint_dir.is_empty() {
@@ -150,6 +153,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         let _ = state_dir::remove_tree(&partial);
         return Err(error.during(attempt()));
     }
+    engine.metrics.done(metrics::Action::Checkpoint, began);
     let mut attributes = record.event_attributes();
     attributes.insert("checkpoint".to_owned(), id.to_string());
     engine.events.publish("container", "checkpoint", &container.id, attributes);

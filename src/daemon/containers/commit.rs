@@ -6,6 +6,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::container::{Container, Record};
 use super::state::State;
@@ -13,6 +14,7 @@ use super::{filesystem, lifecycle, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::{Commit, ImageId, Reference, changes};
+use crate::daemon::metrics;
 use crate::http::api::container::ContainerConfig;
 use crate::http::api::filesystem::CommitQuery;
 use crate::http::api::image::ImageConfig;
@@ -29,6 +31,7 @@ pub fn commit(
     query: &CommitQuery,
     config: Option<ContainerConfig>,
 ) -> Result<ImageId> {
+    let began = Instant::now();
     let reference = reference(&query.repo, &query.tag)?;
     let record = container.record();
     filesystem::check_whole(&record, "commit")?;
@@ -51,6 +54,7 @@ pub fn commit(
     });
     drop(still);
     let id = image.map_err(|error| error.during(format!("commit container {:?}", record.name)))?.id;
+    engine.metrics.done(metrics::Action::Commit, began);
     let mut attributes = record.event_attributes();
     attributes.insert("comment".to_owned(), commit.comment);
     attributes.insert("imageID".to_owned(), id.to_string());

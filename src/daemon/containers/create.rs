@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use crate::daemon::config::ContainerDefaults;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
+use crate::daemon::metrics;
 use crate::daemon::state_dir::{Durability, Found};
 use crate::daemon::volumes::ANONYMOUS;
 use crate::daemon::{names, state_dir};
@@ -36,6 +38,7 @@ pub fn create(
     platform: &str,
     request: ContainerCreate,
 ) -> Result<ContainerCreated> {
+    let began = Instant::now();
     let ContainerCreate { config, host_config, networking_config } = request;
     if config.image.is_empty() {
         return Err(Error::invalid("invalid config: no image specified"));
@@ -90,6 +93,7 @@ pub fn create(
     let _ = std::fs::remove_file(container.dir.join(PENDING));
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
+    engine.metrics.done(metrics::Action::Create, began);
     Ok(ContainerCreated { id, warnings })
 }
 

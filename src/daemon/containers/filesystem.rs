@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::archive::WhileThere;
 use super::container::{Container, Record};
@@ -10,6 +11,7 @@ use super::rootfs;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::metrics;
 use crate::http::api::filesystem::FilesystemChange;
 use crate::runtime::layer::tar::Writer;
 use crate::runtime::layer::{self, Change, Trees};
@@ -17,6 +19,7 @@ use crate::runtime::look::View;
 
 /// What the container changed in its image, sorted by path; what dewar itself put there is no change.
 pub fn changes(engine: &Engine, container: &Container) -> Result<Vec<FilesystemChange>> {
+    let began = Instant::now();
     let record = container.record();
     let below = rootfs::below(engine, container, &record)?;
     let upper = container.layer_dir(record.layer).join("upper");
@@ -28,7 +31,9 @@ pub fn changes(engine: &Engine, container: &Container) -> Result<Vec<FilesystemC
             Change::Deleted => 2,
         },
     });
-    Ok(told.collect())
+    let told = told.collect();
+    engine.metrics.done(metrics::Action::Changes, began);
+    Ok(told)
 }
 
 /// The root filesystem to export, and which layer is on top of it. Fails as long as a client can still be told

@@ -417,6 +417,7 @@ fn check(engine: &Arc<Engine>, container: &Arc<Container>, round: u64) {
     let start = now();
     let (exit_code, output) = probe::run(engine, container, check.command, check.timeout)
         .unwrap_or_else(|error| (-1, error.message));
+    engine.metrics.probed(exit_code == 0);
     let outcome = HealthcheckResult { start, end: now(), exit_code, output };
     let mut inner = container.lock();
     let Some(monitor) = inner.health.as_mut().filter(|monitor| monitor.round == round) else { return };

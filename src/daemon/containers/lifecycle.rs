@@ -24,6 +24,7 @@ use super::state::{Action, State};
 use super::{exec, files, health, mounts, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::metrics;
 use crate::daemon::state_dir;
 use crate::http::api::Class;
 use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw, netns};
@@ -78,6 +79,7 @@ pub fn start_locked(
     action: Action,
     thaw: Option<(Thaw, u32)>,
 ) -> Result<()> {
+    let began = Instant::now();
     let (mut record, pending) = {
         let mut inner = container.lock();
         inner.check(action)?;
@@ -127,6 +129,7 @@ pub fn start_locked(
         }
     };
     if outcome.is_ok() {
+        engine.metrics.done(if thawed { metrics::Action::Restore } else { metrics::Action::Start }, began);
         // Told under the lock: an exit that follows at once is told later.
         if thawed {
             publish(engine, &inner, "restore");
@@ -363,6 +366,7 @@ pub fn stop(
     timeout_secs: Option<i64>,
 ) -> Result<()> {
     let_restart_come(container);
+    let began = Instant::now();
     let (signal, grace) = {
         let mut inner = container.lock();
         inner.check(Action::Stop)?;
@@ -391,6 +395,7 @@ pub fn stop(
         )
     };
     end(engine, container, signal, grace)?;
+    engine.metrics.done(metrics::Action::Stop, began);
     publish(engine, &container.lock(), "stop");
     Ok(())
 }
@@ -596,7 +601,7 @@ fn remove_as(
     force: bool,
     with_volumes: bool,
 ) -> Result<()> {
-    let mut is_ended = false;
+    let (mut is_ended, began) = (false, Instant::now());
     let _action = loop {
         is_ended |= force && end_for_removal(engine, container)?;
         // A start that was under way has it running again: `force` ends that life, too.
@@ -625,7 +630,9 @@ fn remove_as(
         break action;
     };
     container.notify();
-    finish_removal(engine, container)
+    finish_removal(engine, container)?;
+    engine.metrics.done(metrics::Action::Delete, began);
+    Ok(())
 }
 
 /// Ends a container that is to be removed; false when it did not live.
