@@ -6,6 +6,7 @@ pub mod version;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::http::api::event::{Event, EventsQuery, SYSTEM_EVENTS};
 use crate::http::api::system::{SYSTEM_PING_HEAD, SYSTEM_VERSION};
 
 use super::command::{Action, Args, Command, Flag, Matches};
+use super::container::values::duration_ns;
 use super::context::{Context, filters, print};
 use super::error::Error;
 use super::format::serialize::value_of;
@@ -20,13 +22,17 @@ use super::format::template::Template;
 use super::format::value::Value;
 use super::time;
 
+/// The longest pause between two attempts of `ping --wait`.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
 static EVENT_FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template");
 static FILTER: Flag =
     Flag::many("filter", "KEY=VALUE", "Show only what matches, such as event=die").short('f');
 static SINCE: Flag =
     Flag::value("since", "TIME", "Replay from a time (2026-01-02T15:04:05Z) or so long ago (10m)");
 static UNTIL: Flag = Flag::value("until", "TIME", "End at a time, written as for --since");
-static WAIT: Flag = Flag::value("wait", "SECONDS", "Go on asking for so long");
+static WAIT: Flag =
+    Flag::value("wait", "DURATION", "Go on asking for so long, in seconds or written as 500ms or 1m30s");
 
 pub static PING: Command = Command {
     names: &["ping", "system ping"],
@@ -35,7 +41,7 @@ pub static PING: Command = Command {
     about: "",
     flags: &[&WAIT],
     args: Args::NONE,
-    example: "dewar ping --wait 5",
+    example: "dewar ping --wait 30",
     usage_code: 1,
     plan: |matches| {
         let wait = ping_request(matches)?;
@@ -116,26 +122,56 @@ fn arch() -> &'static str {
 }
 
 fn ping_request(matches: &Matches) -> Result<Duration, Error> {
-    let seconds = |text: &str| match text.trim().parse::<f64>() {
+    let duration = |text: &str| match text.trim().parse::<f64>() {
         Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("expected a number of seconds".to_owned()),
+        Ok(_) => Err("expected 0 to 1000000 seconds".to_owned()),
+        Err(_) => duration_ns(text).map(|ns| Duration::from_nanos(ns.unsigned_abs())),
     };
-    Ok(matches.read(&WAIT, seconds)?.unwrap_or_default())
+    Ok(matches.read(&WAIT, duration)?.unwrap_or_default())
 }
 
-/// Asks until there is an answer; only a daemon that is not there yet is worth asking again.
+/// Asks until there is an answer. A daemon that is not there yet is worth asking again, and so is one that hung
+/// up: it may have been on its way out. Any answer is final.
+///
+/// With a time to wait an attempt is given up when that is over: a daemon that starts has its socket before it
+/// serves, and one that hangs takes connections for ever.
 fn ping(context: &Context, wait: Duration) -> Result<u8, Error> {
+    if wait.is_zero() {
+        let code = answer(context)?;
+        return print("OK\n").map(|()| code);
+    }
     let deadline = Instant::now() + wait;
+    let mut pause = Duration::from_millis(5);
     loop {
-        match context.head(&SYSTEM_PING_HEAD, &[], &()) {
-            Ok(_) => return print("OK\n").map(|()| 0),
-            Err(Error::Missing(_)) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
-            // An answer to HEAD has no words; the same refusal of a GET has.
-            Err(Error::Daemon { status: 400, .. }) => {
-                return context.call(&SYSTEM_VERSION, &[], &(), &()).map(|_| 0);
+        let (sender, receiver) = mpsc::channel();
+        let asking = context.clone();
+        thread::spawn(move || {
+            // Nobody listens any more once the time is over.
+            let _ = sender.send(answer(&asking));
+        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        match receiver.recv_timeout(left) {
+            Ok(Err(Error::Missing(_) | Error::Local(_))) if Instant::now() + pause < deadline => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(MAX_PAUSE);
             }
-            Err(error) => return Err(error),
+            Ok(Ok(code)) => return print("OK\n").map(|()| code),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                let host = context.host();
+                return Err(Error::Missing(format!("the daemon at {host} does not answer within {wait:?}")));
+            }
         }
+    }
+}
+
+/// One attempt.
+fn answer(context: &Context) -> Result<u8, Error> {
+    match context.head(&SYSTEM_PING_HEAD, &[], &()) {
+        Ok(_) => Ok(0),
+        // An answer to HEAD has no words; the same refusal of a GET has.
+        Err(Error::Daemon { status: 400, .. }) => context.call(&SYSTEM_VERSION, &[], &(), &()).map(|_| 0),
+        Err(error) => Err(error),
     }
 }
 
@@ -198,7 +234,9 @@ mod tests {
         assert_eq!((query.since.as_str(), query.until.as_str()), ("5", "9"));
         assert_eq!(query.filters.get("event"), ["die"]);
         assert_eq!(ping_request(&matches_of("ping --wait 1.5")).unwrap(), Duration::from_millis(1500));
+        assert_eq!(ping_request(&matches_of("ping --wait=1m30s")).unwrap(), Duration::from_secs(90));
         assert_eq!(ping_request(&matches_of("ping")).unwrap(), Duration::ZERO);
+        assert!(ping_request(&matches_of("ping --wait -1")).is_err());
         assert!(ping_request(&matches_of("ping --wait never")).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The client without a container: words, suggestions, exit codes.
 
 mod daemon_flags;
+mod ping;
 mod words;
 
 use std::path::Path;
