@@ -5,7 +5,7 @@
 //! is often a harmless one.
 
 /// Lines that name no cause: harmless, or only saying that it failed.
-const NOISE: [&str; 8] = [
+const NOISE: [&str; 11] = [
     "RLIMIT_NOFILE",
     "Dumping FAILED",
     "Restoring FAILED",
@@ -14,10 +14,14 @@ const NOISE: [&str; 8] = [
     "cr_system",
     "Can't create /run/criu.kdat",
     "exited, status=",
+    // What criu finds out about the kernel before it begins; it goes on without.
+    "Unable to create tun",
+    "-95 reported by netlink",
+    "Unable to create a veth pair",
 ];
 
 /// A piece of an error line, and what it means to a user.
-const KNOWN: [(&str, &str); 22] = [
+const KNOWN: [(&str, &str); 24] = [
     (
         "Can't get 1:16 opt",
         "criu before 4.2 cannot freeze a process that has a socket on kernel 6.16 or newer; install criu 4.2 (scripts/criu.sh fetches one)",
@@ -25,6 +29,14 @@ const KNOWN: [(&str, &str); 22] = [
     (
         "Can't get 1:34 opt",
         "criu before 4.2 cannot freeze a process that has a socket on kernel 6.16 or newer; install criu 4.2 (scripts/criu.sh fetches one)",
+    ),
+    (
+        "kerndat_has_nftables_concat",
+        "the kernel has no nf_tables, without which criu does not start; modprobe nf_tables",
+    ),
+    (
+        "-22 reported by netlink",
+        "the kernel would not list the connections it tracks, as one without nf_conntrack_netlink; modprobe that",
     ),
     ("io_uring", "a process uses io_uring, which criu cannot freeze"),
     ("anon_inode:[io_uring]", "a process uses io_uring, which criu cannot freeze"),
@@ -111,6 +123,19 @@ mod tests {
         let text = explain(LOG);
         assert!(text.starts_with("criu before 4.2 cannot freeze"), "{text}");
         assert!(text.ends_with("(criu: sockets: Can't get 1:16 opt: Operation not supported; Dump files (pid: 42) failed with -1)"), "{text}");
+    }
+
+    /// Three findings about the kernel once hid what criu had failed for.
+    #[test]
+    fn what_criu_only_finds_out_does_not_hide_its_failure() {
+        let text = explain(
+            "(00.01) Error (criu/tun.c:85): tun: Unable to create tun: No such file or directory\n\
+             (00.01) Error (criu/libnetlink.c:54): -95 reported by netlink: Operation not supported\n\
+             (00.01) Error (criu/net.c:4151): net: Unable to create a veth pair: -95\n\
+             (00.02) Error (criu/kerndat.c:1922): kerndat_has_nftables_concat failed when initializing kerndat.\n",
+        );
+        assert!(text.starts_with("the kernel has no nf_tables"), "{text}");
+        assert!(!text.contains("tun:"), "{text}");
     }
 
     #[test]
