@@ -6,7 +6,8 @@
 #   build  checks the Rust toolchain (never installs one)
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
-#          Docker Compose 2 and 1 (scripts/compose.sh), curl, openssl, tar, runc and skopeo
+#          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
+#          curl, openssl, tar, runc, skopeo, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -67,6 +68,8 @@ if [ "$what" = test ]; then
     need unshare util-linux
     # Its launcher for socket activation; nothing of it is started.
     need systemd-socket-activate systemd
+    [ -x /usr/sbin/mkfs.ext4 ] || need mkfs.ext4 e2fsprogs
+    need strip binutils
     # scripts/python.sh makes a virtual environment with whichever can.
     /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
 fi
@@ -102,5 +105,6 @@ if [ "$what" = test ]; then
     "$here/python.sh" >/dev/null
     "$here/compose.sh" 2 >/dev/null
     "$here/compose.sh" 1 >/dev/null
+    "$here/vm.sh" >/dev/null
 fi
 "$here/criu.sh" >/dev/null

@@ -42,5 +42,8 @@ mod survive;
 /// Input that means harm: traversal, hostile archives, slow and broken peers.
 mod hostile;
 
+/// A minimal host in a virtual machine: from an init of its own to power-off.
+mod boot;
+
 /// Promises with numbers: static, small, light, quick.
 mod budget;

@@ -40,6 +40,8 @@ fn one_that_hangs_up_or_is_not_there_yet_is_asked_again() {
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HEAD "), "{}", String::from_utf8_lossy(&head));
-    asking.write_all(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 0\r\n\r\n").expect("it listens");
+    asking
+        .write_all(b"HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nContent-Length: 0\r\n\r\n")
+        .expect("it listens");
     assert_eq!(waiting.wait(), 0);
 }

@@ -171,6 +171,16 @@ pub fn socket_activate() -> Result<(), String> {
         .ok_or_else(|| "no systemd-socket-activate: run scripts/deps.sh test".to_owned())
 }
 
+/// What scripts/boot.sh starts, and makes a disk with.
+pub fn vm() -> Result<(), String> {
+    root()?;
+    let sbin = |name: &str| on_path(name).is_some() || Path::new("/usr/sbin").join(name).exists();
+    if !Path::new("/opt/dewar/vm/bin/qemu").exists() {
+        return Err("no virtual machine: run scripts/vm.sh".to_owned());
+    }
+    if sbin("mkfs.ext4") { Ok(()) } else { Err("no mkfs.ext4: run scripts/deps.sh test".to_owned()) }
+}
+
 /// What `variable` names, else `usual`, if it is there.
 fn installed(variable: &str, usual: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
