@@ -93,11 +93,27 @@ impl Joined {
             backlog: Backlog::new(container.dir.clone(), backlog::Limits::default()),
         };
         let end = pump::pump(client, joint, || {});
-        drop(self.attached.take());
-        attach::forget_gone(container);
+        self.leave();
+        let container = &self.container;
         if end == End::Client {
             engine.events.publish("container", "detach", &container.id, attributes);
         }
+    }
+}
+
+impl Joined {
+    fn leave(&mut self) {
+        if self.attached.take().is_some() {
+            attach::forget_gone(&self.container);
+        }
+    }
+}
+
+impl Drop for Joined {
+    /// A client that is never talked to must leave no end of its own behind: the shim would take it for the end of
+    /// the container's input.
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -349,6 +349,21 @@ fn an_answer_that_is_denied_is_not_given() {
     guarded.daemon.docker(&["kill", "web"]).ok();
 }
 
+/// The end of an attachment that was never given out used to be the end of the container's input.
+#[test]
+fn a_denied_attachment_is_forgotten() {
+    requires!(root, docker);
+    let mut guarded = Guarded::new(&[]);
+    guarded.daemon.docker(&["create", "-i", "--name", "echo", "--network", "none", BUSYBOX, "cat"]).ok();
+    guarded.guard(|asked| if asked.is_answer { no("too much said") } else { yes() });
+    let attach = "POST /containers/echo/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\n\
+        Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(guarded.raw(attach.as_bytes()).0, 403);
+    guarded.reload(&[]);
+    let start = guarded.daemon.docker(&["start", "-ai", "echo"]).stdin("in and out");
+    start.ok().stdout_is("in and out");
+}
+
 /// As with Docker: an archive may be of any size, and says nothing a plugin could read in time.
 #[test]
 fn uploads_are_asked_about_without_their_content() {
