@@ -19,6 +19,7 @@ mod context;
 mod contexts;
 pub mod daemon;
 mod disk_usage;
+pub mod doctor;
 mod error;
 mod format;
 mod help;
@@ -53,6 +54,8 @@ pub enum Outcome {
     Exit(u8),
     /// Become the daemon.
     Daemon(daemon::Options),
+    /// Look at this host.
+    Doctor(doctor::Options),
 }
 
 /// Runs the command line, without the program's own name.
@@ -110,6 +113,7 @@ fn attempt(argv: impl IntoIterator<Item = OsString>) -> Result<Outcome, (Error, 
     };
     match (command.plan)(&matches).map_err(mine)? {
         Action::Daemon(options) => Ok(Outcome::Daemon(options)),
+        Action::Doctor(options) => Ok(Outcome::Doctor(options)),
         Action::Call(act) => {
             let context = Context::new(&globals).map_err(mine)?;
             act(&context).map(Outcome::Exit).map_err(mine)

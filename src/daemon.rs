@@ -16,6 +16,7 @@ pub mod bell;
 pub mod config;
 pub mod containers;
 mod dispatch;
+pub mod doctor;
 mod dump;
 pub mod engine;
 pub mod error;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     match cli::run(args) {
         cli::Outcome::Exit(code) => ExitCode::from(code),
         cli::Outcome::Daemon(options) => run_daemon(options),
+        cli::Outcome::Doctor(options) => run_doctor(options),
     }
 }
 
@@ -66,6 +67,26 @@ fn run_daemon(options: cli::daemon::Options) -> ExitCode {
             }
         }
         Err(error) => failed(&error),
+    }
+}
+
+/// Looks at this host with the configuration the daemon would have.
+fn run_doctor(options: cli::doctor::Options) -> ExitCode {
+    use daemon::doctor::{Format, run};
+    let given = Given { flags: options.given, file: options.config_file };
+    let format = if options.is_json { Format::Json } else { Format::Text };
+    let looked =
+        load(&given, &|name| std::env::var(name).ok()).and_then(|loaded| run(&loaded.config, format));
+    match looked {
+        Ok((text, usable)) => {
+            // A reader that has seen enough is no failure.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            say(&format!("dewar: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod console;
 pub mod criu;
 pub mod devices;
+pub mod host;
 pub mod host_devices;
 pub mod init;
 pub mod layer;

@@ -14,8 +14,8 @@
 use std::str::FromStr;
 
 use super::context::Context;
-use super::daemon;
 use super::error::Error;
+use super::{daemon, doctor};
 
 /// One command, under all its names.
 #[derive(Debug)]
@@ -176,6 +176,8 @@ pub enum Action {
     Call(Act),
     /// `dewar daemon`: `main` runs it, because the client must not know the daemon.
     Daemon(daemon::Options),
+    /// `dewar doctor`: the same.
+    Doctor(doctor::Options),
 }
 
 impl Action {

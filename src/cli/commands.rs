@@ -2,8 +2,8 @@
 
 use super::command::{Command, Flag, Noun};
 use super::{
-    checkpoint, complete, container, contexts, daemon, disk_usage, image, inspect, network, prune, registry,
-    system, volume,
+    checkpoint, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, network, prune,
+    registry, system, volume,
 };
 
 pub static HOST: Flag =
@@ -114,6 +114,7 @@ pub static COMMANDS: &[&Command] = &[
     &contexts::commands::SHOW,
     &contexts::commands::USE,
     &daemon::DAEMON,
+    &doctor::DOCTOR,
     &complete::COMPLETION,
 ];
 

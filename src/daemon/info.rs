@@ -82,6 +82,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         warnings.push(format!("WARNING: {error}"));
         cgroup::Features::default()
     });
+    warnings.extend(super::doctor::warnings());
     // Compat: Docker's words; the stock client prints them as they are.
     warnings.extend(lacking(&cgroups).map(|what| format!("WARNING: No {what} support")));
     SystemInfo {

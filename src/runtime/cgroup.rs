@@ -16,7 +16,8 @@
 //!
 //! Elsewhere: detection (`layout`), conversion of limits (`limits`), device policy (`devices`), entering and
 //! killing (`processes`), freezing (`freezer`), counters (`stats`), OOM notices (`oom`), directories (`tree`),
-//! the mounts a container sees (`view`).
+//! the mounts a container sees (`view`), mounting them on a
+//! bare host (`mount`).
 //!
 //! Source: cgroups(7); kernel Documentation/admin-guide/cgroup-v1, cgroup-v2.rst.
 
@@ -24,6 +25,7 @@ mod devices;
 mod freezer;
 mod layout;
 mod limits;
+mod mount;
 mod oom;
 mod processes;
 mod stats;
@@ -38,14 +40,15 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::devices::default_device_rules;
+pub use self::devices::{can_restrict, default_device_rules};
 pub use self::layout::{Layout, ROOT, Version};
 use self::limits::{Controller, Current};
+pub use self::mount::{can_mount, ensure_mounted};
 pub use self::oom::OomNotifier;
 pub use self::stats::{BlkioEntry, CpuStats, Stats};
 use self::tree::{children, enable_controllers, make_cpuset, make_dir, remove_tree};
 pub use self::undo::Undo;
-pub use self::view::{Features, Namespace, features, view};
+pub use self::view::{Features, Namespace, features, features_of, view};
 use super::{Cause, Error, spec};
 
 /// Longest wait for a cgroup to be free of dying processes.
@@ -323,19 +326,6 @@ fn sweep_in(layout: &Layout, parent: &str, alive: &[String]) -> Result<usize, Er
         }
     }
     Ok(swept)
-}
-
-/// Mounts cgroup2 where the host has no cgroups at all: a minimal init does not.
-pub fn ensure_mounted() -> Result<(), Error> {
-    if !Layout::detect()?.is_empty() {
-        return Ok(());
-    }
-    let flags = rustix::mount::MountFlags::NOSUID
-        | rustix::mount::MountFlags::NODEV
-        | rustix::mount::MountFlags::NOEXEC
-        | rustix::mount::MountFlags::RELATIME;
-    rustix::mount::mount("cgroup2", ROOT, "cgroup2", flags, None)
-        .map_err(|e| failed("mount cgroup2 on", Path::new(ROOT), e.into()))
 }
 
 /// The state an update must know; a file that is missing or strange counts as unlimited.

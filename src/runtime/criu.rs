@@ -60,7 +60,8 @@ pub const NETNS_KEY: &str = "extRootNetNS";
 /// Where scripts/criu.sh puts a CRIU that works when the distribution's does not.
 const OWN: &str = "/opt/dewar/criu/bin/criu";
 
-const HOW_TO_GET: &str = "install the criu package, or run scripts/criu.sh, or say where it is with --criu";
+pub const HOW_TO_GET: &str =
+    "install the criu package, or run scripts/criu.sh, or say where it is with --criu";
 
 /// A CRIU that was asked about itself.
 #[derive(Clone, Debug)]

@@ -2,5 +2,6 @@
 
 mod cgroup;
 mod confinement;
+mod host;
 mod mounts;
 mod volumes;

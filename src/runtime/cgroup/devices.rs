@@ -230,6 +230,11 @@ fn insn(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> I
     Insn { code, registers: destination | source << 4, offset, immediate }
 }
 
+/// Whether this kernel takes device programs, which cgroup2 restricts by.
+pub fn can_restrict() -> std::io::Result<()> {
+    bpf::load_device_program(&compile(&[])).map(drop)
+}
+
 /// The program of the header's drawing. Uses the 32-bit jumps of Linux 5.1.
 fn compile(rules: &[Rule]) -> Vec<Insn> {
     // struct bpf_cgroup_dev_ctx { u32 access << 16 | kind; u32 major; u32 minor; }

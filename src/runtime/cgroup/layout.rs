@@ -179,6 +179,11 @@ impl Layout {
         available.split_ascii_whitespace().any(|word| word == name).then_some((Version::V2, root))
     }
 
+    /// Which version's files `controller` (by its v1 name) has on this host, if any.
+    pub fn place_of(&self, controller: &str) -> Option<Version> {
+        self.home(controller, &self.v2_controllers()).map(|(version, _)| version)
+    }
+
     /// The words of the cgroup2 mount's `cgroup.controllers`; empty without one.
     pub(super) fn v2_controllers(&self) -> String {
         self.v2

@@ -50,11 +50,13 @@ pub(super) fn make_cpuset(mount: &Path, dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The controllers of cgroup2 that containers are limited by.
+pub(super) const WANTED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
+
 /// Enables controllers from the mount's root down to `parent`, so that its children get their files.
 ///
 /// A controller that cannot be enabled shows later as a missing file, hence as a warning.
 pub(super) fn enable_controllers(root: &Path, parent: &Path) {
-    const WANTED: [&str; 5] = ["cpuset", "cpu", "io", "memory", "pids"];
     let mut levels: Vec<&Path> = parent.ancestors().take_while(|dir| dir.starts_with(root)).collect();
     levels.reverse();
     for dir in levels {

@@ -130,10 +130,11 @@ pub struct Features {
 
 /// Looks at the mounted controllers.
 pub fn features() -> Result<Features, Error> {
-    Ok(features_in(Layout::host()?))
+    Ok(features_of(Layout::host()?))
 }
 
-fn features_in(layout: &Layout) -> Features {
+/// As [`features`], of these mounts.
+pub fn features_of(layout: &Layout) -> Features {
     let available = layout.v2_controllers();
     let home = |controller| layout.home(controller, &available);
     // v2's files do not exist at the root; its controllers are complete since Linux 5.2 but for swap, which
