@@ -21,13 +21,11 @@ pub static LOG_LEVEL: Flag = Flag::value("log-level", "LEVEL", "Log at this leve
     .short('l')
     .ignored("the client keeps no log; --debug shows its requests");
 
-const NO_TLS: &str = "this version speaks to unix sockets and plain tcp only";
-pub static TLS: Flag = Flag::switch("tls", "Use TLS").refused(NO_TLS);
-pub static TLS_CA: Flag =
-    Flag::value("tlscacert", "FILE", "Trust what this authority signed").refused(NO_TLS);
-pub static TLS_CERT: Flag = Flag::value("tlscert", "FILE", "Certificate of the client").refused(NO_TLS);
-pub static TLS_KEY: Flag = Flag::value("tlskey", "FILE", "Key of the client").refused(NO_TLS);
-pub static TLS_VERIFY: Flag = Flag::switch("tlsverify", "Use TLS and verify the daemon").refused(NO_TLS);
+pub static TLS: Flag = Flag::switch("tls", "Use TLS for tcp; implied by --tlsverify");
+pub static TLS_CA: Flag = Flag::value("tlscacert", "FILE", "Trust only daemons this authority signed for");
+pub static TLS_CERT: Flag = Flag::value("tlscert", "FILE", "Certificate to show to the daemon");
+pub static TLS_KEY: Flag = Flag::value("tlskey", "FILE", "Private key of the certificate");
+pub static TLS_VERIFY: Flag = Flag::switch("tlsverify", "Use TLS for tcp and verify the daemon");
 
 /// Flags that stand before the command.
 pub static GLOBALS: &[&Flag] =
@@ -106,6 +104,7 @@ pub static COMMANDS: &[&Command] = &[
     &prune::CONTAINERS,
     &prune::IMAGES,
     &disk_usage::DF,
+    &system::dial::DIAL_STDIO,
     &prune::SYSTEM,
     &contexts::commands::CREATE,
     &contexts::commands::INSPECT,
@@ -134,7 +133,7 @@ mod tests {
         let mut seen = BTreeSet::new();
         for name in COMMANDS.iter().flat_map(|command| command.names) {
             assert!(seen.insert(name), "{name} is there twice");
-            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == ' '), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || " -".contains(c)), "{name}");
             if let Some((noun, _)) = name.split_once(' ') {
                 assert!(NOUNS.iter().any(|known| known.name == noun), "{name}: no such noun");
             } else {

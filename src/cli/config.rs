@@ -73,6 +73,11 @@ impl Config {
         }
     }
 
+    /// Where the settings are kept, and certificates unless another place is named.
+    pub fn dir_path(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where contexts are kept.
     pub fn contexts_dir(&self) -> PathBuf {
         self.dir.join("contexts")

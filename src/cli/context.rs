@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::http::api::{API_VERSION, ApiVersion, Endpoint, Filters, Query};
 use crate::http::client::{AnswerHead, Client, ClientError, Host};
 use crate::http::hijack::Hijacked;
+use crate::http::tls::ClientFiles;
 
 use super::command::{Flag, Matches};
 use super::commands;
@@ -36,10 +37,25 @@ impl Context {
         let environment = |name: &str| std::env::var(name).ok();
         let config = Config::load(Config::dir(globals.get(&commands::CONFIG), environment));
         let hosts = globals.all(&commands::HOST);
-        let wish = Wish { hosts: &hosts, context: globals.get(&commands::CONTEXT) };
+        let path = |flag: &'static Flag| globals.get(flag).filter(|path| !path.is_empty());
+        let wish = Wish {
+            hosts: &hosts,
+            context: globals.get(&commands::CONTEXT),
+            tls: globals.is(&commands::TLS),
+            verifies: globals.given(&commands::TLS_VERIFY).then(|| globals.is(&commands::TLS_VERIFY)),
+            ca: path(&commands::TLS_CA),
+            cert: path(&commands::TLS_CERT),
+            key: path(&commands::TLS_KEY),
+        };
         let name = contexts::name(&wish, environment, &config)?;
         let (client, host) = match contexts::host(&name, &wish, environment, &config) {
-            Ok(host) => (client(&host, &config, environment), host),
+            Ok(host) => {
+                let tls = contexts::tls(&name, &wish, environment, &config);
+                let client = tls
+                    .map_err(|error| error.to_string())
+                    .and_then(|tls| client(&host, tls.as_ref(), &config, environment));
+                (client, host)
+            }
             Err(error) => (Err(error.to_string()), String::new()),
         };
         let debug = globals.is(&commands::DEBUG);
@@ -88,7 +104,7 @@ impl Context {
     pub fn nowhere() -> Context {
         let host = Host::Unix("/does/not/exist.sock".into());
         Context {
-            client: Ok(Client::new(host)),
+            client: Ok(Client::new(host, None)),
             name: contexts::DEFAULT.to_owned(),
             host: String::new(),
             config: Arc::default(),
@@ -155,6 +171,11 @@ impl Context {
         Ok(self.client()?.hijack(endpoint, vars, query, body)?.stream)
     }
 
+    /// Connects to the daemon and says nothing.
+    pub fn dial(&self) -> Result<Hijacked, Error> {
+        Ok(self.client()?.dial()?)
+    }
+
     fn trace<Q: Query, B, R>(&self, endpoint: &Endpoint<Q, B, R>, vars: &[&str], query: &Q) {
         if !self.debug {
             return;
@@ -171,11 +192,19 @@ impl Context {
 /// The client for an address; the error is the whole message.
 fn client(
     host: &str,
+    tls: Option<&ClientFiles>,
     config: &Config,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Client, String> {
-    let host = Host::parse(host).map_err(|cause| contexts::unresolved(&cause).to_string())?;
-    let client = Client::new(host).with_headers(config.headers());
+    let failed = |cause: String| contexts::unresolved(&cause).to_string();
+    let parse = if tls.is_some() { Host::parse_tls } else { Host::parse };
+    let host = parse(host).map_err(failed)?;
+    // Compat: where nothing is carried by tcp, what was said of TLS does not matter.
+    let tls = match (&host, tls) {
+        (Host::Tcp(..), Some(files)) => Some(files.prepare().map_err(failed)?),
+        _ => None,
+    };
+    let client = Client::new(host, tls).with_headers(config.headers());
     match environment("DOCKER_API_VERSION").filter(|version| !version.is_empty()) {
         None => Ok(client),
         Some(text) => match ApiVersion::parse(text.trim_start_matches('v')) {

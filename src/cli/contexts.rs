@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $DOCKER_CONFIG/contexts/meta/<sha256 of the name>/meta.json     name, description, address
-//! $DOCKER_CONFIG/contexts/tls/<the same>/docker/…                  keys: not supported, and said so
+//! $DOCKER_CONFIG/contexts/tls/<the same>/docker/{ca,cert,key}.pem  whom it trusts, what it shows
 //! ```
 //!
 //! Which one is meant, first to last: `--context`, `--host`, `DEWAR_HOST`, `DOCKER_HOST`, `DOCKER_CONTEXT`,
@@ -16,9 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use super::config::Config;
 use super::error::{Error, go_cause};
+use crate::http::tls::ClientFiles;
 
 /// The address when nobody names one.
 pub const DEFAULT_HOST: &str = "unix:///run/dewar.sock";
+const DEFAULT_TLS_HOST: &str = "tcp://localhost:2376";
+/// Below a context's directory for TLS, and in it.
+const ENDPOINT: &str = "docker";
+const CA: &str = "ca.pem";
+const CERT: &str = "cert.pem";
+const KEY: &str = "key.pem";
 /// The context that is always there: whatever the environment says.
 pub const DEFAULT: &str = "default";
 
@@ -57,6 +64,12 @@ pub struct Endpoint {
 pub struct Wish<'a> {
     pub hosts: &'a [&'a str],
     pub context: Option<&'a str>,
+    pub tls: bool,
+    /// `--tlsverify`, if it was given.
+    pub verifies: Option<bool>,
+    pub ca: Option<&'a str>,
+    pub cert: Option<&'a str>,
+    pub key: Option<&'a str>,
 }
 
 /// The name of the context that is meant.
@@ -90,23 +103,61 @@ pub fn host(
     let given = |name: &str| environment(name).filter(|value| !value.is_empty());
     if name != DEFAULT {
         let meta = find(config, name).map_err(|error| unresolved(&error.to_string()))?;
-        if tls_dir(config, name).read_dir().is_ok_and(|mut files| files.next().is_some()) {
-            return Err(unresolved(&format!("context {name:?} uses TLS, which this version does not speak")));
-        }
         return match meta.endpoints.docker.host {
             host if host.is_empty() => Ok(DEFAULT_HOST.to_owned()),
             host => Ok(host),
         };
     }
     let host = match wish.hosts {
-        [] => given("DEWAR_HOST").or_else(|| given("DOCKER_HOST")).unwrap_or_else(|| DEFAULT_HOST.to_owned()),
+        [] => given("DEWAR_HOST").or_else(|| given("DOCKER_HOST")).unwrap_or_else(|| {
+            // Compat: who asks for TLS and names no host means this one.
+            let has_tls = wants_tls(wish, given).is_some();
+            if has_tls { DEFAULT_TLS_HOST } else { DEFAULT_HOST }.to_owned()
+        }),
         [host] => (*host).to_owned(),
         _ => return Err(unresolved("Specify only one -H")),
     };
-    if given("DOCKER_TLS_VERIFY").is_some() && !host.starts_with("unix://") {
-        return Err(unresolved("DOCKER_TLS_VERIFY asks for TLS, which this version does not speak"));
-    }
     Ok(host)
+}
+
+/// Whether TLS is asked for by flags or environment, and if so, whether the daemon is to be verified.
+fn wants_tls(wish: &Wish<'_>, given: impl Fn(&str) -> Option<String>) -> Option<bool> {
+    // Compat: --tlsverify turns TLS on whatever it says, as does its variable unless it is empty.
+    let verifies = wish.verifies.unwrap_or_else(|| given("DOCKER_TLS_VERIFY").is_some());
+    let is_on = verifies || wish.verifies.is_some() || wish.tls || given("DOCKER_TLS").is_some();
+    is_on.then_some(verifies)
+}
+
+/// The files of TLS with the daemon that is meant; `None` without TLS.
+pub fn tls(
+    name: &str,
+    wish: &Wish<'_>,
+    environment: impl Fn(&str) -> Option<String>,
+    config: &Config,
+) -> Result<Option<ClientFiles>, Error> {
+    if name != DEFAULT {
+        let trusts_anyone = find(config, name)?.endpoints.docker.skip_tls_verify;
+        let dir = tls_dir(config, name).join(ENDPOINT);
+        let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+        let (ca, pair) = (file(CA), file(CERT).zip(file(KEY)));
+        let is_on = trusts_anyone || ca.is_some() || pair.is_some();
+        return Ok(is_on.then_some(ClientFiles { ca, pair, trusts_anyone }));
+    }
+    let given = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let Some(verifies) = wants_tls(wish, given) else { return Ok(None) };
+    let dir = given("DOCKER_CERT_PATH").map_or_else(|| config.dir_path().to_owned(), PathBuf::from);
+    // What was not named counts only where it is there.
+    let file = |named: Option<&str>, usual: &str| match named {
+        Some(path) => Some(PathBuf::from(path)),
+        None => Some(dir.join(usual)).filter(|path| path.exists()),
+    };
+    let pair = match (file(wish.cert, CERT), file(wish.key, KEY)) {
+        (None, None) => None,
+        (cert, key) => Some((cert.unwrap_or_else(|| dir.join(CERT)), key.unwrap_or_else(|| dir.join(KEY)))),
+    };
+    // Compat: docker never falls back to the system's authorities here.
+    let ca = wish.ca.map_or_else(|| dir.join(CA), PathBuf::from);
+    Ok(Some(ClientFiles { ca: Some(ca), pair, trusts_anyone: !verifies }))
 }
 
 /// Compat: docker's words for every way not to know where the daemon is.
@@ -160,7 +211,7 @@ mod tests {
         let environment = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
-        let (wish, config) = (Wish { hosts, context }, Config::default());
+        let (wish, config) = (Wish { hosts, context, ..Wish::default() }, Config::default());
         name(&wish, environment, &config)
             .and_then(|name| host(&name, &wish, environment, &config))
             .map_err(|error| error.to_string())
@@ -185,8 +236,30 @@ mod tests {
         // DOCKER_HOST decides before DOCKER_CONTEXT does.
         let mixed = [("DOCKER_HOST", "unix:///docker"), ("DOCKER_CONTEXT", "far")];
         assert_eq!(resolved(&[], None, &mixed).unwrap(), "unix:///docker");
-        let tls = [("DOCKER_HOST", "tcp://127.0.0.1:2376"), ("DOCKER_TLS_VERIFY", "1")];
-        assert!(resolved(&[], None, &tls).unwrap_err().contains("TLS"));
+        // TLS without a host is docker's well-known one.
+        let tls = [("DOCKER_TLS_VERIFY", "1")];
+        assert_eq!(resolved(&[], None, &tls).unwrap(), "tcp://localhost:2376");
+        assert_eq!(resolved(&["unix:///a"], None, &tls).unwrap(), "unix:///a");
+    }
+
+    #[test]
+    fn tls_is_what_flags_and_environment_say() {
+        let found = |wish: &Wish<'_>, variables: &[(&str, &str)]| {
+            let environment = |name: &str| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            tls(DEFAULT, wish, environment, &Config::default()).unwrap()
+        };
+        let certs = ("DOCKER_CERT_PATH", "/nowhere");
+        assert_eq!(found(&Wish::default(), &[certs, ("DOCKER_TLS_VERIFY", "")]), None);
+        let verified = found(&Wish::default(), &[certs, ("DOCKER_TLS_VERIFY", "1")]).unwrap();
+        assert_eq!((verified.ca, verified.pair), (Some("/nowhere/ca.pem".into()), None));
+        assert!(!verified.trusts_anyone);
+        assert!(found(&Wish::default(), &[certs, ("DOCKER_TLS", "1")]).unwrap().trusts_anyone);
+        let wish = Wish { verifies: Some(false), cert: Some("/c"), ..Wish::default() };
+        let trusting = found(&wish, &[certs, ("DOCKER_TLS_VERIFY", "1")]).unwrap();
+        assert!(trusting.trusts_anyone, "the flag comes before the variable");
+        assert_eq!(trusting.pair, Some(("/c".into(), "/nowhere/key.pem".into())));
     }
 
     #[test]

@@ -400,7 +400,7 @@ mod tests {
         assert_eq!(refused("ps a").0, "'dewar ps' accepts no arguments");
         assert_eq!(refused("checkpoint create a").0, "'dewar checkpoint create' requires 2 arguments");
         assert_eq!(refused("run --name").0, "flag needs an argument: --name");
-        assert!(refused("--tlsverify ps").0.starts_with("--tlsverify is not supported"));
+        assert!(refused("images --tree").0.starts_with("--tree is not supported"));
     }
 
     #[test]

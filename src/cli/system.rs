@@ -1,6 +1,7 @@
 //! `dewar ping` and `events`, and what the commands that show the engine share; `version` and `info` have
 //! files of their own.
 
+pub mod dial;
 pub mod info;
 pub mod version;
 

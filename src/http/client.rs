@@ -14,7 +14,9 @@
 //!
 //! Not here: where the host comes from (`cli`), registries.
 
+mod host;
 mod raw;
+mod ssh;
 #[cfg(test)]
 mod tests;
 pub(super) mod transport;
@@ -22,7 +24,6 @@ pub(super) mod transport;
 use std::any::TypeId;
 use std::fmt;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
@@ -34,66 +35,12 @@ use super::api::{self, ApiVersion, Endpoint, ErrorResponse, Method, Operation};
 use super::hijack::Hijacked;
 use super::message::Headers;
 use super::request::percent_encode;
+use super::tls;
+pub use host::Host;
 use transport::{ConnectFailed, SocketConnector, StaticResolver};
 
-/// The port of `tcp://host` without one.
-const DEFAULT_PORT: u16 = 2375;
 /// The most bytes of a refusal that are read.
 const MAX_ERROR_BYTES: u64 = 1 << 20;
-
-/// Where a daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    Unix(PathBuf),
-    /// Host name or address, and port.
-    Tcp(String, u16),
-}
-
-impl Host {
-    /// Parses `unix:///run/dewar.sock` or `tcp://127.0.0.1:2375`; the error is for the user.
-    pub fn parse(text: &str) -> Result<Host, String> {
-        let invalid = |cause: &str| Err(format!("parse host {text:?}: {cause}"));
-        // Compat: without a scheme, tcp is meant.
-        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
-        match scheme {
-            "unix" if rest.starts_with('/') => Ok(Host::Unix(PathBuf::from(rest))),
-            "unix" => invalid("the socket's path is not absolute"),
-            "tcp" => {
-                let rest = rest.strip_suffix('/').unwrap_or(rest);
-                // The colons of a bare IPv6 address are not a port's.
-                let (name, port) = match rest.rsplit_once(':') {
-                    Some((name, port)) if !port.ends_with(']') => match port.parse() {
-                        Ok(port) => (name, port),
-                        Err(_) => return invalid("invalid port"),
-                    },
-                    _ => (rest, DEFAULT_PORT),
-                };
-                let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-                let is_plain = |name: &str| {
-                    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-                };
-                match inner {
-                    Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => {
-                        Ok(Host::Tcp(v6.to_owned(), port))
-                    }
-                    None if is_plain(name) => Ok(Host::Tcp(name.to_owned(), port)),
-                    _ => invalid("invalid host name"),
-                }
-            }
-            _ => Err(format!("invalid bind address format: {text}")),
-        }
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Host::Unix(path) => write!(out, "unix://{}", path.display()),
-            Host::Tcp(name, port) if name.contains(':') => write!(out, "tcp://[{name}]:{port}"),
-            Host::Tcp(name, port) => write!(out, "tcp://{name}:{port}"),
-        }
-    }
-}
 
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +96,7 @@ pub struct Streaming {
 struct Context {
     operation: &'static str,
     host: Host,
+    tls: Option<tls::Connector>,
     headers: Arc<[(String, String)]>,
 }
 
@@ -224,6 +172,7 @@ pub struct Upgraded {
 #[derive(Clone, Debug)]
 pub struct Client {
     host: Host,
+    tls: Option<tls::Connector>,
     version: Arc<Negotiated>,
     headers: Arc<[(String, String)]>,
     agent: ureq::Agent,
@@ -239,8 +188,8 @@ struct Negotiated {
 }
 
 impl Client {
-    /// A client that speaks [`api::API_VERSION`]. Connects with the first call.
-    pub fn new(host: Host) -> Client {
+    /// A client that speaks [`api::API_VERSION`], over TCP with TLS if that is given. Connects with the first call.
+    pub fn new(host: Host, tls: Option<tls::Connector>) -> Client {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -250,9 +199,10 @@ impl Client {
             .input_buffer_size(32 * 1024)
             .output_buffer_size(32 * 1024)
             .build();
-        let agent = ureq::Agent::with_parts(config, SocketConnector { host: host.clone() }, StaticResolver);
+        let connector = SocketConnector { host: host.clone(), tls: tls.clone() };
+        let agent = ureq::Agent::with_parts(config, connector, StaticResolver);
         let version = Negotiated { version: Mutex::new(api::API_VERSION), is_fixed: false };
-        Client { host, version: Arc::new(version), headers: Arc::new([]), agent }
+        Client { host, tls, version: Arc::new(version), headers: Arc::new([]), agent }
     }
 
     /// The same client, asking for another API version (`DOCKER_API_VERSION`) and no other.
@@ -419,8 +369,26 @@ impl Client {
         }
     }
 
+    /// Connects and says nothing: the connection is the caller's.
+    pub fn dial(&self) -> Result<Hijacked, ClientError> {
+        let context = Context {
+            operation: "dial",
+            host: self.host.clone(),
+            tls: self.tls.clone(),
+            headers: Arc::clone(&self.headers),
+        };
+        let socket =
+            transport::dial(&self.host, self.tls.as_ref()).map_err(|cause| context.unreachable(cause))?;
+        Hijacked::client(Arc::new(socket), Vec::new()).map_err(|cause| context.io(cause))
+    }
+
     fn context(&self, operation: &Operation) -> Context {
-        Context { operation: operation.id, host: self.host.clone(), headers: self.headers.clone() }
+        Context {
+            operation: operation.id,
+            host: self.host.clone(),
+            tls: self.tls.clone(),
+            headers: self.headers.clone(),
+        }
     }
 
     /// The path and query of a call, encoded.

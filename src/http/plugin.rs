@@ -71,7 +71,8 @@ impl Caller {
             .accept(MEDIA_TYPE)
             .timeout_global(Some(limits.time))
             .build();
-        let agent = ureq::Agent::with_parts(config, SocketConnector { host: address }, StaticResolver);
+        let agent =
+            ureq::Agent::with_parts(config, SocketConnector { host: address, tls: None }, StaticResolver);
         Caller { agent, limits }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `client` | a client's end: whom it trusts |
 //! | `files` | PEM files, read and checked; errors name file and cause |
 //! | `certificate` | the little a certificate is asked for that rustls keeps to itself: names and dates |
 //! | `session` | one connection: read, write, shut down |
@@ -10,6 +11,7 @@
 //! anew who it is, under the certificates of that moment.
 
 mod certificate;
+mod client;
 mod files;
 mod session;
 
@@ -23,6 +25,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ServerConfig, ServerConnection};
 
+pub use client::{ClientFiles, Connector};
 pub use session::TlsSocket;
 
 fn provider() -> Arc<CryptoProvider> {

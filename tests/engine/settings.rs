@@ -53,22 +53,6 @@ fn contexts_are_shared_with_docker() {
 }
 
 #[test]
-fn a_context_with_keys_is_refused_and_says_why() {
-    requires!(docker);
-    let dir = TempDir::new();
-    dewar(&dir, &["context", "create", "tls", "--docker", "host=tcp://127.0.0.1:2376"]).ok();
-    let output = dewar(&dir, &["context", "inspect", "-f", "{{.Storage.TLSPath}}", "tls"]).ok();
-    std::fs::create_dir_all(std::path::Path::new(output.trimmed()).join("docker"))
-        .expect("a fresh directory");
-    dewar(&dir, &["-c", "tls", "ps"]).fails(1).stderr_has("TLS");
-    dewar(&dir, &["ps"])
-        .env("DOCKER_HOST", "tcp://127.0.0.1:2376")
-        .env("DOCKER_TLS_VERIFY", "1")
-        .fails(1)
-        .stderr_has("TLS");
-}
-
-#[test]
 fn formats_and_proxies_come_from_the_settings() {
     requires!(root);
     let daemon = Daemon::start();

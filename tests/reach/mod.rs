@@ -1,4 +1,5 @@
 //! How the daemon is reached, and by whom: everything before a request's first byte.
 
+mod client;
 mod listeners;
 mod tls;

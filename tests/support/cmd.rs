@@ -21,9 +21,15 @@ impl Cmd {
         let program = program.as_ref();
         let mut command = Command::new(program);
         // A developer's own settings must not decide a test.
-        for name in
-            ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_API_VERSION", "DOCKER_CONFIG"]
-        {
+        for name in [
+            "DOCKER_HOST",
+            "DOCKER_CONTEXT",
+            "DOCKER_TLS",
+            "DOCKER_TLS_VERIFY",
+            "DOCKER_CERT_PATH",
+            "DOCKER_API_VERSION",
+            "DOCKER_CONFIG",
+        ] {
             command.env_remove(name);
         }
         Cmd { command, line: program.to_string_lossy().into_owned(), stdin: Vec::new(), limit: LIMIT }

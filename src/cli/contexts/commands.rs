@@ -1,5 +1,10 @@
 //! `dewar context`: list, show, choose, make and remove contexts.
 
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 use crate::cli::command::{Action, Args, Command, Flag};
@@ -9,10 +14,18 @@ use crate::cli::error::Error;
 use crate::cli::format::{Column, Format, Row};
 use crate::cli::inspect::{self, Object};
 
-use super::{DEFAULT, Endpoint, Endpoints, Meta, Metadata, all, digest, find, meta_path, tls_dir};
+use super::{
+    CA, CERT, DEFAULT, ENDPOINT, Endpoint, Endpoints, KEY, Meta, Metadata, all, digest, find, meta_path,
+    tls_dir,
+};
+use crate::http::tls::ClientFiles;
 
 static DESCRIPTION: Flag = Flag::value("description", "TEXT", "What the context is for");
-static DOCKER: Flag = Flag::value("docker", "host=URL", "Where the daemon is");
+static DOCKER: Flag = Flag::value(
+    "docker",
+    "host=URL,…",
+    "Where the daemon is; ca=, cert=, key=FILE and skip-tls-verify=true for TLS",
+);
 static FORCE: Flag = Flag::switch("force", "Remove it although it is the one in use").short('f');
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as table, json or by a Go template");
 static INSPECT_FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
@@ -121,20 +134,23 @@ pub static CREATE: Command = Command {
     usage_code: 1,
     plan: |matches| {
         let name = matches.args[0].clone();
-        let host = matches.read(&DOCKER, |text| match text.split_once('=') {
-            Some(("host", host)) => Ok(host.to_owned()),
-            _ => Err("expected host=URL".to_owned()),
-        })?;
+        let place = matches.read(&DOCKER, Place::parse)?.unwrap_or_default();
         let description = matches.text(&DESCRIPTION);
         Action::call(move |context| {
             check_name(&name)?;
             if find(context.config(), &name).is_ok() {
                 return Err(Error::Local(format!("context {name:?} already exists")));
             }
-            let host = host.unwrap_or_else(|| context.host());
-            let endpoint = Endpoint { host, skip_tls_verify: false };
+            if let Some(files) = place.files() {
+                // What could not be used is not kept.
+                let invalid = |why| Error::Local(format!("invalid docker endpoint options: {why}"));
+                files.prepare().map_err(invalid)?;
+            }
+            let host = if place.host.is_empty() { context.host() } else { place.host.clone() };
+            let endpoint = Endpoint { host, skip_tls_verify: place.skips_verification };
             let (metadata, endpoints) = (Metadata { description }, Endpoints { docker: endpoint });
             let meta = Meta { name: name.clone(), metadata, endpoints };
+            place.keep(&tls_dir(context.config(), &name).join(ENDPOINT))?;
             let path = meta_path(context.config(), &name);
             let failed = |cause: std::io::Error| Error::local(format!("write {}", path.display()), cause);
             std::fs::create_dir_all(path.parent().expect("the file is in a directory")).map_err(failed)?;
@@ -145,6 +161,67 @@ pub static CREATE: Command = Command {
         })
     },
 };
+
+/// `--docker host=…,ca=…,cert=…,key=…,skip-tls-verify=…`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    host: String,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    skips_verification: bool,
+}
+
+impl Place {
+    fn parse(text: &str) -> Result<Place, String> {
+        let mut place = Place::default();
+        for part in text.split(',') {
+            let (key, value) =
+                part.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, not {part:?}"))?;
+            let file = || Some(PathBuf::from(value)).filter(|path| !path.as_os_str().is_empty());
+            match key.trim() {
+                "host" => place.host = value.to_owned(),
+                "ca" => place.ca = file(),
+                "cert" => place.cert = file(),
+                "key" => place.key = file(),
+                "skip-tls-verify" => {
+                    place.skips_verification =
+                        value.parse().map_err(|_| "expected skip-tls-verify=true or false".to_owned())?;
+                }
+                other => return Err(format!("unrecognized config key: {other}")),
+            }
+        }
+        match (&place.cert, &place.key) {
+            (Some(_), None) => Err("a certificate needs its key".to_owned()),
+            (None, Some(_)) => Err("a key needs its certificate".to_owned()),
+            _ => Ok(place),
+        }
+    }
+
+    /// What TLS is made with, if there is any.
+    fn files(&self) -> Option<ClientFiles> {
+        let pair = self.cert.clone().zip(self.key.clone());
+        let is_on = self.skips_verification || self.ca.is_some() || pair.is_some();
+        is_on.then(|| ClientFiles { ca: self.ca.clone(), pair, trusts_anyone: self.skips_verification })
+    }
+
+    /// Copies the files to where a context has them, for its owner alone.
+    fn keep(&self, dir: &Path) -> Result<(), Error> {
+        for (from, name) in [(&self.ca, CA), (&self.cert, CERT), (&self.key, KEY)] {
+            let Some(from) = from else { continue };
+            let to = dir.join(name);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| {
+                let mut file =
+                    std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&to)?;
+                file.write_all(&std::fs::read(from)?)
+            });
+            made.map_err(|cause| {
+                Error::local(format!("copy {} to {}", from.display(), to.display()), cause)
+            })?;
+        }
+        Ok(())
+    }
+}
 
 pub static RM: Command = Command {
     names: &["context rm", "context remove"],
@@ -241,7 +318,7 @@ struct Whole {
     metadata: Metadata,
     endpoints: Endpoints,
     #[serde(rename = "TLSMaterial")]
-    tls_material: std::collections::BTreeMap<String, Vec<String>>,
+    tls_material: BTreeMap<String, Vec<String>>,
     storage: Storage,
 }
 
@@ -266,7 +343,11 @@ fn whole(context: &Context, name: &str) -> Result<Whole, Error> {
         (find(config, name)?, Storage { metadata_path, tls_path: path(tls_dir(config, name)) })
     };
     let Meta { name, metadata, endpoints } = meta;
-    Ok(Whole { name, metadata, endpoints, tls_material: std::collections::BTreeMap::new(), storage })
+    let dir = tls_dir(context.config(), &name).join(ENDPOINT);
+    let kept: Vec<String> =
+        [CA, CERT, KEY].into_iter().filter(|file| dir.join(file).exists()).map(str::to_owned).collect();
+    let tls_material = if kept.is_empty() { BTreeMap::new() } else { [(ENDPOINT.to_owned(), kept)].into() };
+    Ok(Whole { name, metadata, endpoints, tls_material, storage })
 }
 
 #[cfg(test)]
@@ -278,6 +359,17 @@ mod tests {
         assert!(check_name("far-away_1.2+x").is_ok());
         for name in ["default", "a", "-ab", "a/b", "", "ä"] {
             assert!(check_name(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn places_are_written_as_docker_writes_them() {
+        let place = Place::parse("host=tcp://far:2376,ca=/ca,cert=/c,key=/k,skip-tls-verify=true").unwrap();
+        assert_eq!((place.host.as_str(), place.skips_verification), ("tcp://far:2376", true));
+        assert!(place.files().unwrap().pair.is_some());
+        assert_eq!(Place::parse("host=unix:///a").unwrap().files(), None);
+        for bad in ["tcp://far", "host=x,what=y", "cert=/c", "key=/k", "skip-tls-verify=perhaps"] {
+            assert!(Place::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -89,7 +89,8 @@ pub(super) fn upload(
     content_type: &str,
     source: Box<dyn Read + Send>,
 ) -> Result<(AnswerHead, AnswerBody), ClientError> {
-    let socket = Arc::new(dial(&context.host).map_err(|cause| context.unreachable(cause))?);
+    let socket =
+        Arc::new(dial(&context.host, context.tls.as_ref()).map_err(|cause| context.unreachable(cause))?);
     let headers = [("Connection", "close"), ("Content-Type", content_type), ("Transfer-Encoding", "chunked")];
     (&*socket).write_all(&request(context, method, target, &headers)).map_err(|cause| context.io(cause))?;
     let failure = SourceFailure::default();
@@ -226,7 +227,8 @@ pub(super) fn upgrade(
     target: &str,
     json: Option<Vec<u8>>,
 ) -> Result<Upgraded, ClientError> {
-    let socket = Arc::new(dial(&context.host).map_err(|cause| context.unreachable(cause))?);
+    let socket =
+        Arc::new(dial(&context.host, context.tls.as_ref()).map_err(|cause| context.unreachable(cause))?);
     let body = json.unwrap_or_default();
     let length = body.len().to_string();
     let mut headers =

@@ -133,7 +133,7 @@ fn fixture() -> Fixture {
     let listeners = vec![Listener::Unix(UnixListener::bind(&path).unwrap())];
     let table = RouteTable::new(ROUTES).unwrap();
     let server = Server::new(listeners, table, MIDDLEWARES, (), Limits::default()).unwrap();
-    let client = Client::new(Host::parse(&format!("unix://{}", path.display())).unwrap());
+    let client = Client::new(Host::parse(&format!("unix://{}", path.display())).unwrap(), None);
     Fixture { handle: server.start().unwrap(), path, client }
 }
 
@@ -169,7 +169,7 @@ fn refusals_are_told_apart() {
     assert!(matches!(error, ClientError::Version { .. }), "{error:?}");
     assert!(error.to_string().contains("client version 1.99 is too new"), "{error}");
 
-    let absent = Client::new(Host::parse("unix:///nonexistent/dewar.sock").unwrap());
+    let absent = Client::new(Host::parse("unix:///nonexistent/dewar.sock").unwrap(), None);
     for error in [
         start(&absent, "web"),
         absent.hijack(&SHELL, &["web"], &(), &None).unwrap_err(),
@@ -279,7 +279,17 @@ fn hosts_are_parsed_or_refused() {
     ] {
         assert_eq!(Host::parse(text), Ok(host), "{text}");
     }
-    for text in ["", "/run/x", "unix://x", "tcp://", "tcp://a:b", "tcp://a b:1", "ssh://a", "tcp://::1:80"] {
+    for text in [
+        "",
+        "/run/x",
+        "unix://x",
+        "tcp://",
+        "tcp://a:b",
+        "tcp://a b:1",
+        "ssh://",
+        "ssh://-oX=y",
+        "tcp://::1:80",
+    ] {
         assert!(Host::parse(text).is_err(), "{text}");
     }
     assert_eq!(Host::parse("tcp://[::1]:80").unwrap().to_string(), "tcp://[::1]:80");

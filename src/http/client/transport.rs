@@ -19,6 +19,7 @@ use ureq::unversioned::transport::{
 
 use super::Host;
 use crate::http::socket::Socket;
+use crate::http::tls;
 
 /// How long one address of a TCP host may take to answer.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -28,10 +29,12 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 #[error("{0}")]
 pub(crate) struct ConnectFailed(pub(crate) io::Error);
 
-/// Connects to a daemon. Blocks for [`CONNECT_TIME`] per address at most; on a unix socket as long as the daemon
+/// Connects to a daemon, over TCP with TLS if that is given. Blocks for [`CONNECT_TIME`] per address at most, and as
+/// long for a handshake; on a unix socket as long as the daemon
 /// lets connections queue.
-pub(super) fn dial(host: &Host) -> io::Result<Socket> {
+pub(super) fn dial(host: &Host, tls: Option<&tls::Connector>) -> io::Result<Socket> {
     match host {
+        Host::Ssh(ssh) => ssh.dial(),
         Host::Unix(path) => UnixStream::connect(path).map(Socket::Unix),
         Host::Tcp(name, port) => {
             let mut failure = io::Error::other("the host name has no address");
@@ -39,7 +42,10 @@ pub(super) fn dial(host: &Host) -> io::Result<Socket> {
                 match TcpStream::connect_timeout(&address, CONNECT_TIME) {
                     Ok(stream) => {
                         stream.set_nodelay(true)?;
-                        return Ok(Socket::Tcp(stream));
+                        return match tls {
+                            Some(tls) => Ok(Socket::Tls(Box::new(tls.connect(name, stream)?))),
+                            None => Ok(Socket::Tcp(stream)),
+                        };
                     }
                     Err(cause) => failure = cause,
                 }
@@ -50,7 +56,7 @@ pub(super) fn dial(host: &Host) -> io::Result<Socket> {
 }
 
 /// As [`dial`], but gives up after `time`.
-fn dial_within(host: &Host, time: Duration) -> io::Result<Socket> {
+fn dial_within(host: &Host, tls: Option<&tls::Connector>, time: Duration) -> io::Result<Socket> {
     match host {
         Host::Unix(path) => {
             use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -66,7 +72,7 @@ fn dial_within(host: &Host, time: Duration) -> io::Result<Socket> {
             sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, None)?;
             Ok(Socket::Unix(fd.into()))
         }
-        Host::Tcp(..) => dial(host),
+        Host::Tcp(..) | Host::Ssh(_) => dial(host, tls),
     }
 }
 
@@ -74,6 +80,7 @@ fn dial_within(host: &Host, time: Duration) -> io::Result<Socket> {
 #[derive(Debug)]
 pub(crate) struct SocketConnector {
     pub(crate) host: Host,
+    pub(crate) tls: Option<tls::Connector>,
 }
 
 impl Connector for SocketConnector {
@@ -85,8 +92,8 @@ impl Connector for SocketConnector {
         _chained: Option<()>,
     ) -> Result<Option<SocketTransport>, ureq::Error> {
         let socket = match time_of(&details.timeout) {
-            Some(time) => dial_within(&self.host, time),
-            None => dial(&self.host),
+            Some(time) => dial_within(&self.host, self.tls.as_ref(), time),
+            None => dial(&self.host, self.tls.as_ref()),
         };
         let socket = socket.map_err(|cause| ureq::Error::Other(Box::new(ConnectFailed(cause))))?;
         let socket = Arc::new(socket);

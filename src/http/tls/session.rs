@@ -207,6 +207,27 @@ impl TlsSocket {
         }
     }
 
+    /// Completes the handshake, in `time` at most.
+    pub(super) fn handshake(&self, time: Duration) -> io::Result<()> {
+        let deadline = Some(Instant::now() + time);
+        loop {
+            let mut session = lock(&self.session);
+            let is_sent = session.flush(&self.stream)?;
+            if is_sent && !session.tls.is_handshaking() {
+                self.is_handshaking.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            if let Step::Moved = session.advance(&self.stream)? {
+                continue;
+            }
+            drop(session);
+            let events = if is_sent { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+            if !wait(&self.stream, events, deadline)? {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake is not answered"));
+            }
+        }
+    }
+
     /// Reads plaintext; 0 after the peer's last word. A connection that was cut instead is `UnexpectedEof`.
     ///
     /// # Errors
