@@ -58,9 +58,11 @@ pub fn enter(engine: &Arc<Engine>, passing: &mut Passing<'_>) -> Result<Option<L
 fn question(passing: &mut Passing<'_>) -> Result<Question, Failure> {
     let operation = passing.operation;
     let request = &mut *passing.request;
+    // As it was understood, `1.44` for `01.044`.
+    let version = passing.version.map(|_| request.raw.version.to_string());
     let mut question = Question {
         request_method: operation.method.name().to_owned(),
-        request_uri: uri(operation, passing.version, &request.params, &request.query)?,
+        request_uri: uri(operation, version.as_deref(), &request.params, &request.query)?,
         request_headers: headers(&request.raw.headers),
         ..Question::default()
     };

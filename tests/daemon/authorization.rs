@@ -252,6 +252,7 @@ fn the_uri_is_what_is_routed_however_it_is_spelt() {
         ("GET /v1.44/containers/json?all=1", "GET /v1.44/containers/json?all=1"),
         ("GET http://other/v1.44/containers/json", "GET /v1.44/containers/json"),
         ("GET x://y/containers/json?%61ll=1", "GET /containers/json?all=1"),
+        ("GET /v01.0044/containers/json", "GET /v1.44/containers/json"),
         ("HEAD /_ping", "HEAD /_ping"),
         ("GET /containers/w%65b/json", "GET /containers/web/json"),
         ("DELETE /images/a%2fb", "DELETE /images/a/b"),

@@ -55,3 +55,32 @@ fn a_bad_file_leaves_everything_as_it_was() {
         assert_eq!((&info["Labels"][0], &info["Debug"]), (&"old=1".into(), &true.into()), "after {text}");
     }
 }
+
+#[test]
+fn the_access_log_is_switched_on_and_off() {
+    requires!(root);
+    let (_dir, path) = file("");
+    let daemon = Daemon::with(&["--config-file", &path], &[]);
+    let is_told = |path: &str| daemon.log().contains(&format!("access: method=GET path={path} "));
+    let set = |text: &str, count: usize| {
+        std::fs::write(&path, text).expect("the file is the test's");
+        hang_up(&daemon);
+        let done = || daemon.log().matches("the configuration was reloaded").count() == count;
+        eventually("the reload", done);
+    };
+    daemon.api("GET", "/v1.40/version").is(200);
+    set(r#"{"access-log": true}"#, 1);
+    // The switch follows the news.
+    eventually("a line", || {
+        daemon.api("GET", "/v1.41/version").is(200);
+        is_told("/version version=1.41")
+    });
+    set("", 2);
+    eventually("silence", || {
+        let before = daemon.log().matches("access:").count();
+        daemon.api("GET", "/v1.42/version").is(200);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        daemon.log().matches("access:").count() == before
+    });
+    assert!(!is_told("/version version=1.40"), "{}", daemon.log());
+}
