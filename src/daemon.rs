@@ -25,6 +25,7 @@ pub mod events;
 pub mod images;
 pub mod info;
 pub mod listeners;
+pub mod logger;
 pub mod metrics;
 pub mod names;
 pub mod networks;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use daemon::config::Config;
 use daemon::config::load::{Given, load};
+use daemon::logger::Destination;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -46,7 +47,7 @@ const TABLES: daemon::Tables = daemon::Tables {
     metrics: routes::metrics::METRICS,
 };
 
-/// Becomes the daemon: options merged, a log on stderr, and one word about why it ended.
+/// Becomes the daemon: options merged, its log opened, and one word about why it ended.
 fn run_daemon(options: cli::daemon::Options) -> ExitCode {
     let given = Given { flags: options.given, file: options.config_file };
     match load(&given, &|name| std::env::var(name).ok()) {
@@ -59,11 +60,19 @@ fn run_daemon(options: cli::daemon::Options) -> ExitCode {
             Err(error) => failed(&error),
         },
         Ok(loaded) => {
-            open_log(&loaded.config);
+            if let Err(error) = open_log(&loaded.config) {
+                return failed(&error);
+            }
+            let is_log_elsewhere = loaded.config.log_to != Destination::Stderr;
             runtime::sys::memory::keep_small();
             match daemon::run(loaded, &given, TABLES) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(&error),
+                Err(error) => {
+                    if is_log_elsewhere {
+                        log::error!("failed to start daemon: {error}");
+                    }
+                    failed(&error)
+                }
             }
         }
         Err(error) => failed(&error),
@@ -90,23 +99,28 @@ fn run_doctor(options: cli::doctor::Options) -> ExitCode {
     }
 }
 
-/// The log goes to stderr. What is said of other crates is only said when it is a warning.
+/// Opens the log. What is said of other crates is only said when it is a warning.
 ///
 /// `DEWAR_LOG` holds env_logger's directives, for whoever looks for a fault in one module; it leaves the level to
 /// options that are given.
-fn open_log(config: &Config) {
+///
+/// # Errors
+/// It is to go to a file that cannot be opened.
+fn open_log(config: &Config) -> daemon::error::Result<()> {
     let mut builder = env_logger::Builder::new();
+    daemon::logger::prepare(&mut builder, config)?;
     builder.filter_level(log::LevelFilter::Warn).filter_module("dewar", log::LevelFilter::Trace);
     let is_level_given = config.values.contains_key("log-level") || config.debug;
     if let Some(directives) =
         std::env::var("DEWAR_LOG").ok().filter(|text| !text.is_empty() && !is_level_given)
     {
         builder.parse_filters(&directives);
-        builder.format_target(false).init();
-        return;
+        builder.init();
+        return Ok(());
     }
-    builder.format_target(false).init();
+    builder.init();
     log::set_max_level(daemon::log_level(config));
+    Ok(())
 }
 
 /// Why it ended, where init scripts look.

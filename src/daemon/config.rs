@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::error::Result;
+use super::logger::{Destination, Format};
 use crate::http::api::container::{LogConfig, Ulimit};
 
 /// The merged values by configuration key, as JSON; what is not in it has its default.
@@ -61,6 +62,11 @@ pub struct Config {
     pub authorization_plugins: Vec<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: String,
+    pub log_format: Format,
+    pub log_to: Destination,
+    pub log_file_max_bytes: u64,
+    /// The current one included.
+    pub log_file_max_files: u32,
     /// `key=value`, shown by `info`.
     pub labels: Vec<String>,
     /// The cgroup below which each container gets its own; `None` derives it from `exec_root`.
@@ -143,6 +149,11 @@ impl Default for Config {
             metrics_addr: None,
             authorization_plugins: Vec::new(),
             log_level: "info".to_owned(),
+            log_format: Format::Text,
+            log_to: Destination::Stderr,
+            // Small enough for a flash disk, large enough for a story.
+            log_file_max_bytes: 10 * 1024 * 1024,
+            log_file_max_files: 5,
             labels: Vec::new(),
             cgroup_parent: None,
             registry_mirrors: Vec::new(),

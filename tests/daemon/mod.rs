@@ -2,6 +2,7 @@
 
 mod authorization;
 mod configuration;
+mod logging;
 mod metrics;
 mod notices;
 mod reload;

@@ -12,6 +12,7 @@ use super::values::{
     metrics_address, mirror_url, one_of, optional, positive_or, seccomp_profile, ulimit,
 };
 use crate::daemon::error::Error;
+use crate::daemon::logger::{Destination, Format};
 
 /// How setting went; the error says what is wrong with the value.
 pub type Checked = Result<(), String>;
@@ -342,6 +343,37 @@ pub static OPTIONS: &[DaemonOption] = &[
         }),
     ),
     option(
+        "log-file-max-files",
+        "log-file-max-files",
+        Start,
+        Number(|config, count| {
+            config.log_file_max_files = u32::try_from(at_least(1, count)?).unwrap_or(u32::MAX);
+            Ok(())
+        }),
+    ),
+    option(
+        "log-file-max-size",
+        "log-file-max-size",
+        Start,
+        Text(|config, text| {
+            let size = u64::try_from(bytes(text)?).ok().filter(|size| *size > 0);
+            config.log_file_max_bytes = size.ok_or("expected a size greater than 0")?;
+            Ok(())
+        }),
+    ),
+    option(
+        "log-format",
+        "log-format",
+        Start,
+        Text(|config, text| {
+            config.log_format = match one_of(text, &["text", "json"])?.as_str() {
+                "json" => Format::Json,
+                _ => Format::Text,
+            };
+            Ok(())
+        }),
+    ),
+    option(
         "log-level",
         "log-level",
         Reload,
@@ -360,6 +392,24 @@ pub static OPTIONS: &[DaemonOption] = &[
                 _ => Err(format!("{key}: expected a string")),
             };
             config.defaults.log.config = options.iter().map(read).collect::<Result<_, String>>()?;
+            Ok(())
+        }),
+    ),
+    option(
+        "log-to",
+        "log-to",
+        Start,
+        Text(|config, text| {
+            config.log_to = match text {
+                "" | "stderr" => Destination::Stderr,
+                "syslog" => Destination::Syslog,
+                path => {
+                    let path = absolute(path).map_err(|_| {
+                        format!("{path:?}: expected stderr, syslog or the absolute path of a file")
+                    })?;
+                    Destination::File(path.into())
+                }
+            };
             Ok(())
         }),
     ),

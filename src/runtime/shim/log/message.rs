@@ -27,12 +27,10 @@ pub fn encode(form: &LogForm, entry: &Entry<'_>, number: u64) -> Vec<u8> {
     match form {
         LogForm::Syslog { facility, form, tag, hostname } => {
             let at = entry.time.at;
-            let secs = utc_offset_secs(at.as_second());
-            let offset = jiff::tz::Offset::from_seconds(secs).unwrap_or(jiff::tz::Offset::UTC);
-            let local = offset.to_datetime(at);
+            let (local, secs) = local(at);
             let priority = u16::from(*facility) << 3 | u16::from(severity);
             let pid = std::process::id();
-            let stamp = || local.strftime("%b %e %H:%M:%S");
+            let stamp = || stamp(at);
             let (sign, minutes) = (if secs < 0 { '-' } else { '+' }, secs.unsigned_abs() / 60);
             let zone = format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60);
             // Go writes a zone without an offset so.
@@ -74,6 +72,18 @@ pub fn encode(form: &LogForm, entry: &Entry<'_>, number: u64) -> Vec<u8> {
         }
     }
     out
+}
+
+/// A moment in the host's time zone, and how many seconds that is ahead of UTC.
+fn local(at: jiff::Timestamp) -> (jiff::civil::DateTime, i32) {
+    let secs = utc_offset_secs(at.as_second());
+    let offset = jiff::tz::Offset::from_seconds(secs).unwrap_or(jiff::tz::Offset::UTC);
+    (offset.to_datetime(at), secs)
+}
+
+/// `Jan  2 03:04:05`, in the host's time zone.
+pub fn stamp(at: jiff::Timestamp) -> String {
+    local(at).0.strftime("%b %e %H:%M:%S").to_string()
 }
 
 /// One field of a journal entry.
