@@ -7,7 +7,7 @@
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
-#          curl, openssl, tar, runc, skopeo, mkfs.ext4 and strip
+#          supervisors (scripts/supervisors.sh), curl, openssl, tar, runc, skopeo, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -70,6 +70,7 @@ if [ "$what" = test ]; then
     need systemd-socket-activate systemd
     [ -x /usr/sbin/mkfs.ext4 ] || need mkfs.ext4 e2fsprogs
     need strip binutils
+    need make make
     # scripts/python.sh makes a virtual environment with whichever can.
     /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"
 fi
@@ -106,5 +107,6 @@ if [ "$what" = test ]; then
     "$here/compose.sh" 2 >/dev/null
     "$here/compose.sh" 1 >/dev/null
     "$here/vm.sh" >/dev/null
+    "$here/supervisors.sh" >/dev/null
 fi
 "$here/criu.sh" >/dev/null

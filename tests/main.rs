@@ -42,6 +42,9 @@ mod survive;
 /// Input that means harm: traversal, hostile archives, slow and broken peers.
 mod hostile;
 
+/// Under other people's inits and supervisors, started by the files of contrib/.
+mod supervisors;
+
 /// A minimal host in a virtual machine: from an init of its own to power-off.
 mod boot;
 

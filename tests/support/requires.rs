@@ -181,6 +181,26 @@ pub fn vm() -> Result<(), String> {
     if sbin("mkfs.ext4") { Ok(()) } else { Err("no mkfs.ext4: run scripts/deps.sh test".to_owned()) }
 }
 
+/// Supervisors of Debian's, and make.
+pub fn supervisors() -> Result<(), String> {
+    root()?;
+    on_path("make").ok_or_else(|| "no make".to_owned())?;
+    supervisors_path().map(|_| ())
+}
+
+/// What scripts/supervisors.sh fetched: `DEWAR_TEST_SUPERVISORS`, or where it puts them.
+pub fn supervisors_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_SUPERVISORS", "/opt/dewar/supervisors")
+        .ok_or_else(|| "no supervisors: run scripts/supervisors.sh".to_owned())
+}
+
+/// systemd's program that looks at units, which needs no systemd.
+pub fn systemd_analyze() -> Result<(), String> {
+    on_path("systemd-analyze")
+        .map(|_| ())
+        .ok_or_else(|| "no systemd-analyze: run scripts/deps.sh test".to_owned())
+}
+
 /// What `variable` names, else `usual`, if it is there.
 fn installed(variable: &str, usual: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
