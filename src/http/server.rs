@@ -560,6 +560,10 @@ impl<S: Send + Sync + 'static> Poller<'_, S> {
             exchange::refuse_now(&connection, 503, "too many connections");
             return;
         }
+        if connection.input.socket().is_handshaking() {
+            // Its first bytes are a round trip away: no worker need wait for them.
+            return core.park(connection);
+        }
         pool::submit(core, connection);
     }
 }

@@ -87,8 +87,8 @@ impl Certificates {
         flags.to_vec()
     }
 
-    /// A connection with alice's certificate, its handshake done.
-    pub fn connect(&self, port: u16) -> Tls {
+    /// A client's session with alice's certificate.
+    pub fn session(&self) -> rustls::ClientConnection {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let mut roots = rustls::RootCertStore::empty();
@@ -103,10 +103,14 @@ impl Certificates {
             .with_client_auth_cert(vec![pem("client.pem")], key)
             .expect("a pair");
         let name = "localhost".try_into().expect("a name");
-        let session = rustls::ClientConnection::new(config.into(), name).expect("a session");
+        rustls::ClientConnection::new(config.into(), name).expect("a session")
+    }
+
+    /// A connection of that session, its handshake done.
+    pub fn connect(&self, port: u16) -> Tls {
         let stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the daemon listens");
         stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).expect("a timeout");
-        let mut tls = rustls::StreamOwned::new(session, stream);
+        let mut tls = rustls::StreamOwned::new(self.session(), stream);
         tls.conn.complete_io(&mut tls.sock).expect("a handshake");
         tls
     }

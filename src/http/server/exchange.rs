@@ -76,7 +76,7 @@ pub(super) fn serve<S: Send + Sync + 'static>(
                 }
                 return core.park(connection);
             }
-            Arrival::Closed => return closed(&connection),
+            Arrival::Closed => return closed(core, &connection, place),
             Arrival::Refused(refusal) => {
                 refuse_now(&connection, refusal.status, refusal.message);
                 return connection.input.socket().linger(LINGER, 64 * 1024);
@@ -86,18 +86,20 @@ pub(super) fn serve<S: Send + Sync + 'static>(
 }
 
 /// Ends a connection whose peer says no more, or nothing that makes sense.
-fn closed(connection: &Connection) {
+fn closed<S: Send + Sync + 'static>(core: &Arc<Core<S>>, connection: &Connection, place: &mut Place<'_>) {
     if let Socket::Tls(stream) = &**connection.input.socket()
         && let Some(why) = stream.failure()
     {
         let peer = stream.peer_addr().map_or_else(|_| "a peer that left".to_owned(), |peer| peer.to_string());
         log::info!("speak TLS with {peer}: {why}");
+        pool::leave(core, place);
         // The peer is to read why, before what it sent meanwhile makes the kernel reset the connection.
         connection.input.socket().linger(LINGER, 64 * 1024);
     }
 }
 
-/// Answers a request that will not be read, unless its peer could not understand. Does not block: the socket of a new answer has room.
+/// Answers a request that will not be read, unless its peer could not understand. Does not block: the socket of a
+/// new answer has room.
 pub(super) fn refuse_now(connection: &Connection, status: u16, message: &str) {
     if connection.input.socket().is_handshaking() {
         log::debug!("connection {}: closed before its TLS handshake: {message}", connection.registration.id);
