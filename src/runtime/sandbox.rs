@@ -266,10 +266,7 @@ impl Runtime {
     /// # Errors
     /// The first thing that would not go; the rest is removed all the same.
     pub fn clean_up(&self, cgroup: &str, run_dir: &Path) -> Result<(), Error> {
-        let cgroup = Cgroup::open(cgroup).and_then(|cgroup| {
-            cgroup.kill_all()?;
-            cgroup.remove()
-        });
+        let cgroup = end_orphans(cgroup);
         let run_dir = remove_run_dir(run_dir);
         cgroup.and(run_dir)
     }
@@ -433,6 +430,18 @@ impl Drop for Runtime {
     }
 }
 
+/// Ends what a container whose shim is gone still has: processes and the cgroup.
+fn end_orphans(cgroup: &str) -> Result<(), Error> {
+    let cgroup = Cgroup::open(cgroup)?;
+    cgroup.kill_all()?;
+    cgroup.remove()
+}
+
+/// The launch a run directory keeps, if it was written whole.
+fn read_launch(run_dir: &Path) -> Option<Launch> {
+    record::decode(&std::fs::read(run_dir.join(LAUNCH)).ok()?).ok()
+}
+
 /// Removes a run directory: exactly what dewar puts there, and nothing through a mount.
 fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
     let gone = |result: io::Result<()>| match result {
@@ -592,7 +601,12 @@ impl Sandbox {
     pub fn dismiss(&self) -> Result<(), Error> {
         match self.link.call(Call::Dismiss {}, &[], CALL_TIMEOUT) {
             // The shim of a lost container has nothing left to say.
-            Err(Error { cause: Cause::Refused(reason), .. }) if reason == SHIM_GONE => {}
+            Err(Error { cause: Cause::Refused(reason), .. }) if reason == SHIM_GONE => {
+                // One that was killed had no time to end its container.
+                if let Some(launch) = read_launch(&self.run_dir) {
+                    end_orphans(&launch.spec.linux.cgroups_path)?;
+                }
+            }
             other => other.map(|_| ())?,
         }
         self.monitor.forget(&self.link);

@@ -104,7 +104,13 @@ fn a_shim_that_was_killed_is_noticed() {
         status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent").trim().to_owned();
     crate::support::Cmd::new("kill").args(["-9", &shim]).ok();
     eventually("the container to be known as gone", || daemon.state("web")["Running"] == false);
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists() || daemon.state("web")["ExitCode"] != 0);
+    // It went on without anybody to watch it, and kept the next run from mounting its layers.
+    eventually("its death", || {
+        std::fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |text| text.is_empty())
+    });
+    assert_ne!(daemon.state("web")["ExitCode"], 0);
+    daemon.dewar(&["start", "web"]).ok();
+    daemon.dewar(&["kill", "web"]).ok();
     daemon.dewar(&["rm", "web"]).ok();
 }
 
