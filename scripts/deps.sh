@@ -7,7 +7,7 @@
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
-#          supervisors (scripts/supervisors.sh), curl, openssl, tar, runc, skopeo, mkfs.ext4 and strip
+#          supervisors (scripts/supervisors.sh), curl, openssl, tar, runc, crun, skopeo, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -62,6 +62,7 @@ fi
 if [ "$what" = test ]; then
     need python3 python3
     need runc runc
+    need crun crun
     need skopeo skopeo
     need curl curl
     need openssl openssl

@@ -33,6 +33,7 @@ mod notify;
 pub mod pattern;
 mod pidfile;
 mod reload;
+pub mod runtimes;
 mod shutdown;
 mod signals;
 pub mod state_dir;

@@ -18,6 +18,7 @@ pub mod layer;
 pub mod look;
 pub mod mounts;
 pub mod netns;
+pub mod oci;
 pub mod plan;
 pub mod program;
 pub mod record;
@@ -240,6 +241,9 @@ pub struct Launch {
     pub durable: bool,
     /// Run the command below a minimal init that reaps and forwards signals (`--init`).
     pub reaper: bool,
+    /// Who makes the container out of the spec; absent for our own init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oci: Option<oci::OciRuntime>,
 }
 
 /// How a container's life ended.

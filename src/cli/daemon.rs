@@ -16,6 +16,7 @@ static VERSION: Flag = Flag::switch("version", "Print the version and exit").sho
 
 static FLAGS: &[&Flag] = &[
     &Flag::switch("access-log", "Log each request at level info, not at level debug"),
+    &Flag::many("add-runtime", "NAME=PATH", "OCI runtime that containers can ask for by this name"),
     &Flag::many("authorization-plugin", "NAME", "Plugin that is asked whether a request is allowed"),
     &Flag::value("cgroup-parent", "PATH", "Cgroup below which containers get their own"),
     &CONFIG_FILE,
@@ -24,6 +25,7 @@ static FLAGS: &[&Flag] = &[
     &Flag::switch("debug", "Log at level debug").short('D'),
     &Flag::value("default-cgroupns-mode", "MODE", "Cgroup namespace of containers: private or host"),
     &Flag::value("default-ipc-mode", "MODE", "IPC namespace of containers: private or shareable"),
+    &Flag::value("default-runtime", "NAME", "Runtime of containers that name none, dewar otherwise"),
     &Flag::value("default-shm-size", "BYTES", "Size of containers' /dev/shm, 64m otherwise"),
     &Flag::value("default-stop-timeout", "SECONDS", "Time a container gets to stop, 10 otherwise"),
     &Flag::many("default-ulimit", "NAME=SOFT[:HARD]", "Limit of containers' processes"),

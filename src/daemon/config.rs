@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::error::Result;
 use super::logger::{Destination, Format};
+use super::runtimes::{self, Runtimes};
 use crate::http::api::container::{LogConfig, Ulimit};
 
 /// The merged values by configuration key, as JSON; what is not in it has its default.
@@ -82,6 +83,10 @@ pub struct Config {
     pub http_proxy: String,
     pub https_proxy: String,
     pub no_proxy: String,
+    /// OCI runtimes beside our own.
+    pub runtimes: Runtimes,
+    /// Runs containers that name none.
+    pub default_runtime: String,
     /// What containers get that say nothing of their own.
     pub defaults: ContainerDefaults,
 }
@@ -165,6 +170,8 @@ impl Default for Config {
             http_proxy: String::new(),
             https_proxy: String::new(),
             no_proxy: String::new(),
+            runtimes: Runtimes::new(),
+            default_runtime: runtimes::BUILT_IN.to_owned(),
             defaults: ContainerDefaults {
                 log: LogConfig { kind: "json-file".to_owned(), config: BTreeMap::new() },
                 ulimits: BTreeMap::new(),
@@ -196,6 +203,7 @@ impl Config {
                 option.apply(&mut config, value)?;
             }
         }
+        runtimes::check_default(&config)?;
         config.values = values;
         Ok(config)
     }

@@ -7,6 +7,7 @@ use super::config::Config;
 use super::containers::State;
 use super::containers::logs::drivers;
 use super::engine::Engine;
+use super::runtimes;
 use crate::http::api::system::{
     Component, Platform, RegistryConfig, RuntimeInfo, Swarm, SystemInfo, SystemVersion,
 };
@@ -134,8 +135,8 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         name: uname.nodename().to_string_lossy().into_owned(),
         experimental_build: true,
         server_version: VERSION.to_owned(),
-        runtimes: BTreeMap::from([("dewar".to_owned(), RuntimeInfo { path: "built in".to_owned() })]),
-        default_runtime: "dewar".to_owned(),
+        runtimes: known_runtimes(&config),
+        default_runtime: config.default_runtime.clone(),
         swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
         live_restore_enabled: config.live_restore,
         init_binary: "dewar".to_owned(),
@@ -197,6 +198,16 @@ pub fn host() -> Host {
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: memory_total_bytes(),
     }
+}
+
+/// Our own runtime and those that are registered.
+fn known_runtimes(config: &Config) -> BTreeMap<String, RuntimeInfo> {
+    let own = RuntimeInfo { path: "built in".to_owned(), ..RuntimeInfo::default() };
+    let others = config.runtimes.iter().map(|(name, runtime)| {
+        let path = runtime.path.to_string_lossy().into_owned();
+        (name.clone(), RuntimeInfo { path, runtime_args: runtime.args.clone() })
+    });
+    others.chain([(runtimes::BUILT_IN.to_owned(), own)]).collect()
 }
 
 /// The limits this kernel cannot set, in Docker's words.

@@ -29,10 +29,11 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
+pub use self::program::REAPER;
 use self::program::{Program, Rights, Supervision};
 use self::root::Root;
 use self::steps::Assembly;
-pub use self::steps::Trees;
+pub use self::steps::{Trees, borrow};
 use super::cgroup::Cgroup;
 use super::spec::{Mount, NamespaceKind, Process, Spec};
 use super::sys::process::{self, Side};

@@ -35,6 +35,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cgroup::Cgroup;
 use super::criu::{self, CriuInfo};
+use super::oci::{self, Foreign};
 use super::program::Program;
 use super::shim::protocol::{
     self, Call, Client, CriuPlace, Done, EndedExec, Event, Fault, FaultCause, Heard, Hello, Message, Outcome,
@@ -266,7 +267,7 @@ impl Runtime {
     /// # Errors
     /// The first thing that would not go; the rest is removed all the same.
     pub fn clean_up(&self, cgroup: &str, run_dir: &Path) -> Result<(), Error> {
-        let cgroup = end_orphans(cgroup);
+        let cgroup = end_orphans(cgroup, run_dir);
         let run_dir = remove_run_dir(run_dir);
         cgroup.and(run_dir)
     }
@@ -430,10 +431,17 @@ impl Drop for Runtime {
     }
 }
 
-/// Ends what a container whose shim is gone still has: processes and the cgroup.
-fn end_orphans(cgroup: &str) -> Result<(), Error> {
+/// Ends what a container whose shim is gone still has: processes, the cgroup, another runtime's notes.
+fn end_orphans(cgroup: &str, run_dir: &Path) -> Result<(), Error> {
     let cgroup = Cgroup::open(cgroup)?;
     cgroup.kill_all()?;
+    if run_dir.join(oci::DIR).exists()
+        && let Some(Launch { id, oci: Some(runtime), .. }) = read_launch(run_dir)
+        && let Err(error) = Foreign::new(&runtime, &id, run_dir).delete()
+    {
+        // Its files go with the run directory all the same.
+        log::warn!("{error}");
+    }
     cgroup.remove()
 }
 
@@ -457,6 +465,7 @@ fn remove_run_dir(run_dir: &Path) -> Result<(), Error> {
             }
         }
         gone(std::fs::remove_dir(run_dir.join("stage")))?;
+        oci::remove_dir(&run_dir.join(oci::DIR))?;
         let files = match std::fs::read_dir(run_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             files => files?,
@@ -604,7 +613,7 @@ impl Sandbox {
             Err(Error { cause: Cause::Refused(reason), .. }) if reason == SHIM_GONE => {
                 // One that was killed had no time to end its container.
                 if let Some(launch) = read_launch(&self.run_dir) {
-                    end_orphans(&launch.spec.linux.cgroups_path)?;
+                    end_orphans(&launch.spec.linux.cgroups_path, &self.run_dir)?;
                 }
             }
             other => other.map(|_| ())?,

@@ -23,13 +23,14 @@
 //! when the container shares its pid namespace, so pidfds suffice and SIGCHLD is not used.
 //!
 //! Not here: what is said on the socket ([`protocol`]), streams ([`stdio`]), dump and restore
-//! ([`checkpoint`]).
+//! ([`checkpoint`]), what another OCI runtime does instead of us ([`foreign`]).
 //!
 //! Stays whole: one loop over everything a container can do, and all it owns.
 
 pub mod aside;
 pub mod checkpoint;
 pub mod detach;
+mod foreign;
 pub mod log;
 pub mod protocol;
 pub mod stdio;
@@ -50,6 +51,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::UnshareFlags;
 
 use super::cgroup::{Cgroup, OomNotifier};
+use super::oci::Foreign;
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
@@ -104,6 +106,8 @@ struct Container {
     /// Its first process has ended with this code.
     ended: Option<(i32, Instant)>,
     pid_namespace: bool,
+    /// Another runtime made it.
+    foreign: Option<Foreign>,
 }
 
 /// A process started by exec.
@@ -135,6 +139,8 @@ enum Token {
     Control,
     Listener,
     Init,
+    /// A process another runtime left behind.
+    Stray,
     Oom,
     Exec(usize),
     Stdio(Port),
@@ -225,6 +231,9 @@ impl Shim {
             if let Some(pidfd) = &container.pidfd {
                 set.add(pidfd.as_fd(), PollFlags::IN, Token::Init);
             }
+            for stray in container.foreign.iter().flat_map(Foreign::strays) {
+                set.add(stray, PollFlags::IN, Token::Stray);
+            }
             if let Some(oom) = &container.oom {
                 set.add(oom.as_fd(), PollFlags::IN, Token::Oom);
             }
@@ -261,6 +270,10 @@ impl Shim {
             Token::Control => self.serve(),
             Token::Listener => self.accept(),
             Token::Init => self.reap_init(),
+            Token::Stray => {
+                let container = self.container.as_mut();
+                container.and_then(|container| container.foreign.as_mut()).map(Foreign::reap_strays);
+            }
             Token::Oom => self.oom_signalled(),
             Token::Exec(at) => {
                 let exec = &mut self.execs[at];
@@ -499,9 +512,10 @@ impl Shim {
         leave_mount_namespace()?;
         let root = run_dir.join(ROOTFS);
         rootfs::mount(&launch.overlay, &root)?;
-        let container = match &thaw {
-            None => start(launch, &root, trees, &mut self.stdio),
-            Some((dir, criu)) => checkpoint::thaw(launch, &root, trees, dir, criu, &mut self.stdio),
+        let container = match (&thaw, launch.oci.clone()) {
+            (None, None) => start(launch, &root, trees, &mut self.stdio),
+            (None, Some(runtime)) => foreign::start(launch, &runtime, &root, trees, &mut self.stdio),
+            (Some((dir, criu)), _) => checkpoint::thaw(launch, &root, trees, dir, criu, &mut self.stdio),
         };
         match container {
             Ok(container) => {
@@ -540,18 +554,20 @@ impl Shim {
         if container.paused {
             return Err(refused("start", "exec", "the container is paused"));
         }
-        let pid = container.pid;
-        let target = init::Target { pid, cgroup: &container.cgroup, spec: &container.launch.spec };
         let wants_input = client.as_ref().is_some_and(|client| client.stdin);
         let mut stdio = Stdio::new(process.terminal, true, None);
-        let (streams, ends) = plumb(process.terminal, wants_input)?;
-        let started = init::join(&target, &process, privileged, streams)?;
-        connect(&mut stdio, ends, started.console)?;
+        let (pid, pidfd) = match container.foreign.take() {
+            None => join(container, &process, privileged, wants_input, &mut stdio)?,
+            Some(mut foreign) => {
+                let begun = foreign::exec(container, &mut foreign, &process, wants_input, &mut stdio);
+                container.foreign = Some(foreign);
+                begun?
+            }
+        };
         if let (Some(client), Some(stream)) = (client, stream) {
             stdio.attach(client, stream);
         }
-        let pid = started.pid;
-        self.execs.push(ExecProcess { id, pidfd: Some(started.pidfd), pid, stdio, ended: None });
+        self.execs.push(ExecProcess { id, pidfd: Some(pidfd), pid, stdio, ended: None });
         Ok(pid)
     }
 
@@ -576,7 +592,11 @@ impl Shim {
         }
         let container = self.running()?;
         if let Some(pidfd) = &container.pidfd {
-            sent(signal::send(pidfd.as_fd(), number), "container")?;
+            // Another runtime's process need not be the container's: it knows where signals go.
+            let told = container.foreign.as_ref().is_some_and(|foreign| foreign.kill(number).is_ok());
+            if !told {
+                sent(signal::send(pidfd.as_fd(), number), "container")?;
+            }
         }
         container.killed |= number == libc::SIGKILL;
         if number == libc::SIGKILL && container.paused {
@@ -670,7 +690,8 @@ impl Shim {
             let _ = container.cgroup.thaw();
         }
         container.cgroup.kill_all()?;
-        container.cgroup.remove()
+        let forgotten = container.foreign.as_ref().map_or(Ok(()), Foreign::delete);
+        container.cgroup.remove().and(forgotten)
     }
 }
 
@@ -691,6 +712,7 @@ impl Container {
             checkpointed: false,
             ended: None,
             pid_namespace,
+            foreign: None,
         }
     }
 }
@@ -738,6 +760,21 @@ fn start(launch: Launch, root: &Path, trees: init::Trees, stdio: &mut Stdio) -> 
             Err(error)
         }
     }
+}
+
+/// Runs a further process in the container.
+fn join(
+    container: &Container,
+    process: &Process,
+    privileged: bool,
+    wants_input: bool,
+    stdio: &mut Stdio,
+) -> Result<(i32, OwnedFd), Error> {
+    let target = init::Target { pid: container.pid, cgroup: &container.cgroup, spec: &container.launch.spec };
+    let (streams, ends) = plumb(process.terminal, wants_input)?;
+    let started = init::join(&target, process, privileged, streams)?;
+    connect(stdio, ends, started.console)?;
+    Ok((started.pid, started.pidfd))
 }
 
 /// The process's streams and our ends of them; a terminal's come when the process has made it.

@@ -1,7 +1,7 @@
 //! The part of the OCI runtime specification dewar honours: what a container is to the kernel.
 //!
 //! `daemon::containers::spec` writes it from Docker's words, [`plan`](super::plan) turns it into ordered
-//! steps, and a foreign OCI runtime could read the same JSON. Field names are the specification's.
+//! steps, and [`oci`](super::oci) makes a bundle of it for another runtime. Field names are the specification's.
 //!
 //! Source: opencontainers/runtime-spec v1.2, `config.md` and `config-linux.md`.
 
@@ -195,10 +195,13 @@ pub struct Resources {
     /// In order; later rules win. An empty list leaves devices alone.
     #[serde(skip_serializing_if = "is_default")]
     pub devices: Vec<DeviceRule>,
+    #[serde(skip_serializing_if = "is_default")]
     pub memory: Memory,
+    #[serde(skip_serializing_if = "is_default")]
     pub cpu: Cpu,
+    #[serde(skip_serializing_if = "is_default")]
     pub pids: Pids,
-    #[serde(rename = "blockIO")]
+    #[serde(rename = "blockIO", skip_serializing_if = "is_default")]
     pub block_io: BlockIo,
 }
 

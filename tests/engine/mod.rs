@@ -19,6 +19,7 @@ mod parity;
 mod policies;
 mod progress;
 mod restart;
+mod runtimes;
 mod settings;
 mod terminal;
 mod usage;

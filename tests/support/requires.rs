@@ -153,6 +153,18 @@ pub fn compose_v1_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no docker-compose of version 1: run scripts/compose.sh 1".to_owned())
 }
 
+/// runc, to run containers instead of our own runtime.
+pub fn runc() -> Result<(), String> {
+    root()?;
+    on_path("runc").map(|_| ()).ok_or_else(|| "no runc: run scripts/deps.sh test".to_owned())
+}
+
+/// crun, for the same.
+pub fn crun() -> Result<(), String> {
+    root()?;
+    on_path("crun").map(|_| ()).ok_or_else(|| "no crun: run scripts/deps.sh test".to_owned())
+}
+
 /// curl.
 pub fn curl() -> Result<(), String> {
     root()?;

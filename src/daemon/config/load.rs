@@ -85,6 +85,7 @@ fn merge(given: &Given, file: &[u8], environment: &dyn Fn(&str) -> Option<String
                     ));
                     flag
                 }
+                Both::Joined => joined(flag, file),
                 Both::Refused => {
                     let (flag, file) = (as_go(&flag), as_go(file));
                     conflicts.push(format!("{}: (from flag: {flag}, from file: {file})", option.key));
@@ -107,6 +108,14 @@ fn merge(given: &Given, file: &[u8], environment: &dyn Fn(&str) -> Option<String
         )));
     }
     Ok(Loaded { config: Config::new(values)?, notes })
+}
+
+/// The entries of both; the file's where a name is in both.
+fn joined(mut flag: Value, file: &Value) -> Value {
+    if let (Some(into), Some(file)) = (flag.as_object_mut(), file.as_object()) {
+        into.extend(file.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    flag
 }
 
 fn variable(option: &DaemonOption, environment: &dyn Fn(&str) -> Option<String>) -> Option<String> {
@@ -252,6 +261,20 @@ mod tests {
             "{:?}",
             loaded.notes
         );
+    }
+
+    #[test]
+    fn runtimes_of_flags_and_file_are_joined() {
+        let merged =
+            |flags: &[(&'static str, &str)], file: &str| merge(&given(flags), file.as_bytes(), &none);
+        let file =
+            r#"{"runtimes": {"crun": {"path": "/a/crun"}, "x": {"path": "/x"}}, "default-runtime": "x"}"#;
+        let config = merged(&[("add-runtime", "crun=/b/crun")], file).unwrap().config;
+        assert_eq!(config.runtimes.len(), 2);
+        assert_eq!(config.runtimes["crun"].path.to_str(), Some("/a/crun"));
+        assert_eq!(config.default_runtime, "x");
+        let error = merged(&[("default-runtime", "y")], "").unwrap_err();
+        assert_eq!(error.message, "specified default runtime 'y' does not exist");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::values::{
 };
 use crate::daemon::error::Error;
 use crate::daemon::logger::{Destination, Format};
+use crate::daemon::runtimes;
 
 /// How setting went; the error says what is wrong with the value.
 pub type Checked = Result<(), String>;
@@ -46,6 +47,8 @@ pub enum Both {
     Refused,
     /// The flag counts, and the start says so.
     FlagWins,
+    /// As dockerd: what the flags say is added to the file's, which counts where both name the same.
+    Joined,
 }
 
 /// One option.
@@ -69,6 +72,18 @@ use Set::{List, Number, Switch, Text};
 use When::{Reload, Start};
 
 pub static OPTIONS: &[DaemonOption] = &[
+    DaemonOption {
+        both: Both::Joined,
+        ..option(
+            "add-runtime",
+            "runtimes",
+            Reload,
+            Set::Map(|config, given| {
+                config.runtimes = runtimes::parse(given)?;
+                Ok(())
+            }),
+        )
+    },
     option(
         "access-log",
         "access-log",
@@ -138,6 +153,15 @@ pub static OPTIONS: &[DaemonOption] = &[
         Reload,
         Text(|config, text| {
             config.defaults.ipc_mode = one_of(text, &["private", "shareable"])?;
+            Ok(())
+        }),
+    ),
+    option(
+        "default-runtime",
+        "default-runtime",
+        Reload,
+        Text(|config, text| {
+            config.default_runtime = optional(text).unwrap_or_else(|| runtimes::BUILT_IN.to_owned());
             Ok(())
         }),
     ),
@@ -680,6 +704,7 @@ mod tests {
             ("data-root", "\"d\"", "absolute"),
             ("seccomp-profile", "\"/nowhere\"", "No such file"),
             ("features", "{\"a\":1}", "a: expected true or false"),
+            ("runtimes", "{\"dewar\":{\"path\":\"/r\"}}", "reserved"),
         ] {
             let message = refused(key, json);
             assert!(message.contains(part) && message.contains(key), "{key} {json}: {message}");

@@ -27,6 +27,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::metrics;
 use crate::daemon::names::CheckpointId;
+use crate::daemon::runtimes;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
 use crate::runtime::shim::checkpoint::WHOLE;
@@ -115,6 +116,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
     let began = Instant::now();
     let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
     let record = container.record();
+    check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
     if record.host_config.auto_remove && request.exit && request.checkpoint_dir.is_empty() {
         return Err(Error::conflict(format!(
             "{}: it was started with --rm and would take the checkpoint with it: use --leave-running or --checkpoint-dir",
@@ -170,6 +172,17 @@ fn note(container: &Container, dump: Option<UnderWay>) -> Result<()> {
     let mut inner = container.lock();
     inner.record.dump = dump;
     container.save(&inner)
+}
+
+/// Refuses what another OCI runtime runs: that is not ours to take apart.
+fn check_runtime(engine: &Engine, record: &Record) -> Result<()> {
+    match runtimes::find(&engine.config(), &record.host_config.runtime)? {
+        None => Ok(()),
+        Some(runtime) => Err(Error::not_implemented(format!(
+            "runtime {:?} does not support checkpoints, only the built-in one does",
+            runtime.name
+        ))),
+    }
 }
 
 /// The checkpoints there are, by name; half-made ones and strangers are passed over.
@@ -236,6 +249,7 @@ pub fn restore(engine: &Arc<Engine>, container: &Arc<Container>, id: &str, custo
     container.lock().check(Action::Restore)?;
     let (dir, manifest) = find(container, &id, custom)?;
     let record = container.record();
+    check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
     if manifest.image_id != record.image_id {
         return Err(Error::conflict(format!(
             "{}: it was taken over image {}, the container has {}",

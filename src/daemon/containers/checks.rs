@@ -252,9 +252,6 @@ pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
     }
     drivers::validate(&host.log_config)?;
-    if !matches!(host.runtime.as_str(), "dewar" | "runc" | "io.containerd.runc.v2") {
-        return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
-    }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
     }

@@ -16,7 +16,7 @@ use crate::daemon::images::config::{Config, Platform};
 use crate::daemon::metrics;
 use crate::daemon::state_dir::{Durability, Found};
 use crate::daemon::volumes::ANONYMOUS;
-use crate::daemon::{names, state_dir};
+use crate::daemon::{names, runtimes, state_dir};
 use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated};
 use crate::http::api::image::ImageConfig;
 
@@ -62,6 +62,7 @@ pub fn create(
     (record.path, record.args) = command(&record.config)?;
     health::validate(record.config.healthcheck.as_ref())?;
     checks::host_config(&record.config, &record.host_config)?;
+    runtimes::find(&engine.config(), &record.host_config.runtime)?;
     check_network(engine, &mut record, &networking_config, &mut warnings)?;
     let mut wanted = mounts::wanted(engine, &record)?;
     spec::validate(&record)?;
@@ -242,7 +243,7 @@ fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
     or(&mut host.restart_policy.name, "no");
     or(&mut host.network_mode, "default");
     or(&mut host.ipc_mode, &defaults.ipc_mode);
-    or(&mut host.runtime, "dewar");
+    or(&mut host.runtime, &config.default_runtime);
     drivers::merge(&mut host.log_config, &defaults.log);
     or(&mut host.cgroupns_mode, &defaults.cgroupns_mode);
     if host.shm_size == 0 {

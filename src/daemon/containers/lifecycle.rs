@@ -24,8 +24,7 @@ use super::state::{Action, State};
 use super::{exec, files, health, mounts, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::metrics;
-use crate::daemon::state_dir;
+use crate::daemon::{metrics, runtimes, state_dir};
 use crate::http::api::Class;
 use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw, netns};
 
@@ -252,6 +251,7 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
             durable: !host.auto_remove,
             // Compat: with another's pid namespace the command is not its init, and gets none.
             reaper: spec::has_reaper(record),
+            oci: runtimes::find(&engine.config(), &host.runtime)?,
         })
     };
     match build() {

@@ -140,6 +140,8 @@ pub struct RegistryConfig {
 #[serde(default)]
 pub struct RuntimeInfo {
     pub path: String,
+    #[serde(rename = "runtimeArgs", skip_serializing_if = "Vec::is_empty")]
+    pub runtime_args: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

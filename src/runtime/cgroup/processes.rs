@@ -65,6 +65,23 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Sees to it that a process is in the cgroup, or below it, in every hierarchy: an OCI runtime may not know,
+    /// or not use, all of them.
+    ///
+    /// # Errors
+    /// `ESRCH` when it has ended.
+    pub fn adopt(&self, pid: i32) -> Result<(), Error> {
+        for dir in self.dirs() {
+            let is_inside = |dir: &Path| read_pids(dir).is_ok_and(|pids| pids.contains(&pid));
+            if is_inside(&dir) || descendants(&dir).iter().any(|below| is_inside(below)) {
+                continue;
+            }
+            let path = dir.join("cgroup.procs");
+            put(&path, &pid.to_string()).map_err(|e| failed(&format!("move process {pid} to"), &path, e))?;
+        }
+        Ok(())
+    }
+
     /// A container that runs an init of its own moves its processes into sub-cgroups and enables
     /// controllers for them; then v2 lets nobody into the inner node (EBUSY), and a newcomer joins the
     /// first inhabited leaf.

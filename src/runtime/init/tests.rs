@@ -91,6 +91,7 @@ impl Fixture {
             exit_file: dir.join("exit"),
             durable: false,
             reaper: false,
+            oci: None,
         };
         Fixture { dir, cgroup, launch }
     }

@@ -176,6 +176,7 @@ pub(super) fn dump(
     criu: &CriuPlace,
 ) -> Result<(), Error> {
     let pid = container.pid;
+    check_runtime(&container.launch)?;
     let spec = &effective_spec(&container.launch)?;
     check_namespaces(spec)?;
     if container.paused {
@@ -251,6 +252,18 @@ fn left_behind(pid: i32) -> Option<&'static str> {
     }
 }
 
+/// Another runtime's container is not ours to take apart, and a thawed one would be unknown to it.
+fn check_runtime(launch: &Launch) -> Result<(), Error> {
+    match &launch.oci {
+        None => Ok(()),
+        Some(runtime) => {
+            let reason =
+                format!("runtime {:?} does not support it, only the built-in one does", runtime.name);
+            Err(refused("freeze", "container", &reason))
+        }
+    }
+}
+
 /// Refuses what CRIU cannot restore, in words about the container.
 fn check_namespaces(spec: &Spec) -> Result<(), Error> {
     if !has_namespace(spec, NamespaceKind::Pid) {
@@ -308,6 +321,7 @@ pub(super) fn thaw(
     criu: &CriuPlace,
     stdio: &mut Stdio,
 ) -> Result<Container, Error> {
+    check_runtime(&launch)?;
     let spec = &effective_spec(&launch)?;
     check_namespaces(spec)?;
     let mounts: Mounts = load(&dir.join("mounts.json"))?;

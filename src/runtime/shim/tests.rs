@@ -167,6 +167,7 @@ impl Bed {
             exit_file: self.dir.join("exit"),
             durable: true,
             reaper: false,
+            oci: None,
         }
     }
 

@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus};
 use rustix::thread::UnshareFlags;
 
-use super::check;
+use super::{check, signal};
 
 /// linux/sched.h; libc has it truncated to an int's type.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -126,6 +126,19 @@ pub fn forget_variable(name: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Has a command begin with every signal at its default, which posix_spawn does not give it: see
+/// [`signal::reset`]. It costs a fork, which copies page tables: for a shim, not for a daemon in a hurry.
+pub fn with_fresh_signals(command: &mut std::process::Command) -> &mut std::process::Command {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        signal::reset();
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; `reset` makes system calls on its own
+    // stack and nothing else.
+    unsafe { command.pre_exec(reset) }
+}
+
 /// Moves the calling thread into new namespaces (`CLONE_NEW*` only).
 ///
 /// # Errors
@@ -168,6 +181,23 @@ pub fn wait(pid: i32) -> io::Result<Ended> {
             Err(errno) => return Err(errno.into()),
         }
     }
+}
+
+/// Reaps child `pid` if it has ended. `None` when it has not.
+///
+/// # Errors
+/// `ECHILD` when it is not ours.
+pub fn try_wait(pid: i32) -> io::Result<Option<Ended>> {
+    let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    let waited = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG))?;
+    Ok(waited.map(|(pid, status)| Ended { pid: pid.as_raw_nonzero().get(), code: exit_code(status) }))
+}
+
+/// The children of the calling thread, ended ones included. Empty on a kernel that does not tell
+/// (`CONFIG_PROC_CHILDREN`, which CRIU needs too).
+pub fn children() -> Vec<i32> {
+    let text = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Reaps one ended child, whichever. `None` when children are left but none has ended, or none is left.
