@@ -171,3 +171,52 @@ fn a_life_without_a_last_word_ended_with_255() {
     assert!(!dir.join("exit.json").exists());
     eventually("the other running again", || daemon.state("stays")["Status"] == "running");
 }
+
+#[test]
+fn what_ended_between_two_daemons_ends_as_if_one_had_watched() {
+    requires!(root);
+    let mut daemon = Daemon::start();
+    let waits = |end: &str| format!("while [ ! -e /go ]; do sleep 0.02; done; {end}");
+    for (name, policy, end) in [
+        ("fails", "on-failure:2", "exit 4"),
+        ("content", "on-failure:2", "exit 0"),
+        ("always", "always", "exit 0"),
+        ("plain", "no", "exit 9"),
+    ] {
+        daemon.run_detached(name, &["--restart", policy], &waits(end));
+    }
+    daemon.run_detached("hungry", &["-m", "8m"], &waits("x=$(yes | head -c 50000000 | tr '\\n' x); echo $x"));
+    // Told to stop under the first daemon, it ends under none: it was stopped by hand.
+    let slow = "trap 'while [ ! -e /go ]; do sleep 0.02; done; exit 0' TERM; echo ready; while :; do sleep 0.02; done";
+    daemon.run_detached("stopped", &["--restart", "unless-stopped"], slow);
+    eventually("it being ready", || daemon.logs("stopped").contains("ready"));
+    let mut stop = daemon.dewar(&["stop", "-t", "100", "stopped"]).spawn();
+    let names = ["fails", "content", "always", "plain", "hungry", "stopped"];
+    let pids = names.map(|name| daemon.state(name)["Pid"].to_string());
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.kill9();
+    stop.wait();
+    for pid in &pids {
+        std::fs::write(format!("/proc/{pid}/root/go"), "").expect("a running container");
+    }
+    eventually("their ends", || {
+        pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    });
+    daemon.restart();
+    let stands = |name: &str| {
+        let state = daemon.state(name);
+        (state["Status"].as_str().unwrap_or_default().to_owned(), state["ExitCode"].as_i64().unwrap_or(-1))
+    };
+    let is = |status: &str, code: i64| (status.to_owned(), code);
+    for (name, code) in [("content", 0), ("plain", 9), ("hungry", 137), ("stopped", 0)] {
+        assert_eq!(stands(name), is("exited", code), "{name}");
+    }
+    assert_eq!(daemon.state("hungry")["OOMKilled"], true);
+    // Its file is there: each further life ends at once, and is counted anew.
+    eventually("it being given up", || stands("fails") == is("exited", 4));
+    let inspected = daemon.api("GET", "/containers/fails/json").is(200).json();
+    assert_eq!(inspected["RestartCount"], 2);
+    eventually("lives of the other", || {
+        daemon.api("GET", "/containers/always/json").is(200).json()["RestartCount"].as_i64() >= Some(2)
+    });
+}

@@ -282,9 +282,11 @@ impl Ready {
         match sandbox.exec(exec) {
             Ok(pid) => {
                 let mut inner = container.lock();
+                // After the container's end its files are gone.
+                let is_alive = inner.record.state.is_alive();
                 if let Some(exec) = inner.execs.get_mut(&id) {
                     exec.pid = pid;
-                    if !matches!(exec.phase, Phase::Ended { .. }) {
+                    if is_alive {
                         save(engine, &container, &id, exec);
                     }
                 }
@@ -310,9 +312,12 @@ impl Ready {
 pub fn ended(engine: &Engine, container: &Container, exec_id: &str, code: i32) {
     {
         let mut inner = container.lock();
+        let is_alive = inner.record.state.is_alive();
         let Some(exec) = inner.execs.get_mut(exec_id) else { return };
         exec.phase = Phase::Ended { code, at: Instant::now() };
-        save(engine, container, exec_id, exec);
+        if is_alive {
+            save(engine, container, exec_id, exec);
+        }
     }
     container.notify();
     let mut attributes = attributes(container, exec_id);
