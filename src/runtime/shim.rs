@@ -203,6 +203,8 @@ impl Shim {
     fn run(&mut self) -> ExitCode {
         self.greet();
         let mut buffer = [0_u8; CHUNK_BYTES];
+        // A daemon that died before the greeting left nothing to wait for.
+        self.settle(&mut buffer);
         while !self.done {
             let ready = match self.wait() {
                 Ok(ready) => ready,
