@@ -70,7 +70,9 @@ impl Host {
     /// Starts it with `init` as its first process.
     #[track_caller]
     pub fn boot(&mut self, init: &[&str]) {
-        let machine = Command::new("unshare")
+        // A test that is killed must not leave a host behind.
+        let machine = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "unshare"])
             .args(["--mount", "--pid", "--fork", "--kill-child"])
             .arg(source().join("tests/supervisors/host.sh"))
             .arg(self.root())
@@ -78,7 +80,7 @@ impl Host {
             .args(init)
             .stdin(Stdio::null())
             .spawn()
-            .expect("unshare from util-linux");
+            .expect("setpriv from util-linux");
         let children = format!("/proc/{0}/task/{0}/children", machine.id());
         self.machine = Some(machine);
         eventually("the host's first process", || {
