@@ -57,8 +57,11 @@ impl Transcript<'_> {
     fn note(&mut self, step: &str, output: &Output) {
         let ids = |text: &str| -> String {
             let words = text.split_inclusive(|letter: char| !letter.is_ascii_hexdigit());
-            let is_id =
-                |word: &str| word.trim_end_matches(|letter: char| !letter.is_ascii_hexdigit()).len() >= 12;
+            // Capability sets have 16 digits, and are part of the answer.
+            let is_id = |word: &str| {
+                let digits = word.trim_end_matches(|letter: char| !letter.is_ascii_hexdigit());
+                matches!(digits.len(), 12 | 64)
+            };
             words.map(|word| if is_id(word) { "ID " } else { word }).collect()
         };
         let name = self.name();
@@ -103,7 +106,7 @@ const SELF: &str = "id; pwd; env | sort | grep -v HOSTNAME; ulimit -n; hostname;
     grep -E 'Cap|NoNewPrivs|Seccomp:|Groups|SigIgn' /proc/self/status; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/domainname; \
     grep -cE ' /proc/(kcore|keys) ' /proc/mounts; grep -c ' /proc/sys proc ro' /proc/mounts; \
     mount | grep -E ' on (/dev/shm|/t|/sys|/proc) ' | sort; touch /x; ls -l /dev/null /dev/ptmx | cut -c1-10; \
-    ls /sys/class/net; ls -1 /proc | grep -cE '^[0-9]+$'; unshare -U true; exit 3";
+    ls /sys/class/net; echo $$; unshare -U true; exit 3";
 const LIMIT: &str =
     "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
 
