@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::config::load::as_go;
 use super::engine::Engine;
 use super::error::Result;
+use super::info::masked;
 use super::state_dir::{self, Durability};
 
 /// Writes `dump-<time>.txt` into the exec root and logs its path.
@@ -28,7 +30,8 @@ fn write(engine: &Arc<Engine>) -> Result<PathBuf> {
     containers(engine, &mut text);
     let _ = writeln!(text, "\nconfiguration");
     for (key, value) in &engine.config().values {
-        let _ = writeln!(text, "  {key} = {value}");
+        let shown = if key.starts_with("proxies.") { masked(&as_go(value)) } else { value.to_string() };
+        let _ = writeln!(text, "  {key} = {shown}");
     }
     let _ = writeln!(text, "\n{} subscribers of events", engine.events.subscribers());
     state_dir::replace(&path, text.as_bytes(), 0o600, Durability::Renamed)?;

@@ -148,9 +148,10 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
 }
 
 /// A proxy's address without the password, as Docker shows it.
-fn masked(url: &str) -> String {
+pub fn masked(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    match rest.split_once('@') {
+    // A password may have an @ in it, a host may not.
+    match rest.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}"),
         None => url.to_owned(),
     }

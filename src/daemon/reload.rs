@@ -11,6 +11,7 @@ use super::config::options::{OPTIONS, When};
 use super::config::{Config, Values};
 use super::engine::Engine;
 use super::error::Result;
+use super::info::masked;
 use super::listeners::secure;
 
 /// Reloads, and logs how that went.
@@ -70,7 +71,8 @@ fn attributes(values: &Values) -> BTreeMap<String, String> {
         .map(|(key, value)| {
             // Compat: dockerd writes lists and maps as JSON there.
             let text = if value.is_array() || value.is_object() { value.to_string() } else { as_go(value) };
-            ((*key).to_owned(), text)
+            // Whoever may read events need not know the proxy's password.
+            ((*key).to_owned(), if key.starts_with("proxies.") { masked(&text) } else { text })
         })
         .collect();
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -91,5 +93,7 @@ mod tests {
         assert_eq!(values, Values::from([("data-root", "/a".into()), ("debug", true.into())]));
         assert_eq!(attributes(&values)["debug"], "true");
         assert!(!attributes(&values).contains_key("data-root"));
+        let proxy = Values::from([("proxies.http-proxy", "http://user:p@ss@proxy:3128".into())]);
+        assert_eq!(attributes(&proxy)["proxies.http-proxy"], "http://xxxxx:xxxxx@proxy:3128");
     }
 }
