@@ -29,8 +29,10 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::error::{Error, Result};
@@ -45,6 +47,26 @@ pub struct StateDir {
     pub exec_root: PathBuf,
     /// Held for its flock: released by the kernel however the daemon ends.
     _lock: File,
+}
+
+/// How long a lock may be held by what a killed daemon was just starting: a child has its parent's descriptors until it
+/// executes its program.
+const HANDED_ON: Duration = Duration::from_secs(1);
+
+/// Takes the lock; false if somebody has it, and still has it after [`HANDED_ON`].
+fn take(lock: &File) -> rustix::io::Result<bool> {
+    let deadline = Instant::now() + HANDED_ON;
+    loop {
+        match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5))
+            }
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(cause) => return Err(cause),
+        }
+    }
 }
 
 impl StateDir {
@@ -64,14 +86,10 @@ impl StateDir {
             .mode(0o600)
             .open(data_root.join("lock"))
             .map_err(|cause| Error::system(format!("open {:?}", data_root.join("lock")), cause))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(Error::conflict(format!(
-                    "use data root {data_root:?}: another dewar daemon is running on it"
-                )));
-            }
-            Err(cause) => return Err(Error::system(format!("lock {:?}", data_root.join("lock")), cause)),
+        if !take(&lock).map_err(|cause| Error::system(format!("lock {:?}", data_root.join("lock")), cause))? {
+            return Err(Error::conflict(format!(
+                "use data root {data_root:?}: another dewar daemon is running on it"
+            )));
         }
         let state_dir =
             StateDir { data_root: data_root.to_owned(), exec_root: exec_root.to_owned(), _lock: lock };
@@ -338,6 +356,22 @@ mod tests {
         assert!(second.message.contains("another dewar daemon"), "{second}");
         drop(first);
         StateDir::open(&dir.join("data"), &dir.join("run")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// A daemon that was killed while it started a process left its lock to it, and the next one refused to start.
+    #[test]
+    fn a_lock_that_was_handed_on_is_waited_for() {
+        let dir = scratch("handed-on");
+        let first = StateDir::open(&dir.join("data"), &dir.join("run")).unwrap();
+        let child = first._lock.try_clone().unwrap();
+        drop(first);
+        let executes = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(child);
+        });
+        StateDir::open(&dir.join("data"), &dir.join("run")).unwrap();
+        executes.join().unwrap();
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -55,6 +55,15 @@ fn work(socket: &Path, number: usize, criu: bool, is_over: &AtomicBool) {
     }
 }
 
+/// Says that it is over, however that comes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_daemon_killed_at_any_moment_leaves_no_debris() {
     requires!(root);
@@ -66,6 +75,8 @@ fn a_daemon_killed_at_any_moment_leaves_no_debris() {
         let pid = daemon.state("stays")["Pid"].clone();
         let (socket, is_over) = (daemon.socket(), AtomicBool::new(false));
         std::thread::scope(|scope| {
+            // A failure in here must end them, too: the scope waits for its threads.
+            let _end = Ends(&is_over);
             for number in 0..3 {
                 let (socket, is_over) = (&socket, &is_over);
                 scope.spawn(move || work(socket, number, criu, is_over));
@@ -75,7 +86,6 @@ fn a_daemon_killed_at_any_moment_leaves_no_debris() {
                 daemon.kill9();
                 daemon.restart();
             }
-            is_over.store(true, Ordering::SeqCst);
         });
         daemon.kill9();
         daemon.restart();
