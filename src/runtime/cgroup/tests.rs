@@ -62,6 +62,26 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// After a boot, policies bring containers up side by side: one found the parent that another had made and not yet
+/// given processors, took none, and could not be entered (ENOSPC).
+#[test]
+fn the_first_of_a_parent_can_be_made_side_by_side() {
+    for _ in 0..20 {
+        let parent = unique();
+        std::thread::scope(|scope| {
+            for number in 0..6 {
+                let path = format!("{parent}/leaf-{number}");
+                scope.spawn(move || {
+                    let cgroup = Cgroup::create(&path, &Resources::default()).unwrap();
+                    assert!(inside(&cgroup, "true").wait().unwrap().success(), "{path} can be entered");
+                    cgroup.remove().unwrap();
+                });
+            }
+        });
+        Cgroup::open(&parent).unwrap().remove().unwrap();
+    }
+}
+
 #[test]
 fn limits_reach_the_kernel_and_can_be_changed() {
     let made = Made::new(&Resources {

@@ -28,24 +28,46 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// Makes a cpuset, which starts without processors or memory nodes and then admits nobody: it takes its
-/// parent's, as does every directory on the way.
+/// parent's, as does every directory on the way. Others may be making the same way at this moment.
 pub(super) fn make_cpuset(mount: &Path, dir: &Path) -> Result<(), Error> {
-    let Some(parent) = dir.parent() else { return make_dir(dir) };
-    if parent != mount && !parent.exists() {
-        make_cpuset(mount, parent)?;
-        // New children then start as copies: two reads per container instead of two reads and two writes.
-        // Refused under an exclusive parent, which is why the copies are checked below.
-        let _ = put(&parent.join("cgroup.clone_children"), "1");
-    }
+    make_way(mount, dir)?;
     make_dir(dir)?;
+    fill_cpuset(mount, dir)
+}
+
+/// Makes the parents of `dir` that are not there.
+fn make_way(mount: &Path, dir: &Path) -> Result<(), Error> {
+    let Some(parent) = dir.parent().filter(|parent| *parent != mount && !parent.exists()) else {
+        return Ok(());
+    };
+    make_way(mount, parent)?;
+    match fs::create_dir(parent) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("create cgroup", parent, e)),
+        _ => {}
+    }
+    fill_cpuset(mount, parent)?;
+    // New children then start as copies: two reads per container instead of two reads and two writes.
+    // Refused under an exclusive parent, which is why the copies are checked.
+    let _ = put(&parent.join("cgroup.clone_children"), "1");
+    Ok(())
+}
+
+/// Gives a cpuset that has none the processors and memory nodes of its parent, which may be waiting for its own:
+/// whoever made it has not come to that yet.
+fn fill_cpuset(mount: &Path, dir: &Path) -> Result<(), Error> {
+    let Some(parent) = dir.parent().filter(|_| dir != mount) else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let path = dir.join(file);
         let read = |path: &Path| fs::read_to_string(path).map_err(|e| failed("read", path, e));
-        if read(&path)?.trim().is_empty() {
-            let value = read(&parent.join(file))?;
-            put(&path, value.trim())
-                .map_err(|e| failed(&format!("write \"{}\" to", value.trim()), &path, e))?;
+        if !read(&path)?.trim().is_empty() {
+            continue;
         }
+        let mut value = read(&parent.join(file))?;
+        if value.trim().is_empty() {
+            fill_cpuset(mount, parent)?;
+            value = read(&parent.join(file))?;
+        }
+        put(&path, value.trim()).map_err(|e| failed(&format!("write \"{}\" to", value.trim()), &path, e))?;
     }
     Ok(())
 }
