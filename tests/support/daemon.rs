@@ -3,6 +3,7 @@
 //! Dropping it removes its containers, stops it, and fails the test if anything of it is still there.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,20 @@ use super::{Cmd, TempDir, binary, busybox_tar, requires};
 
 /// The image every daemon of a test can have: [`Daemon::start`] imports it.
 pub const BUSYBOX: &str = "busybox";
+
+/// Whether a daemon answers at a socket. The socket of one that was killed is still there and refuses, or is held for
+/// a moment by a process it was just starting, and then hangs up.
+fn answers(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply)?;
+        Ok(reply.starts_with(b"HTTP/1.1 200"))
+    };
+    ask().unwrap_or(false)
+}
 
 /// A daemon under test.
 pub struct Daemon {
@@ -115,13 +130,8 @@ impl Daemon {
         command.stderr(log);
         self.process = Some(command.spawn().expect("the program under test exists"));
         loop {
-            // A socket of a daemon that was killed is still there, and refuses.
-            if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
-                let mut connection = Connection::open(&self.socket());
-                connection.request("GET", "/_ping", &[], None);
-                if connection.head().is_some_and(|reply| reply.status == 200) {
-                    return start.elapsed();
-                }
+            if answers(&self.socket()) {
+                return start.elapsed();
             }
             let process = self.process.as_mut().expect("started above");
             if let Some(status) = process.try_wait().expect("waiting for a child of ours") {
