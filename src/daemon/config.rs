@@ -14,13 +14,14 @@ pub mod options;
 mod values;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::error::Result;
 use super::logger::{Destination, Format};
+use super::networks::subnet::Subnet;
 use super::runtimes::{self, Runtimes};
 use crate::http::api::container::{LogConfig, Ulimit};
 
@@ -89,6 +90,74 @@ pub struct Config {
     pub default_runtime: String,
     /// What containers get that say nothing of their own.
     pub defaults: ContainerDefaults,
+    #[allow(dead_code, reason = "in use once bridge networks are")]
+    pub network: NetworkDefaults,
+}
+
+/// The default bridge, and what networks get that say nothing of their own.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub struct NetworkDefaults {
+    /// `--bridge`: an interface of the host's own making, `none` for no default network; empty for ours.
+    pub bridge: String,
+    /// The default bridge's own address and subnet, by family.
+    pub bip: Option<Subnet>,
+    pub bip6: Option<Subnet>,
+    /// The range that containers on the default bridge get addresses from.
+    pub fixed_cidr: Option<Subnet>,
+    pub fixed_cidr_v6: Option<Subnet>,
+    /// The way out of the default bridge, when it is not the bridge.
+    pub default_gateway: Option<Ipv4Addr>,
+    pub default_gateway_v6: Option<Ipv6Addr>,
+    /// Where subnets nobody chose come from, and how long their prefix is; empty for Docker's.
+    pub address_pools: Vec<(Subnet, u8)>,
+    /// The default bridge has IPv6.
+    pub ipv6: bool,
+    /// Containers on the default bridge may speak to each other.
+    pub icc: bool,
+    /// Firewall rules are made, by family.
+    pub iptables: bool,
+    pub ip6tables: bool,
+    /// Forwarding between interfaces is turned on.
+    pub ip_forward: bool,
+    /// The default bridge's containers speak to the world with the host's address.
+    pub ip_masq: bool,
+    /// The host's address for published ports that name none.
+    pub ip: IpAddr,
+    /// Of the default bridge, in bytes.
+    pub mtu: u32,
+    /// What `host-gateway` means, at most one of each family; empty for the default bridge's addresses.
+    pub host_gateway_ips: Vec<IpAddr>,
+    /// Options of networks to be created, by driver.
+    pub default_opts: BTreeMap<String, BTreeMap<String, String>>,
+    /// Hosts that route to the containers' subnets reach them.
+    pub allow_direct_routing: bool,
+}
+
+impl Default for NetworkDefaults {
+    fn default() -> NetworkDefaults {
+        NetworkDefaults {
+            bridge: String::new(),
+            bip: None,
+            bip6: None,
+            fixed_cidr: None,
+            fixed_cidr_v6: None,
+            default_gateway: None,
+            default_gateway_v6: None,
+            address_pools: Vec::new(),
+            ipv6: false,
+            icc: true,
+            iptables: true,
+            ip6tables: true,
+            ip_forward: true,
+            ip_masq: true,
+            ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            mtu: 1500,
+            host_gateway_ips: Vec::new(),
+            default_opts: BTreeMap::new(),
+            allow_direct_routing: false,
+        }
+    }
 }
 
 /// TLS of tcp hosts, as given; `listeners` reads it.
@@ -187,6 +256,7 @@ impl Default for Config {
                 dns_options: Vec::new(),
                 dns_search: Vec::new(),
             },
+            network: NetworkDefaults::default(),
         }
     }
 }
