@@ -17,6 +17,8 @@ pub mod init;
 pub mod layer;
 pub mod look;
 pub mod mounts;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod netlink;
 pub mod netns;
 pub mod oci;
 pub mod plan;

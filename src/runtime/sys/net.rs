@@ -1,10 +1,10 @@
-//! Interface flags by ioctl: enough to bring `lo` up without a netlink conversation.
+//! Interface flags by ioctl: enough to bring `lo` up without a netlink conversation. Options of netlink sockets.
 //!
-//! Source: netdevice(7).
-#![allow(unsafe_code, reason = "SIOCGIFFLAGS and SIOCSIFFLAGS are ioctls on a C union")]
+//! Source: netdevice(7), netlink(7).
+#![allow(unsafe_code, reason = "ioctls on a C union, and socket options that rustix lacks")]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -35,4 +35,39 @@ pub fn set_up(interface: &str) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// A netlink socket's options, all of them numbers.
+#[derive(Clone, Copy, Debug)]
+pub enum NetlinkOption {
+    /// Acknowledgements do not repeat the request.
+    CapAck,
+    /// Acknowledgements have the kernel's words.
+    ExtAck,
+    /// News of the group with this number are received.
+    AddMembership,
+}
+
+/// Sets an option of a netlink socket.
+///
+/// # Errors
+/// `ENOPROTOOPT` from a kernel that does not know it, `EINVAL` for a group that does not exist.
+pub fn set_netlink(socket: BorrowedFd<'_>, option: NetlinkOption, value: u32) -> io::Result<()> {
+    let option = match option {
+        NetlinkOption::CapAck => libc::NETLINK_CAP_ACK,
+        NetlinkOption::ExtAck => libc::NETLINK_EXT_ACK,
+        NetlinkOption::AddMembership => libc::NETLINK_ADD_MEMBERSHIP,
+    };
+    let length = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the value is a live integer of the length passed; the kernel reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const value).cast::<libc::c_void>(),
+            length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
