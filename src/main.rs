@@ -161,6 +161,8 @@ mod tests {
             Set::Text(_) => "string",
             Set::List(_) => "list of strings",
             Set::Map(_) => "object",
+            Set::Maps(_) => "object of objects",
+            Set::Objects(_) => "list of objects",
         };
         let mut keys: Vec<cli::man::Key> = OPTIONS
             .iter()

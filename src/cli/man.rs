@@ -126,9 +126,9 @@ pub fn configuration(
             ".TP\n\\fB{}\\fR (\\fI{}\\fR)\n{}.{reload}\n",
             escape(key.name),
             escape(key.kind),
-            escape(&help.unwrap_or_default())
+            escape(&help.unwrap_or_else(|| "One address, as files for dockerd before 28 have it".to_owned()))
         );
-        if !key.name.contains('.') && key.flag != key.name {
+        if !key.flag.is_empty() && !key.name.contains('.') && key.flag != key.name {
             page += &format!("The flag is \\-\\-{}.\n", escape(key.flag));
         }
     }

@@ -10,6 +10,7 @@
 
 pub mod ignored;
 pub mod load;
+mod network;
 pub mod options;
 mod values;
 
@@ -132,6 +133,8 @@ pub struct NetworkDefaults {
     pub default_opts: BTreeMap<String, BTreeMap<String, String>>,
     /// Hosts that route to the containers' subnets reach them.
     pub allow_direct_routing: bool,
+    /// The daemon itself relays to published ports what no rule can carry.
+    pub userland_proxy: bool,
 }
 
 impl Default for NetworkDefaults {
@@ -156,6 +159,7 @@ impl Default for NetworkDefaults {
             host_gateway_ips: Vec::new(),
             default_opts: BTreeMap::new(),
             allow_direct_routing: false,
+            userland_proxy: true,
         }
     }
 }
@@ -274,6 +278,7 @@ impl Config {
             }
         }
         runtimes::check_default(&config)?;
+        network::settle(&mut config.network)?;
         config.values = values;
         Ok(config)
     }

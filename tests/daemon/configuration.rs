@@ -20,9 +20,12 @@ fn validate(text: &str, flags: &[&str]) -> crate::support::Output {
 
 #[test]
 fn a_file_is_checked_without_a_daemon() {
-    let good = validate(r#"{"debug": true, "labels": ["a=b"], "hosts": ["unix:///x"], "mtu": 1400}"#, &[]);
+    let good = validate(
+        r#"{"debug": true, "labels": ["a=b"], "hosts": ["unix:///x"], "mtu": 1400, "containerd": "/c"}"#,
+        &[],
+    );
     assert_eq!(good.code, 0, "{good}");
-    good.stderr_has("configuration OK").stderr_has("mtu (");
+    good.stderr_has("configuration OK").stderr_has("containerd (");
     for (text, flags, part) in [
         (r#"{"debgu": 1, "lables": []}"#, &[][..], "don't match any configuration option: debgu, lables"),
         (r#"{"debug": false}"#, &["-D"], "debug: (from flag: true, from file: false)"),

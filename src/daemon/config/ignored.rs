@@ -5,12 +5,8 @@ use serde_json::Value;
 
 /// Keys that have no effect, each with the reason; the start lists those that are set.
 pub static IGNORED: &[(&str, &str)] = &[
-    ("allow-direct-routing", NETWORK),
     ("api-cors-header", "browsers have no business with this API"),
-    ("bip", NETWORK),
-    ("bip6", NETWORK),
-    ("bridge", NETWORK),
-    ("bridge-accept-fwmark", NETWORK),
+    ("bridge-accept-fwmark", "marks of the host's rules are not looked at"),
     ("builder", "there is no builder yet"),
     ("cdi-spec-dirs", "there are no CDI devices"),
     ("containerd", "there is no containerd"),
@@ -19,31 +15,15 @@ pub static IGNORED: &[(&str, &str)] = &[
     ("cpu-rt-period", "real-time scheduling is not set up"),
     ("cpu-rt-runtime", "real-time scheduling is not set up"),
     ("cri-containerd", "there is no containerd"),
-    ("default-address-pools", NETWORK),
-    ("default-gateway", NETWORK),
-    ("default-gateway-v6", NETWORK),
-    ("default-network-opts", NETWORK),
     ("deprecated-key-path", "it has had no effect since Docker 17"),
     ("exec-opts", "dewar sets cgroups up itself, without systemd"),
-    ("firewall-backend", NETWORK),
-    ("fixed-cidr", NETWORK),
-    ("fixed-cidr-v6", NETWORK),
-    ("host-gateway-ip", NETWORK),
-    ("host-gateway-ips", NETWORK),
-    ("icc", NETWORK),
+    ("firewall-backend", "rules are nftables', made without a program"),
     ("init-path", "the init of --init is dewar's own"),
-    ("ip", NETWORK),
-    ("ip-forward", NETWORK),
-    ("ip-forward-no-drop", NETWORK),
-    ("ip-masq", NETWORK),
-    ("ip6tables", NETWORK),
-    ("iptables", NETWORK),
-    ("ipv6", NETWORK),
+    ("ip-forward-no-drop", "no policy of the host's is changed, with or without it"),
     ("max-concurrent-builds", "there is no builder yet"),
     ("min-api-version", "every version from 1.24 is served"),
-    ("mtu", NETWORK),
-    ("network-control-plane-mtu", NETWORK),
-    ("network-diagnostic-port", NETWORK),
+    ("network-control-plane-mtu", "there is no swarm"),
+    ("network-diagnostic-port", "there is no swarm"),
     ("node-generic-resources", "there is no swarm"),
     ("nri-opts", "there is no NRI"),
     ("oom-score-adjust", "an init script sets it"),
@@ -51,11 +31,8 @@ pub static IGNORED: &[(&str, &str)] = &[
     ("registry-auth", "credentials come with each request"),
     ("storage-opts", "overlay2 has no options here"),
     ("swarm-default-advertise-addr", "there is no swarm"),
-    ("userland-proxy", NETWORK),
-    ("userland-proxy-path", NETWORK),
+    ("userland-proxy-path", "there is no such program: what rules cannot carry the daemon relays itself"),
 ];
-
-const NETWORK: &str = "this version has no bridge networks";
 
 /// Keys that promise isolation dewar does not give, each with the values that promise nothing.
 pub static REFUSED: &[(&str, &str)] = &[

@@ -279,7 +279,8 @@ mod tests {
 
     #[test]
     fn every_unknown_key_is_named_at_once() {
-        let error = merge(&given(&[]), br#"{"debgu":1,"proxies":{"x":1},"mtu":1500}"#, &none).unwrap_err();
+        let error =
+            merge(&given(&[]), br#"{"debgu":1,"proxies":{"x":1},"containerd":""}"#, &none).unwrap_err();
         assert_eq!(
             error.message,
             "the following directives don't match any configuration option: debgu, proxies.x"
@@ -289,9 +290,9 @@ mod tests {
     #[test]
     fn what_dockerd_knows_and_dewar_does_not_is_said() {
         let loaded =
-            merge(&given(&[]), br#"{"mtu":1500,"userns-remap":"","exec-opts":["x"]}"#, &none).unwrap();
+            merge(&given(&[]), br#"{"containerd":"/c","userns-remap":"","exec-opts":["x"]}"#, &none).unwrap();
         assert_eq!(loaded.notes.len(), 1);
-        assert!(loaded.notes[0].contains("mtu (") && loaded.notes[0].contains("exec-opts ("));
+        assert!(loaded.notes[0].contains("containerd (") && loaded.notes[0].contains("exec-opts ("));
         assert!(merge(&given(&[]), br#"{"userns-remap":"default"}"#, &none).is_err());
     }
 

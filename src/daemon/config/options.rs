@@ -6,11 +6,11 @@
 
 use serde_json::{Map, Value};
 
-use super::Config;
 use super::values::{
     absolute, absolute_path, at_least, boolean, bytes, cgroup_parent, check_labels, is_plain, level,
     metrics_address, mirror_url, one_of, optional, positive_or, seccomp_profile, ulimit,
 };
+use super::{Config, network};
 use crate::daemon::error::Error;
 use crate::daemon::logger::{Destination, Format};
 use crate::daemon::runtimes;
@@ -29,6 +29,10 @@ pub enum Set {
     List(fn(&mut Config, Vec<String>) -> Checked),
     /// An object; a flag is given several times, each `key=value`.
     Map(fn(&mut Config, &Map<String, Value>) -> Checked),
+    /// An object of objects; a flag is given several times, each `name=key=value`.
+    Maps(fn(&mut Config, &Map<String, Value>) -> Checked),
+    /// A list of objects; a flag is given several times, each `key=value,key=value`.
+    Objects(fn(&mut Config, &[Value]) -> Checked),
 }
 
 /// What SIGHUP does with an option.
@@ -68,7 +72,7 @@ const fn option(flag: &'static str, key: &'static str, when: When, set: Set) -> 
     DaemonOption { flag, key, env: "", when, both: Both::Refused, set }
 }
 
-use Set::{List, Number, Switch, Text};
+use Set::{List, Maps, Number, Objects, Switch, Text};
 use When::{Reload, Start};
 
 pub static OPTIONS: &[DaemonOption] = &[
@@ -94,6 +98,15 @@ pub static OPTIONS: &[DaemonOption] = &[
         }),
     ),
     option(
+        "allow-direct-routing",
+        "allow-direct-routing",
+        Start,
+        Switch(|config, on| {
+            config.network.allow_direct_routing = on;
+            Ok(())
+        }),
+    ),
+    option(
         "authorization-plugin",
         "authorization-plugins",
         Reload,
@@ -102,6 +115,9 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("bip", "bip", Start, Text(network::bip)),
+    option("bip6", "bip6", Start, Text(network::bip6)),
+    option("bridge", "bridge", Start, Text(network::bridge)),
     option(
         "cgroup-parent",
         "cgroup-parent",
@@ -138,6 +154,7 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("default-address-pool", "default-address-pools", Start, Objects(network::address_pools)),
     option(
         "default-cgroupns-mode",
         "default-cgroupns-mode",
@@ -147,6 +164,8 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("default-gateway", "default-gateway", Start, Text(network::gateway)),
+    option("default-gateway-v6", "default-gateway-v6", Start, Text(network::gateway_v6)),
     option(
         "default-ipc-mode",
         "default-ipc-mode",
@@ -156,6 +175,7 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("default-network-opt", "default-network-opts", Start, Maps(network::default_options)),
     option(
         "default-runtime",
         "default-runtime",
@@ -256,6 +276,8 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("fixed-cidr", "fixed-cidr", Start, Text(network::fixed_cidr)),
+    option("fixed-cidr-v6", "fixed-cidr-v6", Start, Text(network::fixed_cidr_v6)),
     option(
         "group",
         "group",
@@ -279,6 +301,8 @@ pub static OPTIONS: &[DaemonOption] = &[
             }),
         )
     },
+    option("", "host-gateway-ip", Start, Text(network::host_gateway)),
+    option("host-gateway-ip", "host-gateway-ips", Start, List(network::host_gateways)),
     DaemonOption {
         env: "HTTP_PROXY",
         ..option(
@@ -303,6 +327,15 @@ pub static OPTIONS: &[DaemonOption] = &[
             }),
         )
     },
+    option(
+        "icc",
+        "icc",
+        Start,
+        Switch(|config, on| {
+            config.network.icc = on;
+            Ok(())
+        }),
+    ),
     option(
         "init",
         "init",
@@ -334,6 +367,52 @@ pub static OPTIONS: &[DaemonOption] = &[
         Start,
         Switch(|config, on| {
             config.insecure_tcp = on;
+            Ok(())
+        }),
+    ),
+    option("ip", "ip", Start, Text(network::published_ip)),
+    option(
+        "ip-forward",
+        "ip-forward",
+        Start,
+        Switch(|config, on| {
+            config.network.ip_forward = on;
+            Ok(())
+        }),
+    ),
+    option(
+        "ip-masq",
+        "ip-masq",
+        Start,
+        Switch(|config, on| {
+            config.network.ip_masq = on;
+            Ok(())
+        }),
+    ),
+    option(
+        "ip6tables",
+        "ip6tables",
+        Start,
+        Switch(|config, on| {
+            config.network.ip6tables = on;
+            Ok(())
+        }),
+    ),
+    option(
+        "iptables",
+        "iptables",
+        Start,
+        Switch(|config, on| {
+            config.network.iptables = on;
+            Ok(())
+        }),
+    ),
+    option(
+        "ipv6",
+        "ipv6",
+        Start,
+        Switch(|config, on| {
+            config.network.ipv6 = on;
             Ok(())
         }),
     ),
@@ -473,6 +552,7 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option("mtu", "mtu", Start, Number(network::mtu)),
     DaemonOption {
         env: "NO_PROXY",
         ..option(
@@ -596,6 +676,15 @@ pub static OPTIONS: &[DaemonOption] = &[
             Ok(())
         }),
     ),
+    option(
+        "userland-proxy",
+        "userland-proxy",
+        Start,
+        Switch(|config, on| {
+            config.network.userland_proxy = on;
+            Ok(())
+        }),
+    ),
 ];
 
 /// The option with this flag.
@@ -630,7 +719,12 @@ impl DaemonOption {
             Set::List(set) => {
                 strings().map_or_else(|| expected("a list of strings"), |list| set(config, list))
             }
-            Set::Map(set) => value.as_object().map_or_else(|| expected("an object"), |map| set(config, map)),
+            Set::Map(set) | Set::Maps(set) => {
+                value.as_object().map_or_else(|| expected("an object"), |map| set(config, map))
+            }
+            Set::Objects(set) => {
+                value.as_array().map_or_else(|| expected("a list of objects"), |list| set(config, list))
+            }
         };
         result.map_err(|cause| Error::invalid(format!("configure {}: {value}: {cause}", self.key)))
     }
@@ -659,6 +753,29 @@ impl DaemonOption {
                     map.insert(key.to_owned(), value.into());
                 }
                 Value::Object(map)
+            }
+            Set::Maps(_) => {
+                let mut maps = Map::new();
+                for text in given {
+                    let parts =
+                        text.split_once('=').and_then(|(name, rest)| Some((name, rest.split_once('=')?)));
+                    let (name, (key, value)) = parts.ok_or_else(|| invalid(text, "name=key=value"))?;
+                    let map = maps.entry(name).or_insert_with(|| Value::Object(Map::new()));
+                    map[key] = value.into();
+                }
+                Value::Object(maps)
+            }
+            Set::Objects(_) => {
+                let object = |text: &String| -> Result<Value, Error> {
+                    let field = |field: &str| {
+                        let (key, value) = field.split_once('=')?;
+                        let value = value.parse::<i64>().map_or_else(|_| value.into(), Value::from);
+                        Some((key.to_owned(), value))
+                    };
+                    let fields: Option<Map<String, Value>> = text.split(',').map(field).collect();
+                    Ok(Value::Object(fields.ok_or_else(|| invalid(text, "key=value pairs with commas"))?))
+                };
+                Value::Array(given.iter().map(object).collect::<Result<_, Error>>()?)
             }
         })
     }
