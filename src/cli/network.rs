@@ -118,6 +118,7 @@ fn create_request(matches: &Matches) -> NetworkCreate {
         attachable: matches.is(&ATTACHABLE),
         options: pairs(&OPT),
         labels: pairs(&LABEL),
+        ..NetworkCreate::default()
     }
 }
 
@@ -152,7 +153,8 @@ pub static CONNECT: Command = Command {
     example: "dewar network connect front web",
     usage_code: 1,
     plan: |matches| {
-        let (network, request) = member(matches, false);
+        let network = matches.args[0].clone();
+        let request = NetworkConnect { container: matches.args[1].clone(), endpoint_config: None };
         Action::call(move |context| context.call(&NETWORK_CONNECT, &[&network], &(), &request).map(|()| 0))
     },
 };
@@ -167,14 +169,12 @@ pub static DISCONNECT: Command = Command {
     example: "dewar network disconnect front web",
     usage_code: 1,
     plan: |matches| {
-        let (network, request) = member(matches, matches.is(&DISCONNECT_FORCE));
+        let network = matches.args[0].clone();
+        let container = matches.args[1].clone();
+        let request = NetworkDisconnect { container, force: matches.is(&DISCONNECT_FORCE) };
         Action::call(move |context| context.call(&NETWORK_DISCONNECT, &[&network], &(), &request).map(|()| 0))
     },
 };
-
-fn member(matches: &Matches, force: bool) -> (String, NetworkMember) {
-    (matches.args[0].clone(), NetworkMember { container: matches.args[1].clone(), force })
-}
 
 pub static PRUNE: Command = Command {
     names: &["network prune"],

@@ -91,7 +91,6 @@ pub struct Config {
     pub default_runtime: String,
     /// What containers get that say nothing of their own.
     pub defaults: ContainerDefaults,
-    #[allow(dead_code, reason = "in use once bridge networks are")]
     pub network: NetworkDefaults,
 }
 

@@ -56,7 +56,7 @@ impl Engine {
             },
             sender,
         )?;
-        let networks = Networks::open(&state_dir)?;
+        let networks = Networks::open(&state_dir, &config.network)?;
         let id = installation_id(&state_dir)?;
         let authorization = Authorization::new(&state_dir.exec_root);
         let engine = Engine {

@@ -60,7 +60,7 @@ impl std::fmt::Display for CheckpointId {
 ///
 /// # Errors
 /// System, when the kernel has no randomness to give.
-fn random<const COUNT: usize>() -> Result<[u8; COUNT]> {
+pub fn random<const COUNT: usize>() -> Result<[u8; COUNT]> {
     let mut bytes = [0; COUNT];
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
         Ok(filled) if filled == COUNT => Ok(bytes),

@@ -13,7 +13,8 @@
 //!     hostname hosts resolv.conf
 //!     rw-<n>/{upper,work}
 //!     checkpoints/<name>/
-//!   networks.json  the ids of the networks
+//!   networks.json  Docker's own networks
+//!   networks/<id>.json  one somebody made
 //!   images/      the image store
 //!   volumes/     the volume store
 //!   init/        the layer under every container's own

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerCreate, ContainerUpdate};
 use crate::http::api::exec::ExecCreate;
+use crate::http::api::network::NetworkCreate;
 use crate::http::api::{ApiVersion, Endpoint, Shape, image, stats};
 use crate::http::reply::Reply;
 
@@ -237,6 +238,13 @@ pub fn lift_update(version: ApiVersion, request: &mut ContainerUpdate) {
 pub fn lift_exec(version: ApiVersion, request: &mut ExecCreate) {
     if before(version, 42) {
         request.console_size = None;
+    }
+}
+
+/// What a network of an older version means in the newest one: IPv4 could not be turned off before 1.48.
+pub fn lift_network_create(version: ApiVersion, request: &mut NetworkCreate) {
+    if before(version, 48) {
+        request.enable_ipv4 = None;
     }
 }
 

@@ -1,17 +1,29 @@
 //! Networks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::daemon::containers::list;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::networks;
+use crate::daemon::networks::{self, network::Network};
 use crate::http::api::network::*;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
+use crate::routes::compat;
 
+/// Compat: before 1.28 each came with its containers.
 pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
-    Ok(NETWORK_LIST.reply(&networks::list(&engine.networks, &call.query.filters)?))
+    let mut list = networks::list(&engine.networks, &call.query.filters)?;
+    if compat::before(call.raw.version, 28) {
+        let running = list::running(engine);
+        for network in &mut list {
+            // One that was removed meanwhile has none.
+            let found = networks::inspect(&engine.networks, &network.id, "", &running);
+            network.containers = found.map(|network| network.containers).unwrap_or_default();
+        }
+    }
+    Ok(NETWORK_LIST.reply(&list))
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> {
@@ -20,44 +32,68 @@ pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> 
         &engine.networks,
         call.param("name"),
         &call.query.scope,
-        running,
+        &running,
     )?))
 }
 
-pub fn create(_: &Arc<Engine>, call: Call<(), NetworkCreate>) -> Result<Reply> {
-    let name = call.body.name;
-    if name.is_empty() {
-        return Err(Error::invalid("invalid network name: name is empty"));
-    }
-    Err(refused("create", &name))
+pub fn create(engine: &Arc<Engine>, mut call: Call<(), NetworkCreate>) -> Result<Reply> {
+    compat::lift_network_create(call.raw.version, &mut call.body);
+    let (network, warning) = engine.networks.create(call.body, &engine.config().network)?;
+    told(engine, "create", &network);
+    Ok(NETWORK_CREATE.reply(&NetworkCreated { id: network.id.clone(), warning }))
 }
 
 pub fn delete(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
-    networks::remove(&engine.networks, call.param("name"))?;
+    remove(engine, &*engine.networks.find(call.param("name"))?)?;
     Ok(NETWORK_DELETE.reply(&()))
 }
 
+fn remove(engine: &Engine, network: &Network) -> Result<()> {
+    let name_of = |id: &str| engine.containers.get(id).map(|found| found.record().name).unwrap_or_default();
+    engine.networks.remove(&network.id, &name_of)?;
+    // Compat: Docker says nothing of the end of a template.
+    if !network.config_only {
+        told(engine, "destroy", network);
+    }
+    Ok(())
+}
+
+fn told(engine: &Engine, action: &str, network: &Network) {
+    let attributes = [("name", network.name.as_str()), ("type", network.driver.name())];
+    let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    engine.events.publish("network", action, &network.id, attributes.into());
+}
+
 /// Connect and disconnect: what is not there is said first, as a client that pulls or waits goes by it.
-pub fn connect(engine: &Arc<Engine>, call: Call<(), NetworkMember>) -> Result<Reply> {
-    change(engine, &call, "connect a container to")
+pub fn connect(engine: &Arc<Engine>, call: Call<(), NetworkConnect>) -> Result<Reply> {
+    change(engine, call.param("name"), &call.body.container, "connect a container to")
 }
 
-pub fn disconnect(engine: &Arc<Engine>, call: Call<(), NetworkMember>) -> Result<Reply> {
-    change(engine, &call, "disconnect a container from")
+pub fn disconnect(engine: &Arc<Engine>, call: Call<(), NetworkDisconnect>) -> Result<Reply> {
+    change(engine, call.param("name"), &call.body.container, "disconnect a container from")
 }
 
-fn change(engine: &Arc<Engine>, call: &Call<(), NetworkMember>, attempt: &str) -> Result<Reply> {
-    let name = engine.networks.find(call.param("name"))?;
-    engine.containers.get(&call.body.container)?;
-    Err(refused(attempt, name))
+fn change(engine: &Arc<Engine>, reference: &str, container: &str, attempt: &str) -> Result<Reply> {
+    let network = engine.networks.find(reference)?;
+    engine.containers.get(container)?;
+    Err(Error::not_implemented(format!(
+        "{attempt} network {:?}: this version of dewar has the networks bridge, host and none only",
+        network.name
+    )))
 }
 
-fn refused(attempt: &str, name: &str) -> Error {
-    Error::not_implemented(format!(
-        "{attempt} network {name:?}: this version of dewar has the networks bridge, host and none only"
-    ))
-}
-
-pub fn prune(_: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
-    Ok(NETWORK_PRUNE.reply(&networks::prune(&call.query.filters)?))
+pub fn prune(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
+    let due = networks::prune(&engine.networks, &call.query.filters)?;
+    let _pruner = engine.pruning.begin()?;
+    let mut pruned = Vec::new();
+    for network in due {
+        match remove(engine, &network) {
+            Ok(()) => pruned.push(network.name.clone()),
+            // Joined or removed since we looked.
+            Err(error) => log::warn!("prune networks: {error}"),
+        }
+    }
+    let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+    engine.events.publish("network", "prune", "", attributes);
+    Ok(NETWORK_PRUNE.reply(&NetworksPruned { networks_deleted: (!pruned.is_empty()).then_some(pruned) }))
 }

@@ -1,4 +1,4 @@
-//! The predefined networks: to be looked at, and who is in them.
+//! Networks as clients see them: Docker's own, those somebody makes, and who is in them.
 
 use serde_json::{Value, json};
 
@@ -32,12 +32,13 @@ fn the_predefined_networks_can_be_looked_at() {
             .api("DELETE", &format!("/networks/{name}"))
             .refuses(403, "is a pre-defined network and cannot be removed");
     }
-    // What it has not got is not claimed.
-    assert_eq!(named("bridge")["IPAM"]["Config"], json!([]));
+    let bridge = &named("bridge")["IPAM"]["Config"][0];
+    let subnet = bridge["Subnet"].as_str().expect("a subnet");
+    assert!(subnet.ends_with(".0.0/16") && bridge["Gateway"] == subnet.replace(".0/16", ".1"), "{bridge}");
+    assert!(named("host")["IPAM"]["Config"].is_null());
     daemon.api("GET", "/networks/nope").refuses(404, "network nope not found");
     daemon.api("DELETE", "/networks/nope").refuses(404, "network nope not found");
     assert_eq!(daemon.api("POST", "/networks/prune").is(200).json(), json!({"NetworksDeleted": null}));
-    daemon.api_json("POST", "/networks/create", &json!({"Name": "front"})).refuses(501, "front");
     daemon
         .api_json("POST", "/networks/none/connect", &json!({"Container": "x"}))
         .refuses(404, "No such container: x");
@@ -64,9 +65,14 @@ fn networks_are_filtered_as_docker_filters_them() {
     assert_eq!(names(json!({"type": ["builtin"], "scope": ["local"]})).len(), 3);
     assert_eq!(names(json!({"dangling": ["true"]})).len(), 0);
     assert_eq!(names(json!({"label": ["a"]})).len(), 0);
-    for bad in [r#"{"bogus":["x"]}"#, r#"{"type":["x"]}"#, r#"{"dangling":["maybe"]}"#, "[]"] {
+    for (bad, words) in [
+        (r#"{"bogus":["x"]}"#, "invalid filter 'bogus'"),
+        (r#"{"type":["x"]}"#, "invalid filter: 'type'='x'"),
+        (r#"{"dangling":["maybe"]}"#, "invalid value for filter 'dangling'"),
+        ("[]", "invalid filter"),
+    ] {
         let query = bad.replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
-        daemon.api("GET", &format!("/networks?filters={query}")).refuses(400, "invalid filter");
+        daemon.api("GET", &format!("/networks?filters={query}")).refuses(400, words);
     }
 }
 
@@ -130,7 +136,7 @@ fn both_clients_show_networks_alike() {
         daemon.dewar(args).ok().stdout_is(&docker.stdout);
     }
     for args in
-        [&["network", "rm", "bridge"][..], &["network", "create", "front"], &["network", "inspect", "nope"]]
+        [&["network", "rm", "bridge"][..], &["network", "create", "host"], &["network", "inspect", "nope"]]
     {
         let docker = daemon.docker(args).fails(1);
         // The stock client adds a line of its own to some.
@@ -143,4 +149,83 @@ fn both_clients_show_networks_alike() {
         .fails(1)
         .stdout_has("[y/N]")
         .stderr_has("network prune has been cancelled");
+}
+
+#[test]
+fn a_network_of_ones_own_is_made_kept_and_removed() {
+    requires!(root, docker);
+    let mut daemon = Daemon::empty();
+    let made = daemon
+        .docker(&[
+            "network",
+            "create",
+            "--subnet",
+            "198.19.0.0/16",
+            "--ip-range",
+            "198.19.4.0/24",
+            "--gateway",
+            "198.19.0.9",
+            "--aux-address",
+            "router=198.19.0.7",
+            "--ipv6",
+            "--subnet",
+            "fd00:19::/64",
+            "--label",
+            "a=b",
+            "--opt",
+            "com.docker.network.driver.mtu=1400",
+            "--internal",
+            "--attachable",
+            "front",
+        ])
+        .ok();
+    let id = made.stdout.trim().to_owned();
+    let shown = daemon.api("GET", "/networks/front").is(200).json();
+    assert_eq!(shown["Id"], json!(id));
+    assert_eq!(
+        shown["IPAM"],
+        json!({"Driver": "default", "Options": {}, "Config": [
+            {"Subnet": "198.19.0.0/16", "IPRange": "198.19.4.0/24", "Gateway": "198.19.0.9", "AuxiliaryAddresses": {"router": "198.19.0.7"}},
+            {"Subnet": "fd00:19::/64", "Gateway": "fd00:19::1"},
+        ]})
+    );
+    for (key, value) in [
+        ("Driver", json!("bridge")),
+        ("Internal", json!(true)),
+        ("Attachable", json!(true)),
+        ("EnableIPv6", json!(true)),
+        ("Labels", json!({"a": "b"})),
+        ("Containers", json!({})),
+    ] {
+        assert_eq!(shown[key], value, "{key}");
+    }
+    daemon
+        .docker(&["network", "create", "front"])
+        .fails(1)
+        .stderr_has("network with name front already exists");
+    // One that nobody chose keeps clear of it and of the host's.
+    daemon.docker(&["network", "create", "back"]).ok();
+    assert_eq!(daemon.stop(), 0);
+    daemon.restart();
+    assert_eq!(daemon.api("GET", "/networks/front").is(200).json(), shown);
+    daemon
+        .docker(&["network", "prune", "-f", "--filter", "label=a"])
+        .ok()
+        .stdout_is("Deleted Networks:\nfront\n\n");
+    daemon.docker(&["network", "rm", "back"]).ok().stdout_is("back\n");
+    daemon.docker(&["network", "rm", "back"]).fails(1).stderr_has("network back not found");
+    let told = daemon
+        .docker(&[
+            "events",
+            "--since",
+            "0",
+            "--until",
+            "0s",
+            "--filter",
+            "type=network",
+            "--format",
+            "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}",
+        ])
+        .ok();
+    assert_eq!(told.stdout, "destroy front bridge\nprune <no value> <no value>\ndestroy back bridge\n");
 }

@@ -26,6 +26,7 @@ pub enum Driver {
 
 /// A network, as `networks/<id>.json` has it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Network {
     /// 64 hex digits.
     pub id: String,
@@ -41,7 +42,8 @@ pub struct Network {
     /// In the order given; at least one of each family that is on, for drivers with addresses.
     pub pools: Vec<Pool>,
     pub options: BTreeMap<String, String>,
-    pub ipam_options: BTreeMap<String, String>,
+    /// None when nobody said any, which clients see.
+    pub ipam_options: Option<BTreeMap<String, String>>,
     pub labels: BTreeMap<String, String>,
     /// The configuration-only network this one was made from; empty for none.
     pub config_from: String,
@@ -60,6 +62,21 @@ pub struct Pool {
     pub gateway: Option<IpAddr>,
     /// Addresses that are somebody else's, by what for.
     pub auxiliary: BTreeMap<String, IpAddr>,
+    /// The subnet is one that was asked for: only in such a one may a container choose its address.
+    #[serde(default)]
+    pub is_chosen: bool,
+}
+
+/// The auxiliary addresses that are the way out when the bridge is not. Source: Docker.
+pub const DEFAULT_GATEWAY_IPV4: &str = "DefaultGatewayIPv4";
+pub const DEFAULT_GATEWAY_IPV6: &str = "DefaultGatewayIPv6";
+
+impl Pool {
+    /// Where a container's packets for elsewhere go.
+    pub fn way_out(&self) -> Option<IpAddr> {
+        let key = if self.subnet.is_ipv6() { DEFAULT_GATEWAY_IPV6 } else { DEFAULT_GATEWAY_IPV4 };
+        self.auxiliary.get(key).copied().or(self.gateway)
+    }
 }
 
 /// What a container asks of its place in a network; the zero value asks for nothing.
@@ -92,8 +109,29 @@ pub struct Given {
     pub host_interface: String,
 }
 
+impl Driver {
+    /// As the API spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Driver::Bridge => "bridge",
+            Driver::Host => "host",
+            Driver::Null => "null",
+            Driver::Macvlan => "macvlan",
+            Driver::Ipvlan => "ipvlan",
+        }
+    }
+
+    /// Whether its networks have addresses.
+    pub fn has_addresses(self) -> bool {
+        !matches!(self, Driver::Host | Driver::Null)
+    }
+}
+
 /// Options of the bridge driver, as dockerd names them.
 pub mod option {
+    /// Of `default-network-opts`: what a network has when nobody says.
+    pub const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+    pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
     pub const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
     pub const MTU: &str = "com.docker.network.driver.mtu";
     pub const ICC: &str = "com.docker.network.bridge.enable_icc";
@@ -104,6 +142,9 @@ pub mod option {
     pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
     pub const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
     pub const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    /// The address of ours that masqueraded packets get.
+    pub const HOST_IPV4: &str = "com.docker.network.host_ipv4";
+    pub const HOST_IPV6: &str = "com.docker.network.host_ipv6";
     pub const TRUSTED_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
     /// Of macvlan and ipvlan.
     pub const PARENT: &str = "parent";
@@ -126,8 +167,18 @@ impl Network {
         }
     }
 
+    /// Whether it is one of Docker's own: they cannot be made and not removed.
+    pub fn is_predefined(&self) -> bool {
+        is_predefined(&self.name)
+    }
+
     /// The pools of a family.
     pub fn pools_of(&self, is_ipv6: bool) -> impl Iterator<Item = &Pool> {
         self.pools.iter().filter(move |pool| pool.subnet.is_ipv6() == is_ipv6)
     }
+}
+
+/// The names that mean networks of Docker's own. Source: Docker; `default` means one of the others.
+pub fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none" | "default")
 }

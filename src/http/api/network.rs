@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::EndpointSettings;
 use super::{Endpoint, Filters, Method, Shape};
 
 /// `docker network inspect`; in a list without its containers.
@@ -42,7 +43,22 @@ pub struct Ipam {
     pub driver: String,
     pub options: Option<BTreeMap<String, String>>,
     /// Subnets; none for a network without addresses.
-    pub config: Option<Vec<BTreeMap<String, String>>>,
+    pub config: Option<Vec<IpamConfig>>,
+}
+
+/// A subnet. What is empty is left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct IpamConfig {
+    /// In CIDR notation, as the range.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subnet: String,
+    #[serde(rename = "IPRange", skip_serializing_if = "String::is_empty")]
+    pub ip_range: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub gateway: String,
+    #[serde(rename = "AuxiliaryAddresses", skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary_addresses: BTreeMap<String, String>,
 }
 
 /// The network another one takes its settings from.
@@ -73,14 +89,25 @@ pub struct NetworksPruned {
     pub networks_deleted: Option<Vec<String>>,
 }
 
-/// The body of create: what is asked for, as far as a client of ours asks.
+/// The body of create. Of the switches of the address families, none is not the same as off: the daemon's
+/// options may say.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct NetworkCreate {
     pub name: String,
     pub driver: String,
+    pub scope: String,
+    #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv4: Option<bool>,
+    #[serde(rename = "EnableIPv6", skip_serializing_if = "Option::is_none")]
+    pub enable_ipv6: Option<bool>,
+    #[serde(rename = "IPAM")]
+    pub ipam: Option<Ipam>,
     pub internal: bool,
     pub attachable: bool,
+    pub ingress: bool,
+    pub config_only: bool,
+    pub config_from: Option<ConfigReference>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
 }
@@ -92,12 +119,20 @@ pub struct NetworkCreated {
     pub warning: String,
 }
 
-/// The body of connect and disconnect.
+/// The body of connect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct NetworkMember {
+pub struct NetworkConnect {
     pub container: String,
-    /// Of disconnect: also when the container is running.
+    pub endpoint_config: Option<EndpointSettings>,
+}
+
+/// The body of disconnect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct NetworkDisconnect {
+    pub container: String,
+    /// Also when the container is not there, or cannot be reached.
     pub force: bool,
 }
 
@@ -127,9 +162,9 @@ pub static NETWORK_CREATE: Endpoint<(), NetworkCreate, NetworkCreated> =
     Endpoint::new("NetworkCreate", Method::Post, "/networks/create", Shape::Json, 201);
 pub static NETWORK_DELETE: Endpoint<(), (), ()> =
     Endpoint::new("NetworkDelete", Method::Delete, "/networks/{name}", Shape::Empty, 204);
-pub static NETWORK_CONNECT: Endpoint<(), NetworkMember, ()> =
+pub static NETWORK_CONNECT: Endpoint<(), NetworkConnect, ()> =
     Endpoint::new("NetworkConnect", Method::Post, "/networks/{name}/connect", Shape::Empty, 200);
-pub static NETWORK_DISCONNECT: Endpoint<(), NetworkMember, ()> =
+pub static NETWORK_DISCONNECT: Endpoint<(), NetworkDisconnect, ()> =
     Endpoint::new("NetworkDisconnect", Method::Post, "/networks/{name}/disconnect", Shape::Empty, 200);
 pub static NETWORK_PRUNE: Endpoint<PruneQuery, (), NetworksPruned> =
     Endpoint::new("NetworkPrune", Method::Post, "/networks/prune", Shape::Json, 200);
