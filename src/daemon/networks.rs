@@ -16,10 +16,14 @@
 //! Not here: how a network is made real, and how a container joins one (`containers`).
 
 mod create;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod dns;
 mod host;
 mod ipam;
 mod list;
 pub mod network;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod resolv_conf;
 pub mod subnet;
 
 use std::collections::BTreeMap;
