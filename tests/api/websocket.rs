@@ -221,7 +221,7 @@ fn docker_py_attaches() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     let host = format!("tcp://{port}");
-    let daemon = Daemon::with(&["-H", &host, "--insecure-tcp"], &[]);
+    let daemon = Daemon::on_host(&["-H", &host, "--insecure-tcp"], &[]);
     daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
     // Over tcp: docker-py makes no WebSocket address of a unix socket's.
     let script = format!(

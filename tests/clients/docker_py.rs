@@ -31,7 +31,7 @@ fn logs_over_tcp() {
         listener.local_addr().expect("bound").port()
     };
     let host = format!("tcp://127.0.0.1:{port}");
-    let daemon = Daemon::with(&["-H", &host, "--insecure-tcp"], &[]);
+    let daemon = Daemon::on_host(&["-H", &host, "--insecure-tcp"], &[]);
     daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
     let python = requires::python_path().expect("required above");
     python_script(&daemon, python, include_str!("python/logs.py")).env("DOCKER_HOST", &host).ok();

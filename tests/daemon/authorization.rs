@@ -28,7 +28,8 @@ impl Guarded {
     fn new(flags: &[&str]) -> Guarded {
         let (dir, config) = file("");
         let args: Vec<&str> = ["--config-file", &config].into_iter().chain(flags.iter().copied()).collect();
-        let daemon = Daemon::with(&args, &[]);
+        let is_tcp = flags.contains(&"--insecure-tcp");
+        let daemon = if is_tcp { Daemon::on_host(&args, &[]) } else { Daemon::with(&args, &[]) };
         daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
         Guarded { daemon, notebook: Notebook::default(), config, plugins: Vec::new(), _dir: dir }
     }

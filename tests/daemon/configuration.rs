@@ -61,7 +61,7 @@ fn a_file_configures_the_daemon_and_what_containers_get() {
             "dns": ["192.0.2.53"],
             "dns-search": ["example.test"],
             "hosts": ["unix:///nonexistent/of-the-file.sock"],
-            "icc": false
+            "exec-opts": ["x"]
         }"#,
     );
     // The test's daemon says -H: the trap in which dockerd refuses to start.
@@ -77,7 +77,7 @@ fn a_file_configures_the_daemon_and_what_containers_get() {
     daemon.docker(&["info"]).ok().stdout_has("rack=7").stdout_has("mirror.example");
     let log = daemon.log();
     assert!(log.contains("of-the-file.sock] of the configuration file does not"), "{log}");
-    assert!(log.contains("icc ("), "what is ignored is said: {log}");
+    assert!(log.contains("exec-opts ("), "what is ignored is said: {log}");
     let script = "ulimit -n; df /dev/shm | tail -n1; cat /etc/resolv.conf; grep NoNewPrivs /proc/self/status; cat /proc/1/comm";
     let output = daemon.run(&[], script).ok().stdout;
     for part in

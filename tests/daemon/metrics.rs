@@ -116,7 +116,7 @@ fn figures(address: &str) -> BTreeMap<String, f64> {
 #[test]
 fn figures_follow_what_happens() {
     requires!(root);
-    let daemon = Daemon::with(&["--metrics-addr", "127.0.0.1:0"], &[]);
+    let daemon = Daemon::on_host(&["--metrics-addr", "127.0.0.1:0"], &[]);
     daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
     let address = address(&daemon);
     let before = figures(&address);
@@ -169,7 +169,7 @@ fn figures_follow_what_happens() {
 fn freezing_and_thawing_is_timed() {
     requires!(root, criu);
     let criu = crate::support::requires::criu_path().expect("required above").display().to_string();
-    let daemon = Daemon::with(&["--criu", &criu, "--metrics-addr", ":0"], &[]);
+    let daemon = Daemon::on_host(&["--criu", &criu, "--metrics-addr", ":0"], &[]);
     daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
     daemon.run_detached("web", &[], "exec sleep 1000");
     daemon.dewar(&["checkpoint", "create", "web", "cp"]).ok();
@@ -185,7 +185,7 @@ fn freezing_and_thawing_is_timed() {
 #[test]
 fn the_listener_has_nothing_else() {
     requires!(root, curl);
-    let daemon = Daemon::with(&["--metrics-addr", "localhost:0"], &[]);
+    let daemon = Daemon::on_host(&["--metrics-addr", "localhost:0"], &[]);
     let address = address(&daemon);
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     for path in ["/", "/containers/json", "/v1.51/containers/json", "/_ping", "/metrics/"] {

@@ -24,7 +24,8 @@ fn systemd_hears_of_readiness_reloads_the_watchdog_and_the_end() {
     socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     let env = [("NOTIFY_SOCKET", format!("@{name}")), ("WATCHDOG_USEC", "400000".to_owned())];
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let mut daemon = Daemon::with(&[], &env);
+    // An abstract name is of the machine's network.
+    let mut daemon = Daemon::on_host(&[], &env);
     assert!(next(&socket).starts_with("READY=1\n"));
     assert_eq!(next(&socket), "WATCHDOG=1");
     let pid = Pid::from_raw(daemon.pid().cast_signed()).expect("a pid");

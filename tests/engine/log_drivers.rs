@@ -167,7 +167,7 @@ fn the_local_driver_is_read_like_the_others() {
 #[test]
 fn a_thawed_container_goes_on_with_its_log() {
     requires!(root, criu);
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_on_host();
     let server = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     server.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     let option = format!("syslog-address=udp://{}", server.local_addr().expect("bound"));
@@ -196,7 +196,7 @@ fn said(message: &str) -> String {
 #[test]
 fn syslog_over_udp_has_head_text_and_tag() {
     requires!(root, docker);
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_on_host();
     let server = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     server.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     let address = format!("syslog-address=udp://{}", server.local_addr().expect("bound"));
@@ -235,7 +235,7 @@ fn syslog_over_udp_has_head_text_and_tag() {
 #[test]
 fn what_syslog_takes_can_be_read_back() {
     requires!(root, docker);
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_on_host();
     let server = UdpSocket::bind("127.0.0.1:0").expect("loopback");
     let address = format!("syslog-address=udp://{}", server.local_addr().expect("bound"));
     let run = |name: &str, more: &[&str]| {
@@ -259,7 +259,7 @@ fn what_syslog_takes_can_be_read_back() {
 #[test]
 fn a_stream_server_that_comes_back_is_found_again() {
     requires!(root);
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_on_host();
     let server = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let address = server.local_addr().expect("bound");
     let option = format!("syslog-address=tcp://{address}");
@@ -296,7 +296,7 @@ fn a_stream_server_that_comes_back_is_found_again() {
 #[test]
 fn a_stalled_server_does_not_stop_a_container() {
     requires!(root);
-    let daemon = Daemon::start();
+    let daemon = Daemon::start_on_host();
     let server = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let option = format!("syslog-address=tcp://{}", server.local_addr().expect("bound"));
     let flags = [

@@ -10,7 +10,7 @@ use crate::support::{Cmd, Daemon, TempDir, binary, busybox_tar};
 
 fn daemon(certificates: &Certificates) -> Daemon {
     let flags = certificates.daemon_flags();
-    Daemon::with(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    Daemon::on_host(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
 }
 
 /// `dewar` with settings of its own.
@@ -86,7 +86,7 @@ fn who_is_at_the_other_end_is_verified_or_not_as_asked() {
     let nobody = TempDir::new();
     dewar(&nobody).args(["--tls", "-H", &at("127.0.0.1"), "ps"]).fails(1).stderr_has("CertificateRequired");
     // TLS with who does not speak it.
-    let plain = Daemon::with(&["-H", "tcp://127.0.0.1:0", "--insecure-tcp"], &[]);
+    let plain = Daemon::on_host(&["-H", "tcp://127.0.0.1:0", "--insecure-tcp"], &[]);
     let host = format!("tcp://127.0.0.1:{}", plain.port());
     dewar(&settings).args(["--tls", "-H", &host, "ps"]).fails(1).stderr_has("answers without TLS");
 }

@@ -12,7 +12,7 @@ use crate::support::{Daemon, eventually};
 
 fn daemon(certificates: &Certificates) -> Daemon {
     let flags = certificates.daemon_flags();
-    Daemon::with(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    Daemon::on_host(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
 }
 
 /// A figure of the daemon's `/proc/PID/status`.

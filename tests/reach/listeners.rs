@@ -37,7 +37,7 @@ fn several_hosts_are_served_at_once_and_each_once() {
     let host = format!("unix://{}", second.display());
     let padded = format!(" {host} ");
     let args = ["-H", &host, "-H", &padded, "-H", "127.0.0.1:0", "--insecure-tcp", "--group", "4242"];
-    let mut daemon = Daemon::with(&args, &[]);
+    let mut daemon = Daemon::on_host(&args, &[]);
     assert_eq!(ping(UnixStream::connect(&second).expect("the second host")), OK);
     assert_eq!(ping(TcpStream::connect(("127.0.0.1", daemon.port())).expect("tcp without a scheme")), OK);
     for socket in [&second, &daemon.socket()] {

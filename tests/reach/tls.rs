@@ -16,7 +16,7 @@ use crate::support::{Cmd, Daemon, Output, TempDir, binary, busybox_tar, eventual
 /// A daemon that verifies its clients.
 fn daemon(certificates: &Certificates) -> Daemon {
     let flags = certificates.daemon_flags();
-    Daemon::with(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+    Daemon::on_host(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[])
 }
 
 /// `docker` over TLS, with the certificate `name`.
@@ -126,7 +126,7 @@ fn only_who_the_authority_knows_is_let_in() {
     let flags = certificates.daemon_flags();
     let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     flags.push("-D");
-    let daemon = Daemon::with(&flags, &[]);
+    let daemon = Daemon::on_host(&flags, &[]);
     let (client, client_key) = (certificates.path("client.pem"), certificates.path("client-key.pem"));
     let own = with_certificate(&client, &client_key);
     let versions = [["--tlsv1.2", "--tls-max", "1.2"], ["--tlsv1.3", "--tls-max", "1.3"]];
@@ -278,7 +278,7 @@ fn tcp_without_verified_clients_stays_at_home() {
     std::fs::copy(certificates.file("server.pem"), certificates.file("cert.pem")).expect("a file of ours");
     std::fs::copy(certificates.file("server-key.pem"), certificates.file("key.pem")).expect("a file of ours");
     let flags = ["-H", "tcp://127.0.0.1:0", "--tls", "--insecure-tcp"];
-    let daemon = Daemon::with(&flags, &[("DOCKER_CERT_PATH", &dir)]);
+    let daemon = Daemon::on_host(&flags, &[("DOCKER_CERT_PATH", &dir)]);
     assert_eq!(curl(&certificates, &daemon, &[]).stdout, "OK 200");
 }
 
@@ -328,7 +328,7 @@ fn an_authorization_plugin_learns_who_asks() {
     configure("{}");
     let mut flags = certificates.daemon_flags();
     flags.extend(["--config-file".to_owned(), file.display().to_string()]);
-    let daemon = Daemon::with(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    let daemon = Daemon::on_host(&flags.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let notebook = Notebook::default();
     let decide = |asked: &Asked| if asked.field("User") == "alice" { yes() } else { no("only alice") };
     let _plugin = Plugin::start(&daemon.dir().join("run/plugins"), "guard", &notebook, decide);

@@ -1,4 +1,4 @@
-//! A private daemon for one test: own data root, own run root, own socket, own cgroups.
+//! A private daemon for one test: own data root, own run root, own socket, own cgroups, own network.
 //!
 //! Dropping it removes its containers, stops it, and fails the test if anything of it is still there.
 
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::http::{Connection, Reply};
 use super::leftovers::Leftovers;
-use super::{Cmd, TempDir, binary, busybox_tar, requires};
+use super::{Cmd, Namespace, TempDir, binary, busybox_tar, requires};
 
 /// The image every daemon of a test can have: [`Daemon::start`] imports it.
 pub const BUSYBOX: &str = "busybox";
@@ -41,6 +41,12 @@ pub struct Daemon {
     passed: Option<Passed>,
     /// What becomes the program once it has set things up; empty for nothing.
     launcher: Vec<String>,
+    /// Its "host", as far as networks go; `None` is this machine.
+    network: Option<Namespace>,
+    /// The test is in that network, too.
+    is_shared: bool,
+    /// Ended in order: nothing is left to be done.
+    is_ended: bool,
 }
 
 /// Sockets for socket activation: descriptors from 3 on.
@@ -60,6 +66,27 @@ impl Daemon {
         daemon
     }
 
+    /// A daemon with the busybox image and further flags, in a network that may be somebody else's too.
+    #[track_caller]
+    pub fn start_in(network: &Namespace, args: &[&str]) -> Daemon {
+        let criu = requires::criu_path().ok().map(|path| path.to_string_lossy().into_owned());
+        let mut all: Vec<&str> = criu.iter().flat_map(|criu| ["--criu", criu]).collect();
+        all.extend(args);
+        let mut daemon = Daemon::prepare(&all, &[], None, &[], Some(network.clone()));
+        daemon.is_shared = true;
+        daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
+        daemon
+    }
+
+    /// A daemon with the busybox image that has this machine's network, and makes nothing in it: containers' logs go
+    /// to servers of the test, or the host's network is what is looked at.
+    #[track_caller]
+    pub fn start_on_host() -> Daemon {
+        let daemon = Daemon::on_host(&[], &[]);
+        daemon.dewar(&["import"]).arg(busybox_tar()).arg(BUSYBOX).ok();
+        daemon
+    }
+
     /// A daemon without images.
     #[track_caller]
     pub fn empty() -> Daemon {
@@ -73,23 +100,36 @@ impl Daemon {
     /// A daemon without images, with further flags and variables.
     #[track_caller]
     pub fn with(args: &[&str], env: &[(&str, &str)]) -> Daemon {
-        Daemon::prepare(args, env, None, &[])
+        Daemon::prepare(args, env, None, &[], Some(Namespace::new()))
+    }
+
+    /// As [`Daemon::with`], for those that the test reaches by tcp: on this machine's network, where it makes nothing.
+    #[track_caller]
+    pub fn on_host(args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let args: Vec<&str> = args.iter().copied().chain(["--bridge", "none"]).collect();
+        Daemon::prepare(&args, env, None, &[], None)
     }
 
     /// A daemon without images, run by a command that becomes what its last arguments say.
     #[track_caller]
     pub fn inside(launcher: &[&str]) -> Daemon {
-        Daemon::prepare(&[], &[], None, launcher)
+        Daemon::prepare(&[], &[], None, launcher, Some(Namespace::new()))
     }
 
     /// A daemon without images that is given sockets.
     #[track_caller]
     pub fn activated(args: &[&str], passed: Passed) -> Daemon {
-        Daemon::prepare(args, &[], Some(passed), &[])
+        Daemon::prepare(args, &[], Some(passed), &[], Some(Namespace::new()))
     }
 
     #[track_caller]
-    fn prepare(args: &[&str], env: &[(&str, &str)], passed: Option<Passed>, launcher: &[&str]) -> Daemon {
+    fn prepare(
+        args: &[&str],
+        env: &[(&str, &str)],
+        passed: Option<Passed>,
+        launcher: &[&str],
+        network: Option<Namespace>,
+    ) -> Daemon {
         let mut daemon = Daemon {
             dir: TempDir::new(),
             process: None,
@@ -97,6 +137,9 @@ impl Daemon {
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             passed,
             launcher: launcher.iter().map(|word| (*word).to_owned()).collect(),
+            network,
+            is_shared: false,
+            is_ended: false,
         };
         daemon.restart();
         daemon
@@ -116,6 +159,7 @@ impl Daemon {
     #[track_caller]
     pub fn restart(&mut self) -> Duration {
         assert!(self.process.is_none(), "the daemon still runs");
+        self.is_ended = false;
         let log = File::options().create(true).append(true).open(self.log_path()).expect("a fresh directory");
         let start = Instant::now();
         let mut command = self.command();
@@ -128,7 +172,11 @@ impl Daemon {
             command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor can be copied"));
         }
         command.stderr(log);
-        self.process = Some(command.spawn().expect("the program under test exists"));
+        let spawned = match &self.network {
+            Some(network) => network.within(|| command.spawn()),
+            None => command.spawn(),
+        };
+        self.process = Some(spawned.expect("the program under test exists"));
         loop {
             if answers(&self.socket()) {
                 return start.elapsed();
@@ -207,6 +255,18 @@ impl Daemon {
         }
     }
 
+    /// Removes its containers and stops it, in order.
+    #[track_caller]
+    pub fn end(&mut self) {
+        if self.process.is_none() {
+            // Containers outlive a daemon that was killed; only a daemon can end them in order.
+            self.restart();
+        }
+        self.remove_containers();
+        assert_eq!(self.stop(), 0, "the daemon's exit code after SIGTERM:\n{}", self.log());
+        self.is_ended = true;
+    }
+
     /// Waits until it ends, which something else makes it do; gives its exit code.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
@@ -226,6 +286,12 @@ impl Daemon {
 
     pub fn pid(&self) -> u32 {
         self.process.as_ref().expect("the daemon runs").id()
+    }
+
+    /// The network it believes to be the host's.
+    #[track_caller]
+    pub fn network(&self) -> &Namespace {
+        self.network.as_ref().expect("not a daemon of this machine's network")
     }
 
     /// Where the daemon keeps everything: `data/`, `run/`, `daemon.log`, the socket.
@@ -327,7 +393,8 @@ impl Daemon {
 
     /// What of this daemon exists on the host now.
     pub fn leftovers(&self) -> Leftovers {
-        Leftovers::of(self.dir.path())
+        let own = self.network.as_ref().filter(|_| !self.is_shared);
+        Leftovers::within(self.dir.path(), own)
     }
 
     /// Removes every container, so that stopping need not wait for each.
@@ -355,12 +422,9 @@ impl Drop for Daemon {
         }
         // A panic here while unwinding would abort the whole run.
         let cleaned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            if self.process.is_none() {
-                // Containers outlive a daemon that was killed; only a daemon can end them in order.
-                self.restart();
+            if !self.is_ended {
+                self.end();
             }
-            self.remove_containers();
-            assert_eq!(self.stop(), 0, "the daemon's exit code after SIGTERM:\n{}", self.log());
         }));
         self.kill9();
         let left = self.leftovers();

@@ -1,7 +1,8 @@
-//! What a daemon has put on the host: mounts, cgroups, processes. Counted, compared and, after a failure, removed.
+//! What a daemon has put on the host: mounts, cgroups, processes, interfaces. Counted, compared and, after a failure, removed.
 //!
 //! A daemon under test is known by its directory: its mounts lie under it, its processes hold files of it, and its
-//! cgroups' parent carries a hash of it.
+//! cgroups' parent carries a hash of it. Whoever is in its network namespace is its own, too: when nobody is, the
+//! namespace dies with the test, and all that is in it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,40 +12,70 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::Namespace;
+
 /// What of one daemon exists on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftovers {
     dir: PathBuf,
+    network: Option<Namespace>,
     pub mounts: BTreeSet<PathBuf>,
     pub cgroups: BTreeSet<PathBuf>,
     /// Process ids with their command lines; the daemon itself is among them while it runs.
     pub processes: BTreeSet<(u32, String)>,
     /// Namespace files and sockets below `run/`.
     pub run_files: BTreeSet<PathBuf>,
+    /// The host's ends of what containers have.
+    pub interfaces: BTreeSet<String>,
 }
 
 impl Leftovers {
     pub fn of(dir: &Path) -> Leftovers {
+        Leftovers::within(dir, None)
+    }
+
+    /// As [`Leftovers::of`], of a daemon in a network of its own.
+    pub fn within(dir: &Path, network: Option<&Namespace>) -> Leftovers {
         let parent = cgroup_parent(dir);
         let cgroups = cgroups(&parent);
+        // Bridges are of networks, not of containers.
+        let is_containers = |name: &String| name.starts_with("veth");
         Leftovers {
             mounts: mounts(dir),
-            processes: processes(dir, &parent),
+            processes: processes(dir, &parent, network),
             cgroups,
             run_files: files(&dir.join("run")),
+            interfaces: network
+                .map(Namespace::interfaces)
+                .unwrap_or_default()
+                .into_iter()
+                .filter(is_containers)
+                .collect(),
             dir: dir.to_owned(),
+            network: network.cloned(),
         }
     }
 
-    /// Fails the test if a mount, cgroup or process is there. Removal may lag behind an exit: it gets two seconds.
+    fn now(&self) -> Leftovers {
+        Leftovers::within(&self.dir, self.network.as_ref())
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.mounts.is_empty()
+            && self.cgroups.is_empty()
+            && self.processes.is_empty()
+            && self.interfaces.is_empty()
+    }
+
+    /// Fails the test if a mount, cgroup, process or interface is there. Removal may lag behind an exit: it gets two seconds.
     #[track_caller]
     pub fn assert_none(&self) {
         let start = Instant::now();
         let mut left = self.clone();
-        while !(left.mounts.is_empty() && left.cgroups.is_empty() && left.processes.is_empty()) {
+        while !left.is_nothing() {
             assert!(start.elapsed() < Duration::from_secs(2), "left behind: {left:#?}");
             std::thread::sleep(Duration::from_millis(20));
-            left = Leftovers::of(&self.dir);
+            left = self.now();
         }
     }
 
@@ -53,7 +84,7 @@ impl Leftovers {
     pub fn assert_same_now(&self) {
         let start = Instant::now();
         loop {
-            let now = Leftovers::of(&self.dir);
+            let now = self.now();
             if now == *self {
                 return;
             }
@@ -118,9 +149,10 @@ fn cgroups(parent: &str) -> BTreeSet<PathBuf> {
     found
 }
 
-/// Processes in the daemon's cgroups, and those that were given or hold a file of its directory.
-fn processes(dir: &Path, cgroup: &str) -> BTreeSet<(u32, String)> {
+/// Processes in the daemon's cgroups and network, and those that were given or hold a file of its directory.
+fn processes(dir: &Path, cgroup: &str, network: Option<&Namespace>) -> BTreeSet<(u32, String)> {
     let text = dir.as_os_str().as_bytes();
+    let link = network.map(Namespace::link).unwrap_or_default();
     let mut found = BTreeSet::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -139,7 +171,8 @@ fn processes(dir: &Path, cgroup: &str) -> BTreeSet<(u32, String)> {
                 .chain([proc.join("cwd"), proc.join("root")])
                 .any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(dir)))
         };
-        if named || confined || holds() {
+        let is_inside = || fs::read_link(proc.join("ns/net")).is_ok_and(|ns| ns.as_os_str() == link.as_str());
+        if named || confined || holds() || is_inside() {
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
             // A zombie is gone; only its parent has not looked yet.
             let state = fs::read_to_string(proc.join("stat")).unwrap_or_default();

@@ -6,6 +6,7 @@ pub mod cmd;
 pub mod daemon;
 pub mod http;
 pub mod leftovers;
+pub mod namespace;
 pub mod plugin;
 pub mod prop;
 pub mod requires;
@@ -13,6 +14,7 @@ pub mod terminal;
 
 pub use cmd::{Cmd, Output};
 pub use daemon::Daemon;
+pub use namespace::Namespace;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
