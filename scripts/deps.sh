@@ -7,7 +7,8 @@
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
-#          supervisors (scripts/supervisors.sh), curl, openssl, tar, runc, crun, skopeo, mkfs.ext4 and strip
+#          supervisors (scripts/supervisors.sh), iproute2, nftables, iptables, curl, openssl, tar, runc,
+#          crun, skopeo, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -67,6 +68,10 @@ if [ "$what" = test ]; then
     need curl curl
     need openssl openssl
     need unshare util-linux
+    # Hosts around a daemon, and rules that are not dewar's.
+    for pair in ip:iproute2 nft:nftables iptables-nft:iptables iptables-legacy:iptables; do
+        [ -x "/usr/sbin/${pair%%:*}" ] || need "${pair%%:*}" "${pair#*:}"
+    done
     # Its launcher for socket activation; nothing of it is started.
     need systemd-socket-activate systemd
     [ -x /usr/sbin/mkfs.ext4 ] || need mkfs.ext4 e2fsprogs

@@ -33,6 +33,9 @@ mod flags;
 /// What a container may see and do: namespaces, cgroup, mounts, capabilities, seccomp.
 mod kernel;
 
+/// Networks with real traffic: hosts around the daemon's own, who reaches whom, names, what survives.
+mod network;
+
 /// Freezing and thawing: what survives, what a failure leaves.
 mod checkpoint;
 

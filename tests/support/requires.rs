@@ -183,14 +183,34 @@ pub fn socket_activate() -> Result<(), String> {
         .ok_or_else(|| "no systemd-socket-activate: run scripts/deps.sh test".to_owned())
 }
 
+/// iproute2 makes the hosts around a daemon.
+pub fn iproute() -> Result<(), String> {
+    root()?;
+    in_sbin("ip").then_some(()).ok_or_else(|| "no ip: run scripts/deps.sh test".to_owned())
+}
+
+/// nft, and iptables of both kinds, to be somebody else on the host.
+pub fn nftables() -> Result<(), String> {
+    root()?;
+    let all = ["nft", "iptables-nft", "iptables-legacy"];
+    all.into_iter()
+        .all(in_sbin)
+        .then_some(())
+        .ok_or_else(|| "no nft or iptables: run scripts/deps.sh test".to_owned())
+}
+
+/// Whether the shell finds a program, or root's shell would.
+fn in_sbin(name: &str) -> bool {
+    on_path(name).is_some() || Path::new("/usr/sbin").join(name).exists()
+}
+
 /// What scripts/boot.sh starts, and makes a disk with.
 pub fn vm() -> Result<(), String> {
     root()?;
-    let sbin = |name: &str| on_path(name).is_some() || Path::new("/usr/sbin").join(name).exists();
     if !Path::new("/opt/dewar/vm/bin/qemu").exists() {
         return Err("no virtual machine: run scripts/vm.sh".to_owned());
     }
-    if sbin("mkfs.ext4") { Ok(()) } else { Err("no mkfs.ext4: run scripts/deps.sh test".to_owned()) }
+    if in_sbin("mkfs.ext4") { Ok(()) } else { Err("no mkfs.ext4: run scripts/deps.sh test".to_owned()) }
 }
 
 /// Supervisors of Debian's, and make.

@@ -1,0 +1,149 @@
+//! Who may not reach whom, and with which address the others are seen.
+
+use super::site::{HOST, OUTSIDE, Site};
+use super::traffic::{Server, answers, is_cut};
+use crate::support::requires::requires;
+
+#[test]
+fn networks_are_apart() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    site.ok("network create one");
+    site.ok("network create two");
+    let (a, b) = (site.run("a", "--network one"), site.run("b", "--network one"));
+    let c = site.run("c", "--network two");
+    let d = site.run("d", "");
+    let _servers = [&a, &b, &c, &d].map(|each| Server::start(&each.inside, &each.name, 80));
+    let at = |name: &str, network: &str| format!("{}:80", site.address(name, network));
+    // Neighbours see each other as they are.
+    answers(&a.inside, &at("b", "one"), &format!("b {}", site.address("a", "one")));
+    answers(&b.inside, &at("a", "one"), &format!("a {}", site.address("b", "one")));
+    // The host reaches everybody.
+    for (name, network) in [("a", "one"), ("c", "two"), ("d", "bridge")] {
+        let gateway = site.network(network)["IPAM"]["Config"][0]["Gateway"].as_str().expect("one").to_owned();
+        answers(&site.host, &at(name, network), &format!("{name} {gateway}"));
+    }
+    // Nobody else, in either direction.
+    is_cut(&a.inside, &at("c", "two"));
+    is_cut(&c.inside, &at("a", "one"));
+    is_cut(&a.inside, &at("d", "bridge"));
+    is_cut(&d.inside, &at("c", "two"));
+    // Somebody outside who knows the way is not let in.
+    site.outside.run("ip", &["route", "add", "172.16.0.0/12", "via", HOST]);
+    is_cut(&site.outside, &at("a", "one"));
+    is_cut(&site.outside, &at("d", "bridge"));
+    // The outside sees the host's address.
+    let _far = Server::start(&site.outside, "far", 7);
+    answers(&a.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
+    answers(&d.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
+    // Loopback's services of the host are the host's own, though published ports come that way.
+    site.run("web", "--network one -p 8080:80");
+    let _local = Server::at(&site.host, "local", ([127, 0, 0, 1], 6000).into());
+    let gateway = site.network("one")["IPAM"]["Config"][0]["Gateway"].as_str().expect("one").to_owned();
+    a.inside.run("ip", &["route", "add", "127.0.0.99/32", "via", &gateway]);
+    is_cut(&a.inside, "127.0.0.99:6000");
+}
+
+#[test]
+fn an_internal_network_has_no_way_out() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    site.ok("network create --internal closed");
+    let (a, b) = (site.run("a", "--network closed"), site.run("b", "--network closed"));
+    let _servers = [&a, &b].map(|each| Server::start(&each.inside, &each.name, 80));
+    let _far = Server::start(&site.outside, "far", 7);
+    answers(
+        &a.inside,
+        &format!("{}:80", site.address("b", "closed")),
+        &format!("b {}", site.address("a", "closed")),
+    );
+    is_cut(&a.inside, &format!("{OUTSIDE}:7"));
+    assert!(!site.sh("a", "ip route").contains("default"), "an internal network has no default route");
+    // Even who makes a way is stopped.
+    let gateway =
+        site.network("closed")["IPAM"]["Config"][0]["Gateway"].as_str().unwrap_or_default().to_owned();
+    if !gateway.is_empty() {
+        a.inside.run("ip", &["route", "add", "default", "via", &gateway]);
+        is_cut(&a.inside, &format!("{OUTSIDE}:7"));
+    }
+    assert_eq!(site.network("closed")["Internal"], true);
+}
+
+#[test]
+fn icc_off_parts_neighbours() {
+    requires!(root, docker, iproute);
+    let site = Site::with(&["--icc=false"]);
+    site.ok("network create -o com.docker.network.bridge.enable_icc=false apart");
+    let (a, b) = (site.run("a", "--network apart"), site.run("b", "--network apart -p 8080:80"));
+    let (c, d) = (site.run("c", ""), site.run("d", ""));
+    let _servers = [&a, &b, &c, &d].map(|each| Server::start(&each.inside, &each.name, 80));
+    is_cut(&a.inside, &format!("{}:80", site.address("b", "apart")));
+    is_cut(&c.inside, &format!("{}:80", site.address("d", "bridge")));
+    let _far = Server::start(&site.outside, "far", 7);
+    answers(&a.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
+    answers(&site.outside, &format!("{HOST}:8080"), &format!("b {OUTSIDE}"));
+    // Links are the exception: to what the linked one exposes.
+    site.run("served", "--expose 80");
+    let served = site.running("served");
+    let linked = site.run("linked", "--link served");
+    let _server = Server::start(&served.inside, "served", 80);
+    let to = format!("{}:80", site.address("served", "bridge"));
+    let answer = super::traffic::tcp(&linked.inside, &to, std::time::Duration::from_secs(3));
+    assert_eq!(answer, Ok(format!("served {}", site.address("linked", "bridge"))));
+    is_cut(&c.inside, &to);
+}
+
+#[test]
+fn addresses_are_hidden_or_shown_as_asked() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    site.ok(
+        "network create --subnet 10.55.0.0/24 -o com.docker.network.bridge.enable_ip_masquerade=false shown",
+    );
+    site.ok(
+        "network create --subnet 10.56.0.0/24 -o com.docker.network.bridge.gateway_mode_ipv4=routed routed",
+    );
+    site.ok("network create --subnet 10.57.0.0/24 -o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected open");
+    for subnet in ["10.55.0.0/24", "10.56.0.0/24", "10.57.0.0/24"] {
+        site.outside.run("ip", &["route", "add", subnet, "via", HOST]);
+    }
+    let _far = Server::start(&site.outside, "far", 7);
+    let shown = site.run("a", "--network shown --ip 10.55.0.9");
+    answers(&shown.inside, &format!("{OUTSIDE}:7"), "far 10.55.0.9");
+    // Routed: reached at its own address, on the published ports only.
+    let routed = site.run("b", "--network routed --ip 10.56.0.9 -p 80 -p 80/udp");
+    let _servers = [80, 81].map(|port| Server::start(&routed.inside, "b", port));
+    answers(&routed.inside, &format!("{OUTSIDE}:7"), "far 10.56.0.9");
+    answers(&site.outside, "10.56.0.9:80", &format!("b {OUTSIDE}"));
+    is_cut(&site.outside, "10.56.0.9:81");
+    // Unprotected: every port.
+    let open = site.run("c", "--network open --ip 10.57.0.9");
+    let _server = Server::start(&open.inside, "c", 81);
+    answers(&site.outside, "10.57.0.9:81", &format!("c {OUTSIDE}"));
+    answers(&open.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
+}
+
+#[test]
+fn none_host_and_anothers_network() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    let donor = site.run("donor", "--network none");
+    assert!(donor.inside.interfaces().is_empty(), "{:?}", donor.inside.interfaces());
+    let web = site.run("web", "-p 8080:80");
+    let guest = site.run("guest", "--network container:web");
+    assert_eq!(guest.inside, web.inside);
+    assert_eq!(site.run("big", "--network host").inside, site.host);
+    let _server = Server::start(&guest.inside, "guest", 80);
+    answers(&site.outside, &format!("{HOST}:8080"), &format!("guest {OUTSIDE}"));
+    let settings = site.inspect("guest");
+    assert_eq!(settings["NetworkSettings"]["Networks"], serde_json::json!({}), "{settings}");
+    site.refuses("run --network container:web -p 80:80 busybox", "conflicting options: port publishing");
+    site.refuses("run --network nowhere busybox true", "network nowhere not found");
+    // Out of one it cannot have: what lives without a network cannot be put into one.
+    site.ok("network create more");
+    site.refuses(
+        "network connect more big",
+        "container cannot be disconnected from host network or connected to host network",
+    );
+    site.refuses("network connect more guest", "");
+}

@@ -1,0 +1,88 @@
+//! Containers with a place in the host's own network: macvlan, and ipvlan where the kernel has it.
+
+use super::site::{OUTSIDE, Site};
+use super::traffic::{Server, answers, is_cut};
+use crate::support::requires::requires;
+
+/// What the kernel can make of a kind, in a namespace of its own.
+fn kernel_has(kind: &str) -> bool {
+    let place = crate::support::Namespace::new();
+    place.run("ip", &["link", "add", "a", "type", "veth", "peer", "name", "b"]);
+    place.within(|| {
+        let made = std::process::Command::new("ip")
+            .args(["link", "add", "x", "link", "a", "type"])
+            .args(kind.split(' '))
+            .output();
+        made.is_ok_and(|output| output.status.success())
+    })
+}
+
+#[test]
+fn macvlan_is_on_the_parents_wire() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    let create = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/26 --gateway 192.0.2.2 -o parent=lan";
+    if !kernel_has("macvlan") {
+        site.refuses(&format!("{create} wire"), "");
+        return;
+    }
+    site.ok(&format!("{create} wire"));
+    let a = site.run("a", "--network wire --ip 192.0.2.65 --mac-address 02:00:00:00:00:65");
+    let b = site.run("b", "--network wire");
+    let _servers = [&a, &b].map(|each| Server::start(&each.inside, &each.name, 80));
+    let _far = Server::start(&site.outside, "far", 7);
+    // Seen outside with its own address, hardware address included; neighbours see each other.
+    answers(&site.outside, "192.0.2.65:80", &format!("a {OUTSIDE}"));
+    assert!(site.outside.run("ip", &["neigh"]).contains("02:00:00:00:00:65"));
+    answers(&a.inside, &format!("{OUTSIDE}:7"), "far 192.0.2.65");
+    answers(&b.inside, "192.0.2.65:80", &format!("a {}", site.address("b", "wire")));
+    // As Docker has it: the host itself does not reach them.
+    is_cut(&site.host, "192.0.2.65:80");
+    assert_eq!(
+        super::resolver::ask(&b.inside, "a", super::resolver::A, super::resolver::Way::Udp).answers,
+        ["192.0.2.65"]
+    );
+    site.refuses("network rm wire", "has active endpoints");
+    site.refuses("network create -d macvlan --subnet 198.51.100.0/24 -o parent=lan again", "");
+    site.ok("network connect bridge a");
+    assert_eq!(a.inside.interfaces().len(), 2);
+    site.ok("rm -f a b");
+    site.ok("network rm wire");
+}
+
+#[test]
+fn ipvlan_shares_the_parents_address() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    let create = "network create -d ipvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/26 --gateway 192.0.2.2 -o parent=lan wire";
+    if !kernel_has("ipvlan") {
+        // Refused in words, at the latest where a container would need it.
+        let made = site.line(create).run();
+        assert!(made.code != 0, "{made}");
+        made.stderr_has("ipvlan").no_panic();
+        return;
+    }
+    site.ok(create);
+    let a = site.run("a", "--network wire");
+    let _server = Server::start(&a.inside, "a", 80);
+    answers(&site.outside, &format!("{}:80", site.address("a", "wire")), &format!("a {OUTSIDE}"));
+}
+
+#[test]
+fn a_macvlan_without_a_parent_is_its_own() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    if kernel_has("dummy") {
+        site.ok("network create -d macvlan alone");
+        assert_eq!(site.network("alone")["Internal"], true);
+    }
+    site.refuses("network create -d macvlan -o parent=absent0.5 x", "absent0");
+    site.refuses("network create -d macvlan -o macvlan_mode=odd -o parent=lan x", "odd");
+    // A VLAN is made for its network, and goes with it.
+    if kernel_has("vlan id 7") {
+        site.ok("network create -d macvlan --subnet 10.9.0.0/24 -o parent=lan.7 tagged");
+        assert!(site.host.interfaces().contains("lan.7"));
+        site.ok("network rm tagged");
+        assert!(!site.host.interfaces().contains("lan.7"));
+    }
+}
