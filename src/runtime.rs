@@ -19,6 +19,7 @@ pub mod look;
 pub mod mounts;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netlink;
+#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netns;
 pub mod oci;
 pub mod plan;

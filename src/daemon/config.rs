@@ -296,6 +296,6 @@ impl Config {
 }
 
 /// FNV-1a, 32 bits: a short stable name for a path; collisions only cost tidiness.
-fn fnv1a(bytes: &[u8]) -> u32 {
+pub fn fnv1a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }

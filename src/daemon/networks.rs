@@ -15,12 +15,18 @@
 //! [`create`](self::create) is what a request may ask, [`ipam`] the addresses, [`list`](mod@list) what clients see.
 //! Not here: how a network is made real, and how a container joins one (`containers`).
 
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod bridge;
 mod create;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod dns;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+mod endpoint;
 mod host;
 mod ipam;
 mod list;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+mod macvlan;
 pub mod network;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod resolv_conf;

@@ -6,7 +6,10 @@
 //!
 //! Source: netlink(7), rtnetlink(7), linux/netlink.h, linux/netfilter/nfnetlink.h.
 
+pub mod address;
+pub mod link;
 pub mod message;
+pub mod route;
 
 use std::fmt;
 use std::io;

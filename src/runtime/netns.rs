@@ -8,11 +8,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 
 use rustix::mount::UnmountFlags;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::sys::{net, process};
 use super::{Cause, Error};
@@ -32,26 +33,57 @@ const SYSCTLS: [(&str, &str); 3] = [
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN; whatever creating the file says. Nothing is left behind.
 pub fn create(path: &Path) -> Result<(), Error> {
+    create_with(path, || Ok(()))
+}
+
+/// [`create`] with something more to be done inside before the namespace has its name, on the thread that made it.
+///
+/// # Errors
+/// As [`create`], and what `setup` says.
+pub fn create_with(path: &Path, setup: impl FnOnce() -> io::Result<()> + Send) -> Result<(), Error> {
     let failed = |cause: io::Error| Error {
         op: "create network namespace".to_owned(),
         object: path.display().to_string(),
         cause: Cause::Io(cause),
     };
     fs::File::create_new(path).map_err(failed)?;
-    let made = thread::scope(|scope| {
-        let worker = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || populate(path));
-        match worker {
-            Ok(worker) => worker.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked"))),
-            Err(error) => Err(error),
-        }
-    });
+    let made = on_thread(|| populate(path, setup));
     made.map_err(|cause| {
         let _ = fs::remove_file(path);
         failed(cause)
     })
 }
 
-fn populate(path: &Path) -> io::Result<()> {
+/// Runs `work` in the namespace at `path`, on a thread of its own; sockets it opens stay there for good, and so do
+/// threads it starts. Blocks until it is done.
+///
+/// # Errors
+/// There is no namespace at `path`, or no thread to be had; what `work` says.
+pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    on_thread(|| {
+        let namespace = fs::File::open(path)?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        work()
+    })
+}
+
+fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work)?;
+        worker.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
+    })
+}
+
+/// Writes a setting of the calling thread's namespace: `net/` and what follows it below `/proc/sys`, slashes between
+/// the parts.
+///
+/// # Errors
+/// `ENOENT` for what this kernel does not have; `EINVAL` for a value it does not like.
+pub fn set(setting: &str, value: &str) -> io::Result<()> {
+    fs::write(Path::new("/proc/sys").join(setting), value)
+}
+
+fn populate(path: &Path, setup: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     process::unshare(UnshareFlags::NEWNET)?;
     net::set_up("lo")?;
     for (file, value) in SYSCTLS {
@@ -61,6 +93,7 @@ fn populate(path: &Path) -> io::Result<()> {
             other => other?,
         }
     }
+    setup()?;
     Ok(rustix::mount::mount_bind("/proc/thread-self/ns/net", path)?)
 }
 
