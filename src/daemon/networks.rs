@@ -29,6 +29,8 @@ mod list;
 mod macvlan;
 pub mod network;
 #[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod ports;
+#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod resolv_conf;
 pub mod subnet;
 
