@@ -8,6 +8,8 @@
 
 pub mod capabilities;
 pub mod cgroup;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod conntrack;
 pub mod console;
 pub mod criu;
 pub mod devices;
@@ -21,6 +23,8 @@ pub mod mounts;
 pub mod netlink;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netns;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod nftables;
 pub mod oci;
 pub mod plan;
 pub mod program;

@@ -22,6 +22,8 @@ mod create;
 pub mod dns;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 mod endpoint;
+#[allow(dead_code, reason = "in use once bridge networks are")]
+pub mod firewall;
 mod host;
 mod ipam;
 mod list;

@@ -197,6 +197,8 @@ impl Socket {
     /// # Errors
     /// `EINVAL` for a group the kernel does not have; `EPERM`.
     pub fn subscribe(&self, group: u32) -> io::Result<()> {
+        // A socket that has sent nothing yet has no number of its own, and without one nothing is told.
+        rustix::net::bind(&self.fd, &netlink::SocketAddrNetlink::new(0, 0))?;
         net::set_netlink(self.fd.as_fd(), NetlinkOption::AddMembership, group)
     }
 
@@ -207,6 +209,24 @@ impl Socket {
     pub fn receive(&mut self, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
         let received = self.read(RecvFlags::empty())?;
         for reply in replies(&self.buffer[..received]) {
+            each(reply.kind, reply.payload);
+        }
+        Ok(())
+    }
+
+    /// The number by which the kernel knows this socket, and names it in news of what it did.
+    pub fn port(&self) -> u32 {
+        let address = rustix::net::getsockname(&self.fd).ok();
+        address.and_then(|any| netlink::SocketAddrNetlink::try_from(any).ok()).map_or(0, |own| own.pid())
+    }
+
+    /// As [`Socket::receive`], without what the socket with a certain [`Socket::port`] did.
+    ///
+    /// # Errors
+    /// `ENOBUFS` when news were lost because they were not read fast enough.
+    pub fn receive_others(&mut self, port: u32, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
+        let received = self.read(RecvFlags::empty())?;
+        for reply in replies(&self.buffer[..received]).filter(|reply| reply.port != port) {
             each(reply.kind, reply.payload);
         }
         Ok(())

@@ -126,6 +126,8 @@ pub(super) struct Reply<'a> {
     pub(super) kind: u16,
     pub(super) flags: u16,
     pub(super) sequence: u32,
+    /// Whose doing it is, in news.
+    pub(super) port: u32,
     /// What follows the header.
     pub(super) payload: &'a [u8],
 }
@@ -176,6 +178,7 @@ pub(super) fn replies(mut bytes: &[u8]) -> impl Iterator<Item = Reply<'_>> {
             kind: short(message, 4),
             flags: short(message, 6),
             sequence: number(message, 8),
+            port: number(message, 12),
             payload: &message[HEADER_BYTES..],
         })
     })
@@ -254,7 +257,7 @@ mod tests {
         tlv.string(NLMSGERR_ATTR_MSG, "because");
         let payload = [&(-22i32).to_ne_bytes()[..], &[0; 16], &tlv.body].concat();
         let flags = NLM_F_CAPPED | NLM_F_ACK_TLVS;
-        let reply = Reply { kind: libc::NLMSG_ERROR as u16, flags, sequence: 1, payload: &payload };
+        let reply = Reply { kind: libc::NLMSG_ERROR as u16, flags, sequence: 1, port: 0, payload: &payload };
         assert_eq!((reply.errno(), reply.explanation().as_str()), (Some(Errno::INVAL), "because"));
         let silent = Reply { payload: &payload[..20], ..reply };
         assert_eq!(silent.explanation(), "");

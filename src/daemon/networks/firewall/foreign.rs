@@ -1,0 +1,123 @@
+//! Other people's rules that would drop what ours accept.
+//!
+//! A packet is forwarded only if every chain that sees it agrees, so that another engine's `FORWARD` with policy
+//! DROP (dockerd's, ufw's) cuts containers off. Where it is iptables' on nf_tables, two rules per bridge are
+//! appended to it: behind all of the host's own, so that these still decide first, and before the policy. They
+//! carry a comment by which they are found again, and go with the bridge. Everything else is only told.
+
+use std::fs;
+
+use crate::runtime::netlink::Socket;
+use crate::runtime::nftables::rule::Part;
+use crate::runtime::nftables::{self, Base, Batch, Family, News, Table};
+
+/// iptables' own names.
+const TABLE: &str = "filter";
+const CHAIN: &str = "FORWARD";
+
+/// What was seen of others, for `info`.
+#[derive(Debug, Default)]
+pub struct Foreign {
+    pub warnings: Vec<String>,
+}
+
+/// Whether a piece of news can change what is to be done.
+pub fn concerns(news: &News) -> bool {
+    match news.kind {
+        libc::NFT_MSG_NEWCHAIN | libc::NFT_MSG_DELCHAIN | libc::NFT_MSG_DELTABLE => true,
+        libc::NFT_MSG_NEWRULE | libc::NFT_MSG_DELRULE => news.table == TABLE,
+        _ => false,
+    }
+}
+
+/// Accepts in one family's `FORWARD` what has to do with the bridges, if it drops; gives what cannot be helped.
+/// `own` is the table that says whose rules these are.
+pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
+    let Ok((bases, _)) = nftables::chains(socket, own.family.number(), TABLE) else { return Vec::new() };
+    let is_forward = |base: &&Base| base.hook == libc::NF_INET_FORWARD as u32 && base.kind == "filter";
+    let is_theirs = |base: &Base| base.table == TABLE && base.chain == CHAIN;
+    let mut warnings = Vec::new();
+    if let Some(base) = bases.iter().filter(is_forward).find(|base| is_theirs(base))
+        && let Err(problem) = accept(socket, own, if base.drops { bridges } else { &[] })
+    {
+        warnings.push(format!(
+            "the policy of iptables' chain {CHAIN} is to drop, and accepting failed: {problem}"
+        ));
+    }
+    if bridges.is_empty() {
+        return warnings;
+    }
+    let name = |family: &str, base: &Base| format!("{family} {} {}", base.table, base.chain);
+    let shown = if own.family == Family::Ip6 { "ip6" } else { "ip" };
+    let mut dropping: Vec<String> = bases
+        .iter()
+        .filter(is_forward)
+        .filter(|base| base.drops && !is_theirs(base))
+        .map(|base| name(shown, base))
+        .collect();
+    // What is for both families is told once.
+    if own.family == Family::Ip {
+        let inet = libc::NFPROTO_INET as u8;
+        let (bases, _) = nftables::chains(socket, inet, TABLE).unwrap_or_default();
+        dropping
+            .extend(bases.iter().filter(is_forward).filter(|base| base.drops).map(|base| name("inet", base)));
+        if bases.iter().any(|base| base.table == "firewalld") {
+            warnings.push(format!(
+                "firewalld is active and keeps what it forwards to its zones: firewall-cmd --permanent --zone=trusted {}",
+                bridges.iter().map(|bridge| format!("--add-interface={bridge}")).collect::<Vec<_>>().join(" ")
+            ));
+        }
+        let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+        if legacy.lines().any(|table| table == TABLE) {
+            warnings.push(
+                "iptables-legacy has rules: if its policy for FORWARD is DROP, containers are cut off from other hosts until iptables-legacy accepts their bridges"
+                    .to_owned(),
+            );
+        }
+    }
+    for chain in dropping {
+        warnings.push(format!(
+            "the nftables chain \"{chain}\" drops what it does not accept: containers are cut off from other hosts until it accepts their bridges ({})",
+            bridges.join(", ")
+        ));
+    }
+    warnings
+}
+
+/// Makes our rules in `FORWARD` those of the bridges, and no others.
+fn accept(socket: &mut Socket, own: &Table, bridges: &[&str]) -> std::io::Result<()> {
+    let theirs = Table { family: own.family, name: TABLE.to_owned() };
+    let wanted: Vec<(Part, &str, Vec<u8>)> = bridges
+        .iter()
+        .flat_map(|bridge| {
+            let comment = |way: &str| comment(&format!("{} {way} {bridge}", own.name));
+            [(Part::OutInterface, *bridge, comment("to")), (Part::InInterface, *bridge, comment("from"))]
+        })
+        .collect();
+    let mark = comment(&format!("{} ", own.name));
+    // Without the length and the NUL.
+    let is_ours = |data: &[u8]| data.get(2..).is_some_and(|text| text.starts_with(&mark[2..mark.len() - 1]));
+    let there = nftables::rules(socket, &theirs, CHAIN)?;
+    let mut batch = Batch::new();
+    for (handle, data) in &there {
+        if is_ours(data) && !wanted.iter().any(|(.., comment)| comment == data) {
+            batch.delete_rule(&theirs, CHAIN, *handle);
+        }
+    }
+    for (part, bridge, comment) in &wanted {
+        if !there.iter().any(|(_, data)| data == comment) {
+            // As iptables writes it: the name with its NUL, and a counter.
+            let name = [bridge.as_bytes(), &[0]].concat();
+            batch.add_rule_with(&theirs, CHAIN, comment, &mut |rule| {
+                rule.equals(*part, &name).count().accept();
+            });
+        }
+    }
+    Ok(batch.run(socket)?)
+}
+
+/// A comment as nft(8) keeps it with a rule: kind, length, text with NUL.
+fn comment(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    [&[0, length], text.as_bytes(), &[0]].concat()
+}

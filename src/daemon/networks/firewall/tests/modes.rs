@@ -1,0 +1,178 @@
+//! Networks that are not as most are.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use super::site::Site;
+use super::{Config, FOUR_AND_SIX, Firewall, leads, network, option, seen};
+
+/// The addresses of the first container, of the neighbour and of the host, by family.
+const BOTH: [[&str; 4]; 2] = [
+    ["172.31.1.2", "172.31.1.3", "192.0.2.2", "192.0.2.1"],
+    ["fd01::2", "fd01::3", "2001:db8::2", "2001:db8::1"],
+];
+
+#[test]
+fn an_internal_network_leads_nowhere() {
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let mut one = network("one", FOUR_AND_SIX[0], &[]);
+        one.internal = true;
+        let two = network("two", FOUR_AND_SIX[1], &[]);
+        firewall.add_network(&one, "br1").unwrap();
+        firewall.add_network(&two, "br2").unwrap();
+        let list = [leads(&two, "0.0.0.0", 8080, "172.31.2.2"), leads(&two, "::", 8080, "fd02::2")].concat();
+        firewall.publish("c3", &list).unwrap();
+        let [c1, c2, c3] = &site.containers;
+        for [own, second, lan, host] in BOTH {
+            assert_eq!(seen(c2, own, 80).as_deref(), Some(second), "each other");
+            assert_eq!(seen(c1, lan, 80), None, "out");
+            assert_eq!(seen(&site.neighbour, own, 80), None, "in");
+            assert_eq!(seen(c3, own, 80), None, "from another network");
+            assert_eq!(seen(c1, host, 8080), None, "through a published port");
+            assert_eq!(seen(&site.neighbour, host, 8080).as_deref(), Some(lan));
+        }
+    });
+}
+
+#[test]
+fn containers_that_may_not_talk_reach_published_ports_only() {
+    // Only with br_netfilter do packets within a bridge come by; without, the ports are isolated.
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let one = network("one", FOUR_AND_SIX[0], &[(option::ICC, "false")]);
+        firewall.add_network(&one, "br1").unwrap();
+        let list = [leads(&one, "0.0.0.0", 8080, "172.31.1.2"), leads(&one, "::", 8080, "fd01::2")].concat();
+        firewall.publish("c1", &list).unwrap();
+        let [c1, c2, _] = &site.containers;
+        for [own, _, lan, host] in BOTH {
+            assert_eq!(seen(c2, own, 80), None);
+            assert!(seen(c2, host, 8080).is_some());
+            assert_eq!(seen(c1, lan, 80).as_deref(), Some(host), "out");
+        }
+    });
+}
+
+#[test]
+fn a_routed_network_is_reached_at_its_own_addresses() {
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let modes = [(option::GATEWAY_MODE_IPV4, "routed"), (option::GATEWAY_MODE_IPV6, "routed")];
+        let one = network("one", FOUR_AND_SIX[0], &modes);
+        firewall.add_network(&one, "br1").unwrap();
+        let list = [leads(&one, "0.0.0.0", 0, "172.31.1.2"), leads(&one, "::", 0, "fd01::2")].concat();
+        firewall.publish("c1", &list).unwrap();
+        site.containers[0].serve("172.31.1.2", 81);
+        site.containers[0].serve("fd01::2", 81);
+        for [own, second, lan, host] in BOTH {
+            assert_eq!(seen(&site.neighbour, own, 80).as_deref(), Some(lan), "published");
+            assert_eq!(seen(&site.neighbour, own, 81), None, "not published");
+            assert_eq!(seen(&site.neighbour, second, 80), None, "nothing published");
+            assert_eq!(seen(&site.neighbour, host, 80), None, "not the host's");
+            assert_eq!(seen(&site.containers[0], lan, 80).as_deref(), Some(own), "out, with its own address");
+            site.neighbour.ping(own);
+        }
+        firewall.unpublish("c1").unwrap();
+        assert_eq!(seen(&site.neighbour, "172.31.1.2", 80), None);
+    });
+}
+
+#[test]
+fn an_unprotected_network_is_reached_directly_too() {
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let modes =
+            [(option::GATEWAY_MODE_IPV4, "nat-unprotected"), (option::GATEWAY_MODE_IPV6, "nat-unprotected")];
+        let one = network("one", FOUR_AND_SIX[0], &modes);
+        firewall.add_network(&one, "br1").unwrap();
+        for [own, _, lan, host] in BOTH {
+            assert_eq!(seen(&site.neighbour, own, 80).as_deref(), Some(lan), "not published");
+            assert_eq!(seen(&site.containers[0], lan, 80).as_deref(), Some(host), "out");
+        }
+    });
+}
+
+#[test]
+fn direct_routing_is_for_published_ports_and_whom_it_is_allowed() {
+    Site::run(true, |site| {
+        let mut config = Config::default();
+        config.network.allow_direct_routing = true;
+        let check = |config: &Config, options: &[(&str, &str)], is_allowed: bool| {
+            let firewall = Firewall::open(config);
+            let one = network("one", FOUR_AND_SIX[0], options);
+            firewall.add_network(&one, "br1").unwrap();
+            let list =
+                [leads(&one, "0.0.0.0", 8080, "172.31.1.2"), leads(&one, "::", 8080, "fd01::2")].concat();
+            firewall.publish("c1", &list).unwrap();
+            for [own, second, lan, host] in BOTH {
+                let wanted = is_allowed.then_some(lan);
+                assert_eq!(seen(&site.neighbour, own, 80).as_deref(), wanted, "{options:?}");
+                assert_eq!(seen(&site.neighbour, second, 80), None, "not published");
+                assert_eq!(seen(&site.neighbour, host, 8080).as_deref(), Some(lan));
+            }
+            firewall.uninstall();
+        };
+        check(&config, &[], true);
+        check(&Config::default(), &[(option::TRUSTED_INTERFACES, "eth7:eth0")], true);
+        check(&Config::default(), &[(option::TRUSTED_INTERFACES, "eth7")], false);
+    });
+}
+
+#[test]
+fn without_masquerade_containers_keep_their_addresses() {
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let one = network("one", FOUR_AND_SIX[0], &[(option::MASQUERADE, "false")]);
+        firewall.add_network(&one, "br1").unwrap();
+        for [own, _, lan, _] in BOTH {
+            assert_eq!(seen(&site.containers[0], lan, 80).as_deref(), Some(own));
+        }
+        // The network is made anew with what is asked now.
+        firewall.add_network(&network("one", FOUR_AND_SIX[0], &[]), "br1").unwrap();
+        for [_, _, lan, host] in BOTH {
+            assert_eq!(seen(&site.containers[0], lan, 80).as_deref(), Some(host));
+        }
+    });
+}
+
+/// A client that goes on sending is led where the port leads now: not to the host, where nothing was, nor to a
+/// container that is gone.
+#[test]
+fn datagrams_of_a_patient_client_follow_the_port() {
+    Site::run(true, |site| {
+        let firewall = Firewall::open(&Config::default());
+        let one = network("one", FOUR_AND_SIX[0], &[]);
+        firewall.add_network(&one, "br1").unwrap();
+        for (any, host, first, second) in [
+            ("0.0.0.0", "192.0.2.1:8080", "172.31.1.2", "172.31.1.3"),
+            ("::", "[2001:db8::1]:8080", "fd01::2", "fd01::3"),
+        ] {
+            let client = site.neighbour.run(move || {
+                let socket = UdpSocket::bind((any, 0)).unwrap();
+                socket.connect(host).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                socket
+            });
+            let answers = || {
+                let _ = client.send(b"?");
+                let mut buffer = [0; 64];
+                // A refusal of before is taken first.
+                client
+                    .recv(&mut buffer)
+                    .or_else(|_| client.send(b"?").and_then(|_| client.recv(&mut buffer)))
+                    .is_ok()
+            };
+            // Bound, as a held port is, so that the flow is known and nobody refuses.
+            let held = site.host.run(move || UdpSocket::bind((any, 8080)).unwrap());
+            assert!(!answers());
+            firewall.publish("c1", &leads(&one, any, 8080, first)).unwrap();
+            assert!(answers(), "{host}: published");
+            firewall.unpublish("c1").unwrap();
+            assert!(!answers(), "{host}: not published");
+            firewall.publish("c2", &leads(&one, any, 8080, second)).unwrap();
+            assert!(answers(), "{host}: another");
+            drop(held);
+            firewall.unpublish("c2").unwrap();
+        }
+    });
+}
