@@ -8,7 +8,6 @@
 
 pub mod capabilities;
 pub mod cgroup;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod conntrack;
 pub mod console;
 pub mod criu;
@@ -21,7 +20,6 @@ pub mod look;
 pub mod mounts;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netlink;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netns;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod nftables;

@@ -96,7 +96,6 @@ pub struct Config {
 
 /// The default bridge, and what networks get that say nothing of their own.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub struct NetworkDefaults {
     /// `--bridge`: an interface of the host's own making, `none` for no default network; empty for ours.
     pub bridge: String,

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod list;
 pub mod logs;
 pub mod mounts;
+pub mod network;
 pub mod policy;
 pub mod probe;
 pub mod recover;

@@ -12,6 +12,10 @@ use super::events::Bus;
 use super::images;
 use super::metrics::Metrics;
 use super::networks::Networks;
+use super::networks::bridge::Wiring;
+use super::networks::dns::Dns;
+use super::networks::firewall::Firewall;
+use super::networks::ports::Ports;
 use super::state_dir::StateDir;
 use super::usage::Pruning;
 use super::volumes::Volumes;
@@ -26,6 +30,11 @@ pub struct Engine {
     pub volumes: Volumes,
     pub containers: Containers,
     pub networks: Networks,
+    /// Bridges and interfaces; the rules beside them; the host's ports that lead in; and the names.
+    pub wiring: Wiring,
+    pub firewall: Firewall,
+    pub ports: Ports,
+    pub dns: Dns,
     pub events: Bus,
     pub health: health::Schedule,
     pub runtime: Runtime,
@@ -57,6 +66,8 @@ impl Engine {
             sender,
         )?;
         let networks = Networks::open(&state_dir, &config.network)?;
+        let wiring = Wiring::new(&config);
+        let firewall = Firewall::open(&config);
         let id = installation_id(&state_dir)?;
         let authorization = Authorization::new(&state_dir.exec_root);
         let engine = Engine {
@@ -66,6 +77,10 @@ impl Engine {
             volumes,
             containers: Containers::default(),
             networks,
+            wiring,
+            firewall,
+            ports: Ports::default(),
+            dns: Dns::new("/etc/resolv.conf".into()),
             events: Bus::default(),
             health: health::Schedule::default(),
             runtime,

@@ -84,6 +84,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         cgroup::Features::default()
     });
     warnings.extend(super::doctor::warnings());
+    warnings.extend(engine.firewall.warnings());
     // Compat: Docker's words; the stock client prints them as they are.
     warnings.extend(lacking(&cgroups).map(|what| format!("WARNING: No {what} support")));
     SystemInfo {
@@ -97,7 +98,7 @@ pub fn info(engine: &Arc<Engine>) -> SystemInfo {
         driver_status: vec![["Backing Filesystem".to_owned(), filesystem(&config.data_root)]],
         plugins: crate::http::api::system::Plugins {
             volume: vec!["local".to_owned()],
-            network: ["bridge", "host", "null"].map(str::to_owned).to_vec(),
+            network: ["bridge", "host", "ipvlan", "macvlan", "null"].map(str::to_owned).to_vec(),
             log: drivers::names(),
             authorization: engine.authorization.names(),
         },

@@ -15,24 +15,17 @@
 //! [`create`](self::create) is what a request may ask, [`ipam`] the addresses, [`list`](mod@list) what clients see.
 //! Not here: how a network is made real, and how a container joins one (`containers`).
 
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod bridge;
 mod create;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod dns;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 mod endpoint;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod firewall;
 mod host;
 mod ipam;
 mod list;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 mod macvlan;
 pub mod network;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod ports;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod resolv_conf;
 pub mod subnet;
 
@@ -46,10 +39,9 @@ use super::config::NetworkDefaults;
 use super::error::{Error, Result};
 use super::names;
 use super::state_dir::{self, Durability, Found, StateDir};
-use crate::http::api::container::EndpointSettings;
 use crate::http::api::network::NetworkCreate;
 use ipam::Leases;
-pub use list::{Member, inspect, list, prune};
+pub use list::{inspect, list, prune};
 use network::{DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Driver, Given, Network, Pool, Wanted, option};
 use subnet::Subnet;
 
@@ -157,11 +149,6 @@ impl Networks {
 
     pub fn by_id(&self, id: &str) -> Option<Arc<Network>> {
         self.lock().networks.get(id).cloned()
-    }
-
-    /// The id of the network of this name; empty if there is none.
-    pub fn id(&self, name: &str) -> String {
-        self.lock().by_name(name).map(|network| network.id.clone()).unwrap_or_default()
     }
 
     /// Docker's order: whole id, name, prefix of one id.
@@ -290,25 +277,15 @@ impl Networks {
         inner.leases.adopt(network, container, given)
     }
 
-    /// Gives a container's place back; one it has not is fine.
-    pub fn release(&self, network: &str, container: &str) {
-        self.lock().leases.release(network, container);
+    /// Gives a container's place back; false for one it has not.
+    pub fn release(&self, network: &str, container: &str) -> bool {
+        self.lock().leases.release(network, container)
     }
 
     /// Who is in a network: containers' ids and places, by id.
     pub fn members(&self, network: &str) -> Vec<(String, Given)> {
         let inner = self.lock();
         inner.leases.places(network).map(|(container, given)| (container.clone(), given.clone())).collect()
-    }
-
-    /// The networks of a container with this network mode, as `inspect` and `ps` show them; none when it
-    /// shares another container's.
-    pub fn of(&self, mode: &str, container: &str, is_alive: bool) -> BTreeMap<String, EndpointSettings> {
-        let Some(name) = of_mode(mode) else { return BTreeMap::new() };
-        let network_id = self.id(name);
-        let endpoint_id = if is_alive { endpoint_id(container, &network_id) } else { String::new() };
-        let settings = EndpointSettings { network_id, endpoint_id, ..EndpointSettings::default() };
-        BTreeMap::from([(name.to_owned(), settings)])
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -502,26 +479,6 @@ fn save_predefined(path: &std::path::Path, predefined: &Predefined) -> Result<()
         return Ok(());
     }
     state_dir::save(path, predefined, Durability::Synced)
-}
-
-/// The network a mode means: `default` is the bridge, `container:` none of its own.
-pub fn of_mode(mode: &str) -> Option<&str> {
-    match mode {
-        "default" | "" => Some("bridge"),
-        mode if mode.starts_with("container:") => None,
-        name => Some(name),
-    }
-}
-
-/// An endpoint's id: a container is in a network once, so the two ids mixed are one of its own that needs no
-/// keeping.
-fn endpoint_id(container: &str, network: &str) -> String {
-    let digit = |letter: char| letter.to_digit(16).unwrap_or_default();
-    container
-        .chars()
-        .zip(network.chars())
-        .filter_map(|(one, other)| char::from_digit(digit(one) ^ digit(other), 16))
-        .collect()
 }
 
 #[cfg(test)]

@@ -93,10 +93,14 @@ fn stop_containers(engine: &Arc<Engine>, timeout_secs: Option<u64>, default_secs
     }
 }
 
-/// Removes the cgroup that held the containers' own, unless one still lives in it.
+/// Removes the bridges, their rules and the cgroup that held the containers' own, unless a container still lives.
 pub fn tidy(engine: &Engine) {
     if engine.containers.all().iter().any(|container| container.lock().record.state.is_alive()) {
         return;
+    }
+    engine.firewall.uninstall();
+    if let Err(error) = engine.wiring.sweep(&|_| false) {
+        log::warn!("{error}");
     }
     if let Err(error) = Cgroup::open(&engine.config().cgroup_parent()).and_then(|parent| parent.remove()) {
         log::warn!("{error}");

@@ -9,6 +9,7 @@
 //!     exit.json        written by the shim  execs/<id>.json    an exec of a living container
 //!     health.json      outcomes of checks
 //!     pending.json     volumes to be made (only while it is created)
+//!     places.json      addresses and ports of a start, until the record has them
 //!     <id>-json.log    written by the shim
 //!     hostname hosts resolv.conf
 //!     rw-<n>/{upper,work}

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::daemon::containers::list;
+use crate::daemon::containers;
 use crate::daemon::engine::Engine;
-use crate::daemon::error::{Error, Result};
+use crate::daemon::error::Result;
 use crate::daemon::networks::{self, network::Network};
 use crate::http::api::network::*;
 use crate::http::reply::Reply;
@@ -16,10 +16,9 @@ use crate::routes::compat;
 pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
     let mut list = networks::list(&engine.networks, &call.query.filters)?;
     if compat::before(call.raw.version, 28) {
-        let running = list::running(engine);
         for network in &mut list {
             // One that was removed meanwhile has none.
-            let found = networks::inspect(&engine.networks, &network.id, "", &running);
+            let found = networks::inspect(&engine.networks, &network.id, "", &name_of(engine));
             network.containers = found.map(|network| network.containers).unwrap_or_default();
         }
     }
@@ -27,18 +26,24 @@ pub fn list(engine: &Arc<Engine>, call: Call<ListQuery>) -> Result<Reply> {
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<InspectQuery>) -> Result<Reply> {
-    let running = list::running(engine);
     Ok(NETWORK_INSPECT.reply(&networks::inspect(
         &engine.networks,
         call.param("name"),
         &call.query.scope,
-        &running,
+        &name_of(engine),
     )?))
 }
 
 pub fn create(engine: &Arc<Engine>, mut call: Call<(), NetworkCreate>) -> Result<Reply> {
     compat::lift_network_create(call.raw.version, &mut call.body);
     let (network, warning) = engine.networks.create(call.body, &engine.config().network)?;
+    let made = engine.wiring.create(&network);
+    if let Err(error) = made {
+        if let Err(cleanup) = engine.networks.remove(&network.id, &|_| String::new()) {
+            log::warn!("{cleanup}");
+        }
+        return Err(error);
+    }
     told(engine, "create", &network);
     Ok(NETWORK_CREATE.reply(&NetworkCreated { id: network.id.clone(), warning }))
 }
@@ -49,13 +54,23 @@ pub fn delete(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
 }
 
 fn remove(engine: &Engine, network: &Network) -> Result<()> {
-    let name_of = |id: &str| engine.containers.get(id).map(|found| found.record().name).unwrap_or_default();
-    engine.networks.remove(&network.id, &name_of)?;
+    engine.networks.remove(&network.id, &name_of(engine))?;
+    // It is gone for everybody; what the kernel keeps of it is swept at the next start.
+    for result in [engine.firewall.remove_network(&network.id), engine.wiring.remove(network)] {
+        if let Err(error) = result {
+            log::warn!("{error}");
+        }
+    }
     // Compat: Docker says nothing of the end of a template.
     if !network.config_only {
         told(engine, "destroy", network);
     }
     Ok(())
+}
+
+/// The name of a container, by id.
+fn name_of(engine: &Engine) -> impl Fn(&str) -> String {
+    |id| engine.containers.by_id(id).map(|container| container.name()).unwrap_or_default()
 }
 
 fn told(engine: &Engine, action: &str, network: &Network) {
@@ -64,22 +79,14 @@ fn told(engine: &Engine, action: &str, network: &Network) {
     engine.events.publish("network", action, &network.id, attributes.into());
 }
 
-/// Connect and disconnect: what is not there is said first, as a client that pulls or waits goes by it.
 pub fn connect(engine: &Arc<Engine>, call: Call<(), NetworkConnect>) -> Result<Reply> {
-    change(engine, call.param("name"), &call.body.container, "connect a container to")
+    containers::network::connect(engine, call.param("name"), call.body.clone())?;
+    Ok(NETWORK_CONNECT.reply(&()))
 }
 
 pub fn disconnect(engine: &Arc<Engine>, call: Call<(), NetworkDisconnect>) -> Result<Reply> {
-    change(engine, call.param("name"), &call.body.container, "disconnect a container from")
-}
-
-fn change(engine: &Arc<Engine>, reference: &str, container: &str, attempt: &str) -> Result<Reply> {
-    let network = engine.networks.find(reference)?;
-    engine.containers.get(container)?;
-    Err(Error::not_implemented(format!(
-        "{attempt} network {:?}: this version of dewar has the networks bridge, host and none only",
-        network.name
-    )))
+    containers::network::disconnect(engine, call.param("name"), &call.body)?;
+    Ok(NETWORK_DISCONNECT.reply(&()))
 }
 
 pub fn prune(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {

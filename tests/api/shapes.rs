@@ -153,7 +153,7 @@ fn the_engine_has_dockers_keys() {
     {
         assert!(have.contains_key(key), "{key}");
     }
-    assert_eq!(info["Plugins"]["Network"], json!(["bridge", "host", "null"]));
+    assert_eq!(info["Plugins"]["Network"], json!(["bridge", "host", "ipvlan", "macvlan", "null"]));
     let warnings = info["Warnings"].as_array().cloned().unwrap_or_default();
     assert!(
         warnings.iter().all(|text| text.as_str().is_some_and(|text| text.starts_with("WARNING: "))),

@@ -46,14 +46,17 @@ fn files() -> Vec<File> {
         for entry in fs::read_dir(&dir).expect("a directory of the source").flatten() {
             let path = entry.path();
             if path.is_dir() {
-                dirs.push(path);
+                if path.file_name().is_none_or(|name| name != "tests") {
+                    dirs.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path.strip_prefix(source()).expect("below the source").to_owned();
                 if relative.file_stem().is_some_and(|stem| stem == "tests") {
                     continue;
                 }
                 let text = fs::read_to_string(&path).expect("source is text");
-                let end = text.find("\n#[cfg(test)]\nmod ").unwrap_or(text.len());
+                let ends = ["\n#[cfg(test)]\nmod ", "\n#[cfg(test)]\npub mod "].map(|end| text.find(end));
+                let end = ends.into_iter().flatten().min().unwrap_or(text.len());
                 found.push(File {
                     module: module_of(&relative),
                     path: relative,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::logs::drivers;
 use crate::daemon::error::{Error, Result};
-use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, Resources, RestartPolicy};
+use crate::http::api::container::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 use crate::runtime::plan::Options;
 
 /// What tmpfs itself understands, beside the words of mount(8). Source: tmpfs(5).
@@ -88,33 +88,17 @@ pub fn conflicts(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
 
 fn addresses(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     for entry in host.extra_hosts.iter().flatten() {
-        let Some((name, address)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        let Some((_, address)) = entry.split_once(':').filter(|(name, _)| !name.is_empty()) else {
             return Err(Error::invalid(format!("bad format for add-host: {entry:?}")));
         };
-        if address == "host-gateway" {
-            if host.network_mode != "host" {
-                return Err(Error::invalid(format!(
-                    "unable to derive the IP value for host-gateway of {name:?}: this version of dewar has no bridge network"
-                )));
-            }
-        } else if address.parse::<IpAddr>().is_err() {
+        if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: {address:?}")));
         }
     }
     if let Some(server) = host.dns.iter().find(|server| server.parse::<IpAddr>().is_err()) {
         return Err(Error::invalid(format!("{server} is not an ip address")));
     }
-    config.mac_address.as_deref().map_or(Ok(()), mac_address)
-}
-
-/// Six bytes, or nothing.
-fn mac_address(text: &str) -> Result<()> {
-    let is_byte = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if text.is_empty() || (text.split(':').count() == 6 && text.split(':').all(is_byte)) {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!("{text} is not a valid mac address")))
-    }
+    config.mac_address.as_deref().map_or(Ok(()), super::network::mac_address)
 }
 
 /// `80`, `80/tcp`, `8000-8010/udp`.
@@ -142,21 +126,6 @@ fn port_bindings(host: &HostConfig) -> Result<()> {
                 return Err(Error::invalid(format!("invalid IP address: {}", binding.host_ip)));
             }
         }
-    }
-    Ok(())
-}
-
-/// Checks a place in one of the predefined networks, which give no choice of addresses.
-///
-/// # Errors
-/// InvalidParameter.
-pub fn endpoint(settings: &EndpointSettings) -> Result<()> {
-    mac_address(&settings.mac_address)?;
-    let has_address = settings.ipam_config.as_ref().is_some_and(|ipam| {
-        !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty()
-    });
-    if has_address {
-        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
     }
     Ok(())
 }
@@ -343,8 +312,8 @@ mod tests {
         assert!(refused(|config, _| config.mac_address = Some("x".into())).contains("not a valid mac"));
         assert_eq!(refused(|config, _| config.mac_address = Some("02:42:ac:11:00:0F".into())), "");
         assert!(refused(|_, host| host.dns = vec!["x".into()]).contains("not an ip address"));
-        for (entry, part) in [("db", "bad format"), ("db:x", "invalid IP"), ("gw:host-gateway", "no bridge")]
-        {
+        assert_eq!(refused(|_, host| host.extra_hosts = Some(vec!["gw:host-gateway".to_owned()])), "");
+        for (entry, part) in [("db", "bad format"), ("db:x", "invalid IP")] {
             let text = refused(|_, host| host.extra_hosts = Some(vec![entry.to_owned()]));
             assert!(text.contains(part), "{text}");
         }

@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
 use super::mounts::Mount;
+use super::network::Places;
 use super::policy::Backoff;
 use super::state::{self, Action, Denied, State};
 use super::{checkpoint, health};
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::networks::ports::Claim;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::container::{ContainerConfig, HostConfig};
 use crate::runtime::look::View;
@@ -43,6 +45,11 @@ pub struct Record {
     /// As given, defaults filled in.
     pub host_config: HostConfig,
     pub mounts: Vec<Mount>,
+    #[serde(default)]
+    pub networks: Places,
+    /// The host's ports that lead into it, while it runs.
+    #[serde(default)]
+    pub ports: Vec<Claim>,
     pub state: State,
     /// The container's process as the host sees it; 0 when there is none.
     pub pid: i32,

@@ -8,25 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{Container, Record};
 use super::logs::drivers;
-use super::{checks, files, health, limits, mounts, spec, state::State};
+use super::{checks, files, health, limits, mounts, network, spec, state::State};
 use crate::daemon::config::ContainerDefaults;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::{Config, Platform};
 use crate::daemon::metrics;
+use crate::daemon::networks::ports::Ports;
 use crate::daemon::state_dir::{Durability, Found};
 use crate::daemon::volumes::ANONYMOUS;
 use crate::daemon::{names, runtimes, state_dir};
-use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated};
+use crate::http::api::container::{ContainerConfig, ContainerCreate, ContainerCreated, NetworkingConfig};
 use crate::http::api::image::ImageConfig;
-
-/// Old clients link what they start beside a service; refusing that would refuse them altogether.
-const NO_LINKS: &str = "Links have no effect in this version of dewar: it has no bridge network on which one container \
-could reach another.";
-
-/// Said once per container: nothing is hidden from whoever expects a network.
-const NO_BRIDGE: &str = "The default bridge network is not available in this version of dewar: the container has \
-only a loopback interface. Use --network host for the host's network, or --network none to say so.";
 
 /// Creates a container. Nothing is left behind when it is refused.
 ///
@@ -47,7 +40,6 @@ pub fn create(
     checks::conflicts(&config, &host_config)?;
     let image = engine.images.resolve(&config.image)?;
     check_platform(&config.image, &image.config, platform)?;
-    networking_config.endpoints_config.values().try_for_each(checks::endpoint)?;
     let id = names::new_id()?;
     let mut record = Record {
         id: id.clone(),
@@ -63,7 +55,7 @@ pub fn create(
     health::validate(record.config.healthcheck.as_ref())?;
     checks::host_config(&record.config, &record.host_config)?;
     runtimes::find(&engine.config(), &record.host_config.runtime)?;
-    check_network(engine, &mut record, &networking_config, &mut warnings)?;
+    check_network(engine, &mut record, networking_config, &mut warnings)?;
     let mut wanted = mounts::wanted(engine, &record)?;
     spec::validate(&record)?;
 
@@ -83,7 +75,7 @@ pub fn create(
         return Err(error);
     }
     let container = Arc::new(Container::new(dir, record));
-    if let Err(error) = write(&container).and_then(|()| mounts::populate(engine, &container)) {
+    if let Err(error) = write(engine, &container).and_then(|()| mounts::populate(engine, &container)) {
         engine.containers.release(&container.name());
         mounts::forget(engine, &container.record(), true);
         // The first failure is the one to tell; what cannot be removed now is swept at the next start.
@@ -176,14 +168,14 @@ fn check_platform(reference: &str, image: &Config, asked: &str) -> Result<()> {
     )))
 }
 
-fn write(container: &Container) -> Result<()> {
+fn write(engine: &Engine, container: &Container) -> Result<()> {
     state_dir::make_dir(&container.dir, 0o710)?;
     let layer = container.layer_dir(0);
     // The upper directory is the container's root directory: its mode is what processes see.
     state_dir::make_dir(&layer.join("upper"), 0o755)?;
     state_dir::make_dir(&layer.join("work"), 0o700)?;
     let inner = container.lock();
-    files::write(&container.dir, &inner.record)?;
+    files::write(&container.dir, &inner.record, &network::before_start(engine, &inner.record)?)?;
     container.save(&inner)
 }
 
@@ -329,53 +321,28 @@ fn command(config: &ContainerConfig) -> Result<(String, Vec<String>)> {
 fn check_network(
     engine: &Engine,
     record: &mut Record,
-    networking: &crate::http::api::container::NetworkingConfig,
+    networking: NetworkingConfig,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     let host = &mut record.host_config;
     match host.network_mode.as_str() {
-        "none" | "host" => {}
-        "default" | "bridge" => {
-            host.network_mode = "bridge".to_owned();
-            warnings.push(NO_BRIDGE.to_owned());
-            if !host.port_bindings.is_empty() || host.publish_all_ports {
-                return Err(Error::not_implemented(
-                    "publish ports: this version of dewar has no bridge network: use --network host",
-                ));
+        "default" => host.network_mode = "bridge".to_owned(),
+        "host" if !host.port_bindings.is_empty() || host.publish_all_ports => {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+        }
+        mode => {
+            if let Some(id) = mode.strip_prefix("container:") {
+                if id == record.id {
+                    return Err(Error::invalid("cannot join own network namespace"));
+                }
+                engine.containers.get(id)?;
             }
         }
-        mode if mode.starts_with("container:") => {
-            let id = &mode["container:".len()..];
-            if id == record.id {
-                return Err(Error::invalid("cannot join own network namespace"));
-            }
-            engine.containers.get(id)?;
-        }
-        mode => return Err(no_network(mode)),
     }
-    for link in host.links.iter().flatten() {
-        let name = link.split(':').next().unwrap_or_default();
-        engine
-            .containers
-            .get(name)
-            .map_err(|error| Error::invalid(format!("could not get container for {name}: {error}")))?;
-    }
-    if host.links.as_ref().is_some_and(|links| !links.is_empty()) {
-        warnings.push(NO_LINKS.to_owned());
-    }
-    let known =
-        |name: &str| matches!(name, "default" | "bridge" | "none" | "host") || name.starts_with("container:");
-    if let Some(network) = networking.endpoints_config.keys().find(|name| !known(name)) {
-        return Err(no_network(network));
-    }
+    network::check_links(engine, host.links.as_deref().unwrap_or_default())?;
+    Ports::wishes(&record.host_config, &record.config.exposed_ports)?;
+    record.networks = network::places(engine, &record.host_config, &record.config, networking)?;
     Ok(())
-}
-
-/// Not "not found": clients take that for a missing image and try to pull it.
-fn no_network(name: &str) -> Error {
-    Error::not_implemented(format!(
-        "join network {name:?}: this version of dewar has the networks none and host only"
-    ))
 }
 
 #[cfg(test)]

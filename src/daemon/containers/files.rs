@@ -1,5 +1,6 @@
 //! The files dewar writes for a container: hostname, hosts, resolv.conf.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::container::Record;
@@ -10,8 +11,36 @@ use crate::daemon::state_dir::{Durability, replace};
 const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\n\
 ff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
+/// What the files say of the container's networks.
+#[derive(Debug, Default)]
+pub struct Network {
+    /// Addresses and their names: its own, and those of its links.
+    pub hosts: Vec<(IpAddr, Vec<String>)>,
+    /// What `host-gateway` means.
+    pub gateways: Vec<IpAddr>,
+    /// Names are ours to answer, at 127.0.0.11.
+    pub has_server: bool,
+}
+
 /// Writes the three files into the container's directory; each start does it anew.
-pub fn write(dir: &Path, record: &Record) -> Result<()> {
+pub fn write(dir: &Path, record: &Record, network: &Network) -> Result<()> {
+    for (file, content) in contents(record, network)? {
+        // Made again at the next start: nothing to sync.
+        replace(&dir.join(file), content.as_bytes(), 0o644, Durability::Renamed)?;
+    }
+    Ok(())
+}
+
+/// Writes them for a container that runs, and has them mounted: in place.
+pub fn rewrite(dir: &Path, record: &Record, network: &Network) -> Result<()> {
+    for (file, content) in contents(record, network)? {
+        let path = dir.join(file);
+        std::fs::write(&path, content).map_err(|cause| Error::system(format!("write {path:?}"), cause))?;
+    }
+    Ok(())
+}
+
+fn contents(record: &Record, network: &Network) -> Result<[(&'static str, String); 3]> {
     let is_host = record.host_config.network_mode == "host";
     let host_file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut hosts = if is_host { host_file("/etc/hosts") } else { HOSTS.to_owned() };
@@ -19,17 +48,32 @@ pub fn write(dir: &Path, record: &Record) -> Result<()> {
         let (name, address) = entry
             .split_once(':')
             .ok_or_else(|| Error::invalid(format!("bad format for add-host: {entry:?}")))?;
-        // With the host's network the host is at home; other modes were refused at create.
-        let address = if address == "host-gateway" { "127.0.0.1" } else { address };
-        hosts.push_str(&format!("{address}\t{name}\n"));
+        if address == "host-gateway" {
+            if network.gateways.is_empty() {
+                return Err(Error::invalid(format!(
+                    "unable to derive the IP value for host-gateway of {name:?}"
+                )));
+            }
+            for address in &network.gateways {
+                hosts.push_str(&format!("{address}\t{name}\n"));
+            }
+        } else {
+            hosts.push_str(&format!("{address}\t{name}\n"));
+        }
     }
-    let resolv = resolv_conf(&host_file("/etc/resolv.conf"), record);
+    for (address, names) in &network.hosts {
+        hosts.push_str(&format!("{address}\t{}\n", names.join(" ")));
+    }
+    let mut resolv = resolv_conf(&host_file("/etc/resolv.conf"), record);
+    if network.has_server {
+        let others = resolv.lines().filter(|line| !line.starts_with("nameserver"));
+        resolv = format!("nameserver 127.0.0.11\n{}\n", others.collect::<Vec<_>>().join("\n"));
+        if !resolv.contains("ndots:") {
+            resolv.push_str("options ndots:0\n");
+        }
+    }
     let hostname = format!("{}\n", record.config.hostname);
-    for (file, content) in [("hostname", hostname), ("hosts", hosts), ("resolv.conf", resolv)] {
-        // Made again at the next start: nothing to sync.
-        replace(&dir.join(file), content.as_bytes(), 0o644, Durability::Renamed)?;
-    }
-    Ok(())
+    Ok([("hostname", hostname), ("hosts", hosts), ("resolv.conf", resolv)])
 }
 
 /// The host's resolv.conf with what the caller asked for in place of each kind of line.

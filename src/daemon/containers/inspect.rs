@@ -76,17 +76,20 @@ pub fn inspect(engine: &Engine, container: &Container, with_size: bool) -> Resul
 
 fn network_settings(engine: &Engine, record: &Record) -> NetworkSettings {
     let is_alive = record.state.is_alive();
-    let networks = engine.networks.of(&record.host_config.network_mode, &record.id, is_alive);
+    let networks = super::network::shown(engine, record);
     let bridge = networks.get("bridge").cloned().unwrap_or_default();
     NetworkSettings {
         // The sandbox is the container's one network namespace: it needs no other name.
         sandbox_id: if is_alive { record.id.clone() } else { String::new() },
         sandbox_key: engine.state_dir.netns(&record.id).to_string_lossy().into_owned(),
-        ports: super::list::exposed_ports(record).map(|port| (port.clone(), None)).collect(),
+        ports: super::network::shown_ports(engine, record),
         endpoint_id: bridge.endpoint_id,
         gateway: bridge.gateway,
         ip_address: bridge.ip_address,
         ip_prefix_len: bridge.ip_prefix_len,
+        ipv6_gateway: bridge.ipv6_gateway,
+        global_ipv6_address: bridge.global_ipv6_address,
+        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
         mac_address: bridge.mac_address,
         networks,
         ..NetworkSettings::default()

@@ -10,6 +10,7 @@
 //!
 //! Stays whole: the order of these steps is the invariant, and it is read in one place.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,12 +22,12 @@ use super::logs::drivers;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{exec, files, health, mounts, rootfs, spec};
+use super::{exec, health, mounts, network, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
 use crate::http::api::Class;
-use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw, netns};
+use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw};
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -92,13 +93,15 @@ pub fn start_locked(
         record.layer = layer;
         thaw
     });
-    let result = launch(engine, container, &record, thaw, pending);
+    let result = launch(engine, container, &mut record, thaw, pending);
     let mut inner = container.lock();
     inner.is_starting = false;
     let outcome = match result {
         Ok(sandbox) => {
             let live = &mut inner.record;
             live.layer = record.layer;
+            live.networks = record.networks;
+            live.ports = record.ports;
             live.state = State::Running;
             live.pid = sandbox.pid();
             live.exit_code = 0;
@@ -144,31 +147,36 @@ pub fn start_locked(
 fn launch(
     engine: &Engine,
     container: &Container,
-    record: &Record,
+    record: &mut Record,
     thaw: Option<Thaw>,
     pending: Vec<Attachment>,
 ) -> Result<Arc<Sandbox>, (i32, Error)> {
     mounts::begin(engine, record).map_err(|error| (128, error))?;
-    let (mut launch, netns) = prepare(engine, container, record).map_err(|error| {
+    let mut launch = prepare(engine, container, record, thaw.is_some()).map_err(|error| {
         mounts::end(engine, record);
         (128, error)
     })?;
     // Whoever looks into the layers has them mounted, and the kernel mounts them once.
     let view = container.view_of(record.layer);
     launch.overlay.shared = view.as_ref().map(|view| view.shared());
+    let thawed = thaw.is_some();
     let launched = match thaw {
         None => engine.runtime.launch(launch, pending),
         Some(thaw) => engine.runtime.thaw(launch, thaw, pending),
     };
-    launched.map_err(|error| {
-        if let Some(path) = netns
-            && let Err(cleanup) = netns::remove(&path)
-        {
-            log::warn!("{cleanup}");
+    match launched {
+        Ok(sandbox) => {
+            if thawed {
+                network::release(engine, record);
+            }
+            Ok(sandbox)
         }
-        mounts::end(engine, record);
-        classify(container, error)
-    })
+        Err(error) => {
+            network::take_down(engine, record);
+            mounts::end(engine, record);
+            Err(classify(container, error))
+        }
+    }
 }
 
 /// Docker's classes and texts for a start that failed: clients derive 125, 126 and 127 from the text.
@@ -195,12 +203,25 @@ fn classify(container: &Container, error: runtime::Error) -> (i32, Error) {
     }
 }
 
-/// Everything the runtime needs, and the network namespace made for it.
-fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(Launch, Option<PathBuf>)> {
+/// Everything the runtime needs, the container's networks among it; with `is_held` nothing passes there yet.
+fn prepare(engine: &Engine, container: &Container, record: &mut Record, is_held: bool) -> Result<Launch> {
+    let connected = network::set_up(engine, container, record, is_held)?;
+    let launch = describe(engine, container, record, connected);
+    if launch.is_err() {
+        network::take_down(engine, record);
+    }
+    launch
+}
+
+fn describe(
+    engine: &Engine,
+    container: &Container,
+    record: &Record,
+    connected: network::Connected,
+) -> Result<Launch> {
     let host = &record.host_config;
-    files::write(&container.dir, record)?;
     let run_dir = engine.state_dir.run_dir(&container.id);
-    let mut joined = std::collections::BTreeMap::new();
+    let mut joined = BTreeMap::new();
     let mut join = |mode: &str, kind: &'static str| -> Result<()> {
         if let Some(id) = mode.strip_prefix("container:") {
             joined.insert(kind, running_pid(engine, id)?);
@@ -208,20 +229,10 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         Ok(())
     };
     join(&host.pid_mode, "pid")?;
-    join(&host.network_mode, "net")?;
     if let Some(id) = host.ipc_mode.strip_prefix("container:") {
         check_ipc_donor(engine, id)?;
     }
     join(&host.ipc_mode, "ipc")?;
-    let (namespace, made) = match (host.network_mode.as_str(), joined.get("net")) {
-        ("host", _) => (None, None),
-        (_, Some(pid)) => (Some(PathBuf::from(format!("/proc/{pid}/ns/net"))), None),
-        _ => {
-            let path = engine.state_dir.netns(&container.id);
-            netns::create(&path)?;
-            (Some(path.clone()), Some(path))
-        }
-    };
     let around = Surroundings {
         dir: match host.network_mode.strip_prefix("container:") {
             Some(id) => engine.containers.get(id)?.dir.clone(),
@@ -229,42 +240,30 @@ fn prepare(engine: &Engine, container: &Container, record: &Record) -> Result<(L
         },
         program: own_program(),
         rootfs: run_dir.join("rootfs"),
-        netns: namespace,
+        netns: connected.netns,
+        link_env: connected.env,
         cgroup_parent: engine.config().cgroup_parent(),
         joined,
     };
-    let build = || -> Result<Launch> {
-        let (log, log_remote) = drivers::setup(container, record)?;
-        Ok(Launch {
-            id: container.id.clone(),
-            run_dir,
-            spec: spec::build(record, &around)?,
-            overlay: rootfs::overlay(engine, container, record)?,
-            stdio: Stdio {
-                terminal: record.config.tty,
-                open_stdin: record.config.open_stdin,
-                stdin_once: record.config.stdin_once,
-                log,
-                log_remote,
-            },
-            exit_file: container.exit_path(),
-            durable: !host.auto_remove,
-            // Compat: with another's pid namespace the command is not its init, and gets none.
-            reaper: spec::has_reaper(record),
-            oci: runtimes::find(&engine.config(), &host.runtime)?,
-        })
-    };
-    match build() {
-        Ok(launch) => Ok((launch, made)),
-        Err(error) => {
-            if let Some(path) = made
-                && let Err(cleanup) = netns::remove(&path)
-            {
-                log::warn!("{cleanup}");
-            }
-            Err(error)
-        }
-    }
+    let (log, log_remote) = drivers::setup(container, record)?;
+    Ok(Launch {
+        id: container.id.clone(),
+        run_dir,
+        spec: spec::build(record, &around)?,
+        overlay: rootfs::overlay(engine, container, record)?,
+        stdio: Stdio {
+            terminal: record.config.tty,
+            open_stdin: record.config.open_stdin,
+            stdin_once: record.config.stdin_once,
+            log,
+            log_remote,
+        },
+        exit_file: container.exit_path(),
+        durable: !host.auto_remove,
+        // Compat: with another's pid namespace the command is not its init, and gets none.
+        reaper: spec::has_reaper(record),
+        oci: runtimes::find(&engine.config(), &host.runtime)?,
+    })
 }
 
 /// Where our binary is on the host, whether or not it has been replaced since we began.
@@ -288,7 +287,7 @@ fn check_ipc_donor(engine: &Engine, id: &str) -> Result<()> {
 }
 
 /// The process of a container whose namespace another one joins.
-fn running_pid(engine: &Engine, id: &str) -> Result<i32> {
+pub fn running_pid(engine: &Engine, id: &str) -> Result<i32> {
     let other = engine.containers.get(id)?;
     let inner = other.lock();
     if inner.record.state.is_alive() {
@@ -572,7 +571,9 @@ pub fn rename(engine: &Engine, container: &Arc<Container>, name: &str) -> Result
         return Err(error);
     }
     let mut attributes = inner.record.event_attributes();
+    let record = inner.record.clone();
     drop(inner);
+    network::rename(engine, &record);
     engine.containers.release(&old);
     attributes.insert("oldName".to_owned(), format!("/{old}"));
     engine.events.publish("container", "rename", &container.id, attributes);
@@ -742,12 +743,7 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
     {
         log::warn!("clean up after container {:?}: {error}", container.name());
     }
-    let path = engine.state_dir.netns(&container.id);
-    if path.exists()
-        && let Err(error) = netns::remove(&path)
-    {
-        log::warn!("{error}");
-    }
+    network::end(engine, container);
     // After the shim: its namespace holds the mounts.
     mounts::end(engine, &container.record());
     container.lock().is_releasing = false;

@@ -10,7 +10,6 @@ use super::inspect::size_rw;
 use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::networks::{self, Member};
 use crate::daemon::pattern::Pattern;
 use crate::http::api::Filters;
 use crate::http::api::container::{
@@ -67,16 +66,6 @@ pub fn list(engine: &Arc<Engine>, query: &ListQuery) -> Result<Vec<ContainerSumm
         ContainerSummary { image, ..summary(engine, &container, record, query.size) }
     });
     Ok(summaries.collect())
-}
-
-/// The containers that run, for whoever asks who is in a network.
-pub fn running(engine: &Engine) -> Vec<Member> {
-    let containers = engine.containers.all();
-    let records = containers.iter().map(|container| container.record());
-    records
-        .filter(|record| record.state.is_alive())
-        .map(|record| (record.id, record.name, record.host_config.network_mode))
-        .collect()
 }
 
 /// `none` is a container without a check.
@@ -166,8 +155,11 @@ impl<'a> Wanted<'a> {
             && self.since.as_ref().is_none_or(|since| record.created > *since)
             && any("ancestor", &|_| self.descends(engine, record))
             && any("network", &|value| {
-                networks::of_mode(&host.network_mode)
-                    .is_some_and(|name| name == value || engine.networks.id(name).starts_with(value))
+                record.networks.iter().any(|(name, place)| {
+                    let id =
+                        engine.networks.find(name).map_or(place.network_id.clone(), |one| one.id.clone());
+                    name == value || id.starts_with(value)
+                })
             })
             && self.is_task != Some(true)
             && any("volume", &|value| {
@@ -249,22 +241,29 @@ fn command(record: &Record) -> String {
     line
 }
 
-/// Ports that are exposed and lead nowhere: only the bridge could lead them somewhere, and only while it runs.
-pub fn exposed_ports(record: &Record) -> impl Iterator<Item = &String> {
-    let is_bridged = networks::of_mode(&record.host_config.network_mode) == Some("bridge");
-    record.config.exposed_ports.keys().filter(move |_| is_bridged && record.state.is_alive())
+/// One line per published port, and one for each that is exposed only.
+fn ports(engine: &Engine, record: &Record) -> Vec<Port> {
+    let mut list = Vec::new();
+    for (port, bindings) in super::network::shown_ports(engine, record) {
+        let (number, kind) = port.split_once('/').unwrap_or((&port, "tcp"));
+        let Ok(private_port) = number.parse() else { continue };
+        let exposed = Port { private_port, kind: kind.to_owned(), ..Port::default() };
+        match bindings {
+            None => list.push(exposed),
+            Some(bindings) => list.extend(bindings.into_iter().map(|binding| Port {
+                ip: binding.host_ip,
+                public_port: binding.host_port.parse().ok(),
+                ..exposed.clone()
+            })),
+        }
+    }
+    list
 }
 
 /// Without the image's name.
 fn summary(engine: &Engine, container: &Container, record: Record, with_size: bool) -> ContainerSummary {
-    let ports = exposed_ports(&record)
-        .filter_map(|port| {
-            let (number, kind) = port.split_once('/').unwrap_or((port, "tcp"));
-            Some(Port { private_port: number.parse().ok()?, kind: kind.to_owned(), ..Port::default() })
-        })
-        .collect();
+    let ports = ports(engine, &record);
     let size = with_size.then(|| size_rw(container, &record));
-    let mode = &record.host_config.network_mode;
     ContainerSummary {
         status: status(&record, container.health(), jiff::Timestamp::now()),
         names: vec![format!("/{}", record.name)],
@@ -274,9 +273,7 @@ fn summary(engine: &Engine, container: &Container, record: Record, with_size: bo
         size_root_fs: size.map(|size| size.saturating_add(image_size(engine, &record))),
         size_rw: size,
         state: record.state.name().to_owned(),
-        network_settings: SummaryNetworkSettings {
-            networks: engine.networks.of(mode, &record.id, record.state.is_alive()),
-        },
+        network_settings: SummaryNetworkSettings { networks: super::network::shown(engine, &record) },
         host_config: SummaryHostConfig {
             network_mode: record.host_config.network_mode,
             annotations: record.host_config.annotations,

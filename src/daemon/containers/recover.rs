@@ -25,7 +25,7 @@ use super::container::{Container, Outcome, Record};
 use super::create::now;
 use super::policy::{self, Backoff};
 use super::state::{Action, State};
-use super::{create, exec, health, lifecycle, mounts, spec, unfinished};
+use super::{create, exec, health, lifecycle, mounts, network, spec, unfinished};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -46,6 +46,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     let (containers, left_out) = load_all(engine)?;
     side_by_side(&containers, MEETINGS, |container| meet(engine, container));
     exec::restore(engine);
+    network::recover(engine, &containers, left_out.is_empty());
     sweep(engine, &left_out);
     if left_out.is_empty() {
         // Otherwise the mounts may be those of a container that is not known.
@@ -94,12 +95,13 @@ fn load_all(engine: &Arc<Engine>) -> Result<(Vec<Arc<Container>>, BTreeSet<Strin
 
 fn load(engine: &Engine, id: &str) -> Result<Arc<Container>> {
     let dir = engine.state_dir.container(id);
-    let record: Record = state_dir::load(&dir.join("container.json"))?;
+    let mut record: Record = state_dir::load(&dir.join("container.json"))?;
     if record.id != id {
         return Err(Error::system(format!("read {dir:?}"), format!("the record is of {:?}", record.id)));
     }
     engine.containers.reserve(&record.name, id)?;
     mounts::restore(engine, &record, false);
+    network::complete(&mut record);
     let container = Arc::new(Container::new(dir, record));
     health::restore(&container, &mut container.lock());
     engine.containers.insert(Arc::clone(&container));
@@ -217,7 +219,7 @@ fn adopt(engine: &Arc<Engine>, container: &Arc<Container>, sandbox: Arc<Sandbox>
     let mut inner = container.lock();
     inner.out_of_reach = None;
     if !inner.record.state.is_alive() || inner.record.started_at.is_empty() {
-        unfinished::complete_start(&mut inner.record, run_dir);
+        unfinished::complete_start(&mut inner.record, &container.dir, run_dir);
     }
     let mut is_paused = sandbox.was_paused();
     if std::mem::take(&mut inner.record.is_held) && is_paused {
@@ -259,7 +261,7 @@ fn gone(engine: &Arc<Engine>, container: &Arc<Container>, run_dir: &Path) {
     }
     let is_news = |exit: &Exit| time(&exit.finished_at) > time(&record.finished_at);
     if let Some(exit) = exit.filter(is_news) {
-        unfinished::complete_start(&mut container.lock().record, run_dir);
+        unfinished::complete_start(&mut container.lock().record, &container.dir, run_dir);
         end(engine, container, &exit, run_dir);
         return;
     }
@@ -305,12 +307,7 @@ fn release(engine: &Engine, container: &Container, run_dir: &Path) {
             log::warn!("clean up after container {:?}: {error}", container.name());
         }
     }
-    let netns = engine.state_dir.netns(&container.id);
-    if netns.exists()
-        && let Err(error) = netns::remove(&netns)
-    {
-        log::warn!("{error}");
-    }
+    network::end(engine, container);
 }
 
 fn time(text: &str) -> Option<jiff::Timestamp> {

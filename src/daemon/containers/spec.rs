@@ -70,6 +70,8 @@ pub struct Surroundings {
     pub rootfs: PathBuf,
     /// The named network namespace, unless the host's is used.
     pub netns: Option<PathBuf>,
+    /// Variables of old-style links, which the container's own come after.
+    pub link_env: Vec<String>,
     /// `/dewar`.
     pub cgroup_parent: String,
     /// `container:<id>` modes: the pid whose namespace is joined.
@@ -124,7 +126,7 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
                 ..User::default()
             },
             args,
-            env: environment(record),
+            env: environment(record, &around.link_env),
             cwd: if config.working_dir.is_empty() { "/".to_owned() } else { config.working_dir.clone() },
             capabilities: Some(Capabilities {
                 effective: bounding.clone(),
@@ -174,7 +176,7 @@ pub fn hidden_paths(record: &Record) -> Result<(Paths, Paths)> {
 pub fn exec_process(record: &Record, exec: &crate::http::api::exec::ExecCreate) -> Result<Process> {
     let host = &record.host_config;
     let bounding = if exec.privileged { all_capabilities() } else { capability_set(host)? };
-    let mut env = environment(record);
+    let mut env = environment(record, &[]);
     merge_env(&mut env, &exec.env);
     let has_term = record.config.tty || exec.env.iter().any(|entry| entry.starts_with("TERM="));
     if exec.tty && !has_term {
@@ -216,6 +218,7 @@ pub fn validate(record: &Record) -> Result<()> {
         program: PathBuf::from("/"),
         rootfs: PathBuf::from("/"),
         netns: None,
+        link_env: Vec::new(),
         cgroup_parent: String::new(),
         joined: BTreeMap::new(),
     };
@@ -294,11 +297,12 @@ fn capability(name: &str) -> Result<String> {
 }
 
 /// The environment in Docker's order: search path, host name, terminal, then image and caller by key.
-fn environment(record: &Record) -> Vec<String> {
+fn environment(record: &Record, links: &[String]) -> Vec<String> {
     let mut env = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", record.config.hostname)];
     if record.config.tty {
         env.push("TERM=xterm".to_owned());
     }
+    env.extend_from_slice(links);
     merge_env(&mut env, &record.config.env);
     env
 }

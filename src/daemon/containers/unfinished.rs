@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{self, UnderWay};
 use super::container::{Container, Record};
 use super::create::now;
+use super::network;
 use super::spec;
 use crate::daemon::state_dir;
 use crate::runtime::Exit;
@@ -32,7 +33,7 @@ pub fn launched(run_dir: &Path, pointer: &str) -> Option<String> {
 }
 
 /// Writes down a start that has happened.
-pub fn complete_start(record: &mut Record, run_dir: &Path) {
+pub fn complete_start(record: &mut Record, dir: &Path, run_dir: &Path) {
     let launched_at = fs::metadata(run_dir.join(LAUNCH)).and_then(|meta| meta.modified()).ok();
     let started_at = launched_at.and_then(|time| jiff::Timestamp::try_from(time).ok());
     record.started_at = started_at.map_or_else(now, |time| format!("{time:.9}"));
@@ -41,6 +42,7 @@ pub fn complete_start(record: &mut Record, run_dir: &Path) {
     let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
     let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
     record.layer = layer.unwrap_or(record.layer);
+    network::complete_start(record, dir);
 }
 
 fn layer_number(dir: &Path) -> Option<u32> {

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-#[allow(unused_imports, reason = "in use once bridge networks are")]
 pub use zones::{Link, Seen, Upstreams, View};
 
 use server::Server;

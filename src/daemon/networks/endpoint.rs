@@ -24,7 +24,8 @@ pub fn mac(text: &str) -> io::Result<Option<[u8; 6]>> {
     let mut mac = [0; 6];
     let mut parts = text.split([':', '-']);
     for byte in &mut mac {
-        let part = parts.next().filter(|part| part.len() == 2);
+        let is_hex = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let part = parts.next().filter(is_hex);
         let value = part.and_then(|part| u8::from_str_radix(part, 16).ok());
         *byte = value.ok_or_else(|| invalid(format!("{text} is no MAC address")))?;
     }

@@ -195,10 +195,12 @@ impl Leases {
     }
 
     /// Gives a container's place back; one it has not is fine.
-    pub fn release(&mut self, network: &str, container: &str) {
-        if let Some(given) = self.places.get_mut(network).and_then(|places| places.remove(container)) {
+    pub fn release(&mut self, network: &str, container: &str) -> bool {
+        let given = self.places.get_mut(network).and_then(|places| places.remove(container));
+        given.is_some_and(|given| {
             self.free(&given);
-        }
+            true
+        })
     }
 
     /// The places of a network, by container.

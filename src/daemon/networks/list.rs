@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Networks;
 use super::network::{Driver, Given, Network, Pool};
-use super::{Networks, endpoint_id, of_mode};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images;
 use crate::daemon::pattern::Pattern;
@@ -13,9 +13,6 @@ use crate::http::api::network::{ConfigReference, Ipam, IpamConfig, Network as Sh
 
 /// What `GET /networks` can be asked for.
 const FILTERS: [&str; 7] = ["name", "id", "driver", "type", "scope", "label", "dangling"];
-
-/// A running container: id, name, network mode.
-pub type Member = (String, String, String);
 
 /// The networks that pass the filters, by name, without their containers.
 ///
@@ -71,47 +68,34 @@ fn has_label(network: &Network, label: &str) -> bool {
     }
 }
 
-/// One network and those of the running containers that are in it.
+/// One network and those who are in it; `name_of` gives the name of a container.
 ///
 /// # Errors
 /// NotFound, also for one of another scope than asked for; InvalidParameter for an ambiguous prefix.
-pub fn inspect(networks: &Networks, reference: &str, scope: &str, running: &[Member]) -> Result<Shown> {
+pub fn inspect(
+    networks: &Networks,
+    reference: &str,
+    scope: &str,
+    name_of: &dyn Fn(&str) -> String,
+) -> Result<Shown> {
     let network = networks.find(reference)?;
     if !matches!(scope, "" | "local") {
         return Err(Error::not_found(format!("network {reference} not found")));
     }
     let mut shown = describe(&network);
-    shown.containers = containers(networks, &network, running);
-    Ok(shown)
-}
-
-/// Who is in a network, by id.
-pub fn containers(
-    networks: &Networks,
-    network: &Network,
-    running: &[Member],
-) -> BTreeMap<String, NetworkEndpoint> {
-    let members: BTreeMap<String, Given> = networks.members(&network.id).into_iter().collect();
-    let endpoint = |(id, name, mode): &Member| {
-        let given = members.get(id);
-        let is_by_mode = network.is_predefined() && of_mode(mode) == Some(&network.name);
-        let endpoint_id = match given {
-            Some(given) => given.endpoint_id.clone(),
-            None if is_by_mode => endpoint_id(id, &network.id),
-            None => return None,
-        };
-        let text =
-            |subnet: Option<super::subnet::Subnet>| subnet.map(|one| one.to_string()).unwrap_or_default();
+    let text = |subnet: Option<super::subnet::Subnet>| subnet.map(|one| one.to_string()).unwrap_or_default();
+    let endpoint = |(id, given): (String, Given)| {
         let endpoint = NetworkEndpoint {
-            name: name.clone(),
-            endpoint_id,
-            mac_address: given.map(|given| given.mac.clone()).unwrap_or_default(),
-            ipv4_address: text(given.and_then(|given| given.ipv4)),
-            ipv6_address: text(given.and_then(|given| given.ipv6)),
+            name: name_of(&id),
+            endpoint_id: given.endpoint_id,
+            mac_address: given.mac,
+            ipv4_address: text(given.ipv4),
+            ipv6_address: text(given.ipv6),
         };
-        Some((id.clone(), endpoint))
+        (id, endpoint)
     };
-    running.iter().filter_map(endpoint).collect()
+    shown.containers = networks.members(&network.id).into_iter().map(endpoint).collect();
+    Ok(shown)
 }
 
 /// A network without its containers.
