@@ -10,7 +10,7 @@ use site::{Node, Site, nft};
 
 use super::{Firewall, Protocol, Publication};
 use crate::daemon::config::Config;
-use crate::daemon::networks::network::{Network, Pool};
+use crate::daemon::networks::network::{Network, Pool, option};
 
 fn network(name: &str, subnets: &[&str], options: &[(&str, &str)]) -> Network {
     let pool = |text: &&str| Pool {
