@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::network::{Driver, Given, Network, option};
-use super::{endpoint, macvlan};
+use super::{endpoint, firewall, macvlan};
 use crate::daemon::config::{Config, DEFAULT_EXEC_ROOT, NetworkDefaults, fnv1a};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::netlink::link::{self, Veth, Which};
@@ -214,7 +214,7 @@ impl Wiring {
             };
             let mut port = link::change(Which::Name(veth.host), None);
             port.string(libc::IFLA_IFALIAS, &self.mark_of(&Owner::Endpoint(given.endpoint_id.clone())));
-            link::hairpin(&mut port);
+            link::hairpin(&mut port, firewall::needs_isolation(network));
             let socket = host.socket().map_err(|error| failed(&error))?;
             match socket.run(&[link::veth(&veth), port]) {
                 Ok(()) => break,
@@ -364,7 +364,7 @@ impl Wiring {
                     let mut port = link::change(Which::Index(found.index), None);
                     port.u32(libc::IFLA_MASTER, master);
                     let mut hairpin = link::change(Which::Index(found.index), None);
-                    link::hairpin(&mut hairpin);
+                    link::hairpin(&mut hairpin, firewall::needs_isolation(network));
                     Ok(socket.run(&[port, hairpin])?)
                 }
                 None => Err(io::Error::from(rustix::io::Errno::NODEV)),

@@ -9,8 +9,10 @@
 
 mod foreign;
 mod ruleset;
+mod stale;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,16 +21,16 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::network::Network;
+use super::network::{Network, option};
 use super::ports::{Protocol, Publication};
 use crate::daemon::bell::Bell;
 use crate::daemon::config::{Config, DEFAULT_EXEC_ROOT};
 use crate::daemon::error::{Error, Result};
-use crate::runtime::conntrack;
 use crate::runtime::netlink::{Failed, Socket};
 use crate::runtime::nftables::{self, Batch, Family, Table};
 use foreign::Foreign;
 use ruleset::Area;
+use stale::{Stale, forget_flows};
 
 /// After a repair: who takes rules away in a loop is not answered in one as fast.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -54,23 +56,32 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     socket: Option<Socket>,
+    /// The kernel may be changed. Until [`Firewall::synchronize`] it is what the last daemon left, on which living
+    /// containers depend, while this one hears what is wanted piece by piece.
+    is_started: bool,
     is_installed: bool,
     /// By id.
     networks: BTreeMap<String, Vec<(Family, Area)>>,
     /// By container.
     published: BTreeMap<String, Vec<Publication>>,
+    /// For the thread to forget.
+    stale: Vec<Stale>,
+    /// The thread is to end.
+    is_over: bool,
     foreign: Foreign,
 }
 
 /// The thread that looks after the rules.
 #[derive(Debug)]
 struct Watch {
-    end: Arc<Bell>,
+    /// Rung when the state has something for it.
+    bell: Arc<Bell>,
     thread: JoinHandle<()>,
 }
 
 impl Firewall {
-    /// Reads what is wanted; the kernel is not touched before there is a network.
+    /// Reads what is wanted; the kernel is not touched before [`Firewall::synchronize`], nor before there is a
+    /// network.
     pub fn open(config: &Config) -> Firewall {
         let name = table_name(&config.exec_root);
         let (tables, unwanted) = Family::BOTH
@@ -90,7 +101,7 @@ impl Firewall {
         self.shared.tables.iter().any(|table| table.family == family)
     }
 
-    /// Makes the rules of a network whose containers are behind `bridge`. A network that is known is replaced.
+    /// Makes the rules of a network whose containers are behind `bridge`. What was known of it is replaced.
     ///
     /// # Errors
     /// System, with the kernel's reason; then nothing has changed.
@@ -101,6 +112,10 @@ impl Firewall {
             .filter_map(|family| Some((family, Area::of(network, bridge, family, shared.is_direct)?)))
             .collect();
         let mut state = shared.state();
+        // Every container that joins comes by here.
+        if state.networks.get(&network.id) == Some(&areas) {
+            return Ok(());
+        }
         let before = state.networks.insert(network.id.clone(), areas);
         let id = network.id.clone();
         let outcome = shared.apply(&mut state, |shared, state, batch| {
@@ -119,6 +134,9 @@ impl Firewall {
                 None => state.networks.remove(&network.id),
             };
             return Err(Error::system(format!("make firewall rules for network {}", network.name), failed));
+        }
+        if !state.is_started {
+            return Ok(());
         }
         shared.meet_others(&mut state);
         drop(state);
@@ -188,12 +206,14 @@ impl Firewall {
             }
             return outcome;
         }
-        let datagrams = |list: &[Publication]| -> Vec<Publication> {
-            list.iter().filter(|one| one.protocol == Protocol::Udp && one.host_port != 0).cloned().collect()
-        };
-        let (gone, new) = (datagrams(&before), datagrams(list));
-        if let (Some(socket), false) = (&mut state.socket, gone.is_empty() && new.is_empty()) {
-            forget_flows(socket, &gone, &new);
+        let is_datagram = |one: &&Publication| one.protocol == Protocol::Udp && one.host_port != 0;
+        let (gone, new) = (before.iter().filter(is_datagram), list.iter().filter(is_datagram));
+        state.stale.extend(gone.map(|one| Stale::To(one.to, one.to_port)));
+        state.stale.extend(new.map(|one| Stale::At(one.host, one.host_port)));
+        let is_stale = !state.stale.is_empty();
+        drop(state);
+        if is_stale {
+            self.ring();
         }
         outcome
     }
@@ -204,6 +224,7 @@ impl Firewall {
     /// System, with the kernel's reason.
     pub fn synchronize(&self) -> Result<()> {
         let mut state = self.shared.state();
+        state.is_started = true;
         let outcome = match state.networks.is_empty() {
             true => self.shared.remove_tables(&mut state),
             false => self.shared.install(&mut state),
@@ -240,19 +261,28 @@ impl Firewall {
         let failed = |cause: std::io::Error| Error::system("watch firewall rules", cause);
         let news = nftables::open().map_err(failed)?;
         news.subscribe(nftables::GROUP).map_err(failed)?;
-        let end = Arc::new(Bell::new()?);
-        let (shared, bell) = (Arc::clone(&self.shared), Arc::clone(&end));
+        let bell = Arc::new(Bell::new()?);
+        let (shared, heard) = (Arc::clone(&self.shared), Arc::clone(&bell));
         let worker = thread::Builder::new().name("firewall".to_owned());
-        let thread = worker.spawn(move || shared.look_after(news, &bell)).map_err(failed)?;
-        *watch = Some(Watch { end, thread });
+        self.shared.state().is_over = false;
+        let thread = worker.spawn(move || shared.look_after(news, &heard)).map_err(failed)?;
+        *watch = Some(Watch { bell, thread });
         Ok(())
     }
 
     fn end_watch(&self) {
         let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(watch) = watch {
-            watch.end.ring();
+            self.shared.state().is_over = true;
+            watch.bell.ring();
             let _ = watch.thread.join();
+        }
+    }
+
+    /// Has the thread look at the state.
+    fn ring(&self) {
+        if let Some(watch) = &*self.watch.lock().unwrap_or_else(PoisonError::into_inner) {
+            watch.bell.ring();
         }
     }
 }
@@ -263,16 +293,15 @@ impl Drop for Firewall {
     }
 }
 
-/// Lets clients that go on sending be led by the rules of now.
-fn forget_flows(socket: &mut Socket, gone: &[Publication], new: &[Publication]) {
-    let outcome =
-        gone.iter().try_for_each(|one| conntrack::forget_led_to(socket, one.to, one.to_port)).and_then(
-            |()| new.iter().try_for_each(|one| conntrack::forget_unled(socket, one.host, one.host_port)),
-        );
-    if let Err(cause) = outcome {
-        // Such clients have to pause for half a minute, then.
-        log::debug!("forget flows of datagrams: {cause}");
-    }
+/// Whether the ports of a network's bridge have to keep containers from each other, who may not speak to each other
+/// while the kernel shows no rule what crosses a bridge.
+pub fn needs_isolation(network: &Network) -> bool {
+    let is_shown = |family: &str| {
+        let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
+        fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    };
+    let is_ruled = is_shown("iptables") && (!network.ipv6 || is_shown("ip6tables"));
+    !network.switch(option::ICC, true) && !is_ruled
 }
 
 /// Two daemons on one host must not take each other's rules for leftovers.
@@ -333,7 +362,7 @@ impl Shared {
         state: &mut State,
         change: impl FnOnce(&Shared, &State, &mut Batch),
     ) -> Result<(), Failed> {
-        if self.tables.is_empty() {
+        if self.tables.is_empty() || !state.is_started {
             return Ok(());
         }
         if state.networks.is_empty() && state.published.is_empty() {
@@ -389,7 +418,7 @@ impl Shared {
         let socket = state.socket()?;
         for table in tables {
             // Asked first: a kernel without nf_tables has none, and a host that uses none is left without.
-            let there = nftables::tables(socket, table.family.number()).unwrap_or_default();
+            let there = nftables::look::tables(socket, table.family.number()).unwrap_or_default();
             if there.contains(&table.name) {
                 batch.delete_table(table);
             }
@@ -399,7 +428,7 @@ impl Shared {
 
     /// Sees to other people's rules that would drop what ours accept.
     fn meet_others(&self, state: &mut State) {
-        if state.socket().is_err() {
+        if !state.is_started || state.socket().is_err() {
             return;
         }
         let Some(mut socket) = state.socket.take() else { return };
@@ -415,25 +444,32 @@ impl Shared {
     }
 
     /// Waits for news of the rules until the bell rings.
-    fn look_after(&self, mut news: Socket, end: &Bell) {
+    fn look_after(&self, mut news: Socket, bell: &Bell) {
         let (mut is_hurt, mut is_met) = (false, true);
         loop {
             let is_pending = is_hurt || !is_met;
             // All of a transaction's news are there before any of it is answered.
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             let mut waited =
-                [PollFd::new(&news, PollFlags::IN), PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN)];
+                [PollFd::new(&news, PollFlags::IN), PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN)];
             match rustix::event::poll(&mut waited, is_pending.then_some(&at_once)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(cause) => return log::error!("watch firewall rules: {cause}"),
             }
             if !waited[1].revents().is_empty() {
-                return;
+                bell.silence();
+                let mut state = self.state();
+                if state.is_over {
+                    return;
+                }
+                let stale = std::mem::take(&mut state.stale);
+                drop(state);
+                forget_flows(&stale);
             }
             if !waited[0].revents().is_empty() {
                 let own = self.state().socket.as_ref().map(Socket::port).unwrap_or_default();
                 let outcome = news.receive_others(own, &mut |kind, payload| {
-                    let Some(one) = nftables::news(kind, payload) else { return };
+                    let Some(one) = nftables::look::news(kind, payload) else { return };
                     is_hurt |= one.takes() && self.tables.iter().any(|table| one.is_of(table));
                     is_met &= !foreign::concerns(&one);
                 });

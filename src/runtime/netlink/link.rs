@@ -15,6 +15,7 @@ const IFF_UP: u32 = libc::IFF_UP as u32;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_MODE: u16 = 1;
@@ -176,11 +177,12 @@ pub fn change(which: Which<'_>, is_up: Option<bool>) -> Message {
     message
 }
 
-/// Has a bridge send a port's own traffic back to it, which a container that speaks to its own published port needs.
-pub fn hairpin(port: &mut Message) -> &mut Message {
+/// Has a bridge send a port's own traffic back to it, which a container that speaks to its own published port needs;
+/// an isolated port's traffic reaches the bridge itself and no other isolated port (Linux 4.18).
+pub fn hairpin(port: &mut Message, is_isolated: bool) -> &mut Message {
     port.nested(libc::IFLA_LINKINFO, |info| {
         info.string(IFLA_INFO_SLAVE_KIND, "bridge").nested(IFLA_INFO_SLAVE_DATA, |data| {
-            data.u8(IFLA_BRPORT_MODE, 1);
+            data.u8(IFLA_BRPORT_MODE, 1).u8(IFLA_BRPORT_ISOLATED, u8::from(is_isolated));
         });
     })
 }

@@ -71,3 +71,24 @@ pub fn set_netlink(socket: BorrowedFd<'_>, option: NetlinkOption, value: u32) ->
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Reads an option of a socket as the bytes the kernel has for it, some of which it may want filled in before. Gives
+/// how many there are.
+///
+/// # Errors
+/// `ENOPROTOOPT` for an option the kernel does not know, `EINVAL` for a buffer that is not as it wants it.
+pub fn get_option(socket: BorrowedFd<'_>, level: i32, name: i32, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the descriptor is open; the kernel reads and writes at most `length` bytes of the live buffer, and the
+    // length itself.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            bytes.as_mut_ptr().cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(length as usize) }
+}

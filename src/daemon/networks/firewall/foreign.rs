@@ -5,11 +5,10 @@
 //! appended to it: behind all of the host's own, so that these still decide first, and before the policy. They
 //! carry a comment by which they are found again, and go with the bridge. Everything else is only told.
 
-use std::fs;
-
 use crate::runtime::netlink::Socket;
+use crate::runtime::nftables::look::{self, Base, News};
 use crate::runtime::nftables::rule::Part;
-use crate::runtime::nftables::{self, Base, Batch, Family, News, Table};
+use crate::runtime::nftables::{Batch, Family, Table, legacy};
 
 /// iptables' own names.
 const TABLE: &str = "filter";
@@ -33,7 +32,7 @@ pub fn concerns(news: &News) -> bool {
 /// Accepts in one family's `FORWARD` what has to do with the bridges, if it drops; gives what cannot be helped.
 /// `own` is the table that says whose rules these are.
 pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
-    let Ok((bases, _)) = nftables::chains(socket, own.family.number(), TABLE) else { return Vec::new() };
+    let Ok((bases, _)) = look::chains(socket, own.family.number(), TABLE) else { return Vec::new() };
     let is_forward = |base: &&Base| base.hook == libc::NF_INET_FORWARD as u32 && base.kind == "filter";
     let is_theirs = |base: &Base| base.table == TABLE && base.chain == CHAIN;
     let mut warnings = Vec::new();
@@ -58,7 +57,7 @@ pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
     // What is for both families is told once.
     if own.family == Family::Ip {
         let inet = libc::NFPROTO_INET as u8;
-        let (bases, _) = nftables::chains(socket, inet, TABLE).unwrap_or_default();
+        let (bases, _) = look::chains(socket, inet, TABLE).unwrap_or_default();
         dropping
             .extend(bases.iter().filter(is_forward).filter(|base| base.drops).map(|base| name("inet", base)));
         if bases.iter().any(|base| base.table == "firewalld") {
@@ -67,13 +66,13 @@ pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
                 bridges.iter().map(|bridge| format!("--add-interface={bridge}")).collect::<Vec<_>>().join(" ")
             ));
         }
-        let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-        if legacy.lines().any(|table| table == TABLE) {
-            warnings.push(
-                "iptables-legacy has rules: if its policy for FORWARD is DROP, containers are cut off from other hosts until iptables-legacy accepts their bridges"
-                    .to_owned(),
-            );
-        }
+    }
+    if legacy::drops_forwarded(own.family) {
+        let program = if own.family == Family::Ip6 { "ip6tables-legacy" } else { "iptables-legacy" };
+        warnings.push(format!(
+            "the policy of {program} for FORWARD is DROP: containers are cut off from other hosts until it accepts their bridges ({})",
+            bridges.join(", ")
+        ));
     }
     for chain in dropping {
         warnings.push(format!(
@@ -97,7 +96,7 @@ fn accept(socket: &mut Socket, own: &Table, bridges: &[&str]) -> std::io::Result
     let mark = comment(&format!("{} ", own.name));
     // Without the length and the NUL.
     let is_ours = |data: &[u8]| data.get(2..).is_some_and(|text| text.starts_with(&mark[2..mark.len() - 1]));
-    let there = nftables::rules(socket, &theirs, CHAIN)?;
+    let there = look::rules(socket, &theirs, CHAIN)?;
     let mut batch = Batch::new();
     for (handle, data) in &there {
         if is_ours(data) && !wanted.iter().any(|(.., comment)| comment == data) {

@@ -61,7 +61,7 @@ const LINK_LOCAL: Subnet =
     Subnet { address: IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), prefix: 10 };
 
 /// What a network asks of one family's rules.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Area {
     pub bridge: String,
     subnets: Vec<Subnet>,

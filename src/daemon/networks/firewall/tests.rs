@@ -31,6 +31,13 @@ fn network(name: &str, subnets: &[&str], options: &[(&str, &str)]) -> Network {
     }
 }
 
+/// A firewall of a daemon that has started.
+fn start(config: &Config) -> Firewall {
+    let firewall = Firewall::open(config);
+    firewall.synchronize().unwrap();
+    firewall
+}
+
 fn leads(network: &Network, host: &str, host_port: u16, to: &str) -> [Publication; 2] {
     [Protocol::Tcp, Protocol::Udp].map(|protocol| Publication {
         protocol,
@@ -58,7 +65,7 @@ const FOUR_AND_SIX: [&[&str]; 2] = [&["172.31.1.0/24", "fd01::/64"], &["172.31.2
 fn published_ports_are_reached_and_nothing_else() {
     for is_bridge_filtered in [true, false] {
         Site::run(is_bridge_filtered, move |site| {
-            let firewall = Firewall::open(&Config::default());
+            let firewall = start(&Config::default());
             let one = network("one", FOUR_AND_SIX[0], &[]);
             let two = network("two", FOUR_AND_SIX[1], &[]);
             firewall.add_network(&one, "br1").unwrap();

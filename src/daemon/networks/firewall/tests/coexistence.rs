@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::site::{Site, nft, run};
-use super::{Config, FOUR_AND_SIX, Firewall, leads, network, seen};
+use super::{Config, FOUR_AND_SIX, Firewall, leads, network, seen, start};
 
 /// What dockerd 28 leaves behind, and a rule of the user's. The last line is one of ufw's kind.
 const DOCKERS: &str = "*filter
@@ -71,7 +71,7 @@ fn a_policy_of_others_is_met_and_their_rules_stay() {
     Site::run(true, |site| {
         restore(DOCKERS);
         let before = everything();
-        let firewall = Firewall::open(&Config::default());
+        let firewall = start(&Config::default());
         let one = network("one", FOUR_AND_SIX[0], &[]);
         firewall.add_network(&one, "br1").unwrap();
         let list = [leads(&one, "0.0.0.0", 8080, "172.31.1.2"), leads(&one, "::", 8080, "fd01::2")].concat();
@@ -117,7 +117,7 @@ fn a_policy_of_others_is_met_and_their_rules_stay() {
 #[test]
 fn rules_that_somebody_takes_away_come_back() {
     Site::run(true, |site| {
-        let firewall = Firewall::open(&Config::default());
+        let firewall = start(&Config::default());
         let one = network("one", FOUR_AND_SIX[0], &[]);
         firewall.add_network(&one, "br1").unwrap();
         firewall.publish("c1", &leads(&one, "0.0.0.0", 8080, "172.31.1.2")).unwrap();
@@ -155,20 +155,24 @@ fn a_start_clears_what_the_last_daemon_left() {
     Site::run(true, |_| {
         let one = network("one", FOUR_AND_SIX[0], &[]);
         let two = network("two", FOUR_AND_SIX[1], &[]);
-        let before = Firewall::open(&Config::default());
+        let before = start(&Config::default());
         before.add_network(&one, "br1").unwrap();
+        before.publish("c1", &leads(&one, "0.0.0.0", 8080, "172.31.1.2")).unwrap();
         let wanted = nft("list ruleset");
         before.add_network(&two, "br2").unwrap();
-        before.publish("c1", &leads(&one, "0.0.0.0", 8080, "172.31.1.2")).unwrap();
+        before.publish("c2", &leads(&one, "0.0.0.0", 8081, "172.31.1.3")).unwrap();
+        let left = nft("-s list table ip dewar");
         drop(before);
         nft("add table ip theirs");
         // Another daemon's rules have another name.
-        let other = Firewall::open(&Config { exec_root: "/run/other".into(), ..Config::default() });
+        let other = start(&Config { exec_root: "/run/other".into(), ..Config::default() });
         other.add_network(&one, "br1").unwrap();
         assert!(nft("list tables").contains("table ip dewar-"));
         other.uninstall();
         let now = Firewall::open(&Config::default());
         now.add_network(&one, "br1").unwrap();
+        now.publish("c1", &leads(&one, "0.0.0.0", 8080, "172.31.1.2")).unwrap();
+        assert_eq!(nft("-s list table ip dewar"), left, "who lives is led as before until all is known");
         now.synchronize().unwrap();
         nft("delete table ip theirs");
         assert_eq!(nft("list ruleset"), wanted);
@@ -182,16 +186,16 @@ fn a_start_clears_what_the_last_daemon_left() {
 fn no_rules_are_made_for_a_family_that_is_to_have_none() {
     Site::run(true, |_| {
         let one = network("one", FOUR_AND_SIX[0], &[]);
-        Firewall::open(&Config::default()).add_network(&one, "br1").unwrap();
+        start(&Config::default()).add_network(&one, "br1").unwrap();
         let mut config = Config::default();
         config.network.ip6tables = false;
-        let firewall = Firewall::open(&config);
+        let firewall = start(&config);
         firewall.add_network(&one, "br1").unwrap();
         firewall.synchronize().unwrap();
         assert_eq!(nft("list tables"), "table ip dewar\n");
         drop(firewall);
         config.network.iptables = false;
-        let firewall = Firewall::open(&config);
+        let firewall = start(&config);
         firewall.add_network(&one, "br1").unwrap();
         firewall.publish("c1", &leads(&one, "0.0.0.0", 8080, "172.31.1.2")).unwrap();
         firewall.synchronize().unwrap();
@@ -210,7 +214,7 @@ fn what_cannot_be_met_is_told() {
         nft(
             "add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; policy accept ; }",
         );
-        let firewall = Firewall::open(&Config::default());
+        let firewall = start(&Config::default());
         let one = network("one", FOUR_AND_SIX[0], &[]);
         assert_eq!(firewall.warnings(), Vec::<String>::new());
         firewall.add_network(&one, "br1").unwrap();
@@ -221,5 +225,18 @@ fn what_cannot_be_met_is_told() {
         nft("delete table inet strict");
         nft("delete table inet firewalld");
         eventually("nothing to tell", || firewall.warnings().is_empty());
+        // The older iptables sends no news.
+        for program in ["iptables-legacy", "ip6tables-legacy"] {
+            run(&format!("/usr/sbin/{program}"), "-I FORWARD -i br7 -j ACCEPT");
+        }
+        firewall.synchronize().unwrap();
+        assert_eq!(firewall.warnings(), Vec::<String>::new());
+        for program in ["iptables-legacy", "ip6tables-legacy"] {
+            run(&format!("/usr/sbin/{program}"), "-P FORWARD DROP");
+        }
+        firewall.synchronize().unwrap();
+        let told = firewall.warnings();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("of iptables-legacy for") && told[1].contains("of ip6tables-legacy for"));
     });
 }

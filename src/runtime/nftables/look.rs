@@ -1,0 +1,140 @@
+//! What is in the kernel, whoever made it, and news of it.
+
+use std::io;
+
+use super::{
+    NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE,
+    NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, SUBSYSTEM, Table, say,
+};
+use crate::runtime::netlink::Socket;
+use crate::runtime::netlink::message::{attributes, number, text};
+
+/// A chain of anybody's that packets enter at a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    pub table: String,
+    pub chain: String,
+    /// `filter` or `nat`
+    pub kind: String,
+    pub hook: u32,
+    pub drops: bool,
+}
+
+/// The base chains there are in a family, and the names of all chains of `table`.
+///
+/// # Errors
+/// The kernel's.
+pub fn chains(socket: &mut Socket, family: u8, table: &str) -> io::Result<(Vec<Base>, Vec<String>)> {
+    let (mut bases, mut names) = (Vec::new(), Vec::new());
+    let question = say(libc::NFT_MSG_GETCHAIN, libc::NLM_F_DUMP, family);
+    socket.dump(&question, &mut |payload| {
+        let mut base = Base {
+            table: String::new(),
+            chain: String::new(),
+            kind: String::new(),
+            hook: u32::MAX,
+            drops: false,
+        };
+        for (kind, value) in attributes(payload.get(4..).unwrap_or_default()) {
+            match kind {
+                NFTA_CHAIN_TABLE => base.table = text(value),
+                NFTA_CHAIN_NAME => base.chain = text(value),
+                NFTA_CHAIN_TYPE => base.kind = text(value),
+                NFTA_CHAIN_POLICY => base.drops = number(value, 0) == (libc::NF_DROP as u32).to_be(),
+                NFTA_CHAIN_HOOK => {
+                    let hook = attributes(value).find(|(kind, _)| *kind == NFTA_HOOK_HOOKNUM);
+                    base.hook = hook.map_or(u32::MAX, |(_, value)| u32::from_be(number(value, 0)));
+                }
+                _ => {}
+            }
+        }
+        if base.table == table {
+            names.push(base.chain.clone());
+        }
+        if base.hook != u32::MAX {
+            bases.push(base);
+        }
+    })?;
+    Ok((bases, names))
+}
+
+/// The names of a family's tables.
+///
+/// # Errors
+/// The kernel's.
+pub fn tables(socket: &mut Socket, family: u8) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let question = say(libc::NFT_MSG_GETTABLE, libc::NLM_F_DUMP, family);
+    socket.dump(&question, &mut |payload| {
+        let name = attributes(payload.get(4..).unwrap_or_default()).find(|(kind, _)| *kind == 1);
+        names.extend(name.map(|(_, value)| text(value)));
+    })?;
+    Ok(names)
+}
+
+/// Handles and data of a chain's rules, in order.
+///
+/// # Errors
+/// The kernel's.
+pub fn rules(socket: &mut Socket, table: &Table, chain: &str) -> io::Result<Vec<(u64, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let mut question = say(libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP, table.family.number());
+    question.string(1, &table.name).string(NFTA_RULE_CHAIN, chain);
+    socket.dump(&question, &mut |payload| {
+        let (mut handle, mut data, mut is_there) = (0, Vec::new(), false);
+        for (kind, value) in attributes(payload.get(4..).unwrap_or_default()) {
+            match kind {
+                NFTA_RULE_CHAIN => is_there = text(value) == chain,
+                NFTA_RULE_HANDLE => {
+                    handle = u64::from_be_bytes(value.try_into().unwrap_or_default());
+                }
+                NFTA_RULE_USERDATA => data = value.to_vec(),
+                _ => {}
+            }
+        }
+        if is_there {
+            found.push((handle, data));
+        }
+    })?;
+    Ok(found)
+}
+
+/// A piece of news from [`GROUP`]: what kind it is, and the family and table it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// `NFT_MSG_…`
+    pub kind: i32,
+    pub family: u8,
+    /// Empty for the end of a transaction.
+    pub table: String,
+}
+
+impl News {
+    /// Something was taken away.
+    pub fn takes(&self) -> bool {
+        matches!(
+            self.kind,
+            libc::NFT_MSG_DELTABLE
+                | libc::NFT_MSG_DELCHAIN
+                | libc::NFT_MSG_DELRULE
+                | libc::NFT_MSG_DELSET
+                | libc::NFT_MSG_DELSETELEM
+        )
+    }
+
+    pub fn is_of(&self, table: &Table) -> bool {
+        self.family == table.family.number() && self.table == table.name
+    }
+}
+
+/// Reads a message of [`GROUP`]; `None` for other subsystems'.
+pub fn news(kind: u16, payload: &[u8]) -> Option<News> {
+    if kind >> 8 != SUBSYSTEM {
+        return None;
+    }
+    let kind = i32::from(kind & 0xff);
+    let name = attributes(payload.get(4..)?).find(|(kind, _)| *kind == 1);
+    let table =
+        name.filter(|_| kind != libc::NFT_MSG_NEWGEN).map(|(_, value)| text(value)).unwrap_or_default();
+    Some(News { kind, family: payload[0], table })
+}
