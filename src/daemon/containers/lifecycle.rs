@@ -5,7 +5,7 @@
 //! process arrives on a thread of its own ([`exited`]) and takes only the short lock.
 //!
 //! Order at an exit, which clients depend on: output delivered and exit on disk (the shim did that) →
-//! state and record → event `die` → waiters → kernel objects gone → restart or removal → waiters for the
+//! places in networks given back → state and record → event `die` → waiters → kernel objects gone → restart or removal → waiters for the
 //! removal, after the name is free.
 //!
 //! Stays whole: the order of these steps is the invariant, and it is read in one place.
@@ -754,6 +754,12 @@ fn release_kernel_objects(engine: &Engine, container: &Container) {
 pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
     // The exit can be faster than the answer to the start.
     container.wait_until(None, |inner| !inner.is_starting);
+    // Compat: whoever waits for the end may remove the networks, or take the ports. A request that is just changing
+    // its places has what it did undone by the second call, below.
+    let record = container.record();
+    if record.state.is_alive() {
+        network::take_down(engine, &record);
+    }
     let (record, run, run_time, is_kept) = {
         let mut inner = container.lock();
         if !inner.record.state.is_alive() {
