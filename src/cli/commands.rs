@@ -38,7 +38,7 @@ pub static NOUNS: &[Noun] = &[
     Noun { name: "container", summary: "Manage containers" },
     Noun { name: "context", summary: "Manage the places daemons are found at" },
     Noun { name: "image", summary: "Manage images" },
-    Noun { name: "network", summary: "Look at the networks containers can be in" },
+    Noun { name: "network", summary: "Manage the networks containers can be in" },
     Noun { name: "system", summary: "Look at the engine itself" },
     Noun { name: "volume", summary: "Manage volumes" },
 ];

@@ -1,7 +1,7 @@
 //! Shell completions, written from the command table: `dewar completion bash|zsh|fish`.
 //!
-//! The scripts hold the table's words and no logic of the engine. Names of containers and images are asked
-//! of the daemon, quietly, at the moment of completion.
+//! The scripts hold the table's words and no logic of the engine. Names of containers, images and networks are
+//! asked of the daemon, quietly, at the moment of completion.
 
 use super::command::{Action, Args, Command, Flag, Kind, Matches};
 use super::commands::{COMMANDS, GLOBALS, NOUNS};
@@ -53,7 +53,11 @@ fn script(shell: Shell) -> String {
 /// What the arguments of a command name, read off its usage line.
 fn objects(command: &Command) -> &'static str {
     let says = |word: &str| command.usage.contains(word);
-    if says("CONTAINER") {
+    if says("NETWORK CONTAINER") {
+        "members"
+    } else if says("NETWORK") {
+        "networks"
+    } else if says("CONTAINER") {
         "containers"
     } else if says("IMAGE") {
         "images"
@@ -117,6 +121,7 @@ _dewar() {{
         case $name in
 {cases}        esac
     done
+    case $prev in --net|--network) flags='' objects=networks valued='' ;; esac
     case "$valued" in *" $prev "*) COMPREPLY=($(compgen -f -- "$cur")); return ;; esac
     case $cur in
         -*) COMPREPLY=($(compgen -W "$flags" -- "$cur")); return ;;
@@ -124,6 +129,8 @@ _dewar() {{
     if [ -n "$words" ]; then COMPREPLY=($(compgen -W "$words" -- "$cur")); return; fi
     case $objects in
         containers) words=$(dewar ps -a --format '{{{{.Names}}}}' 2>/dev/null) ;;
+        networks) words=$(dewar network ls --format '{{{{.Name}}}}' 2>/dev/null) ;;
+        members) words=$(dewar network ls --format '{{{{.Name}}}}' 2>/dev/null; dewar ps -a --format '{{{{.Names}}}}' 2>/dev/null) ;;
         images) words=$(dewar images --format '{{{{.Repository}}}}:{{{{.Tag}}}}' 2>/dev/null) ;;
         *) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
@@ -180,6 +187,10 @@ fn fish() -> String {
                 out += &flag_line(&condition, flag);
             }
             let list = match objects(command) {
+                "networks" => "(dewar network ls --format \"{{.Name}}\" 2>/dev/null)",
+                "members" => {
+                    "(dewar network ls --format \"{{.Name}}\" 2>/dev/null; dewar ps -a --format \"{{.Names}}\" 2>/dev/null)"
+                }
                 "containers" => "(dewar ps -a --format \"{{.Names}}\" 2>/dev/null)",
                 "images" => "(dewar images --format \"{{.Repository}}:{{.Tag}}\" 2>/dev/null)",
                 _ => continue,
@@ -200,7 +211,7 @@ mod tests {
         let ask = |line: &str| {
             let words: Vec<&str> = line.split(' ').collect();
             let script = format!(
-                "{}\nCOMP_WORDS=({}); COMP_CWORD={}; _dewar; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+                "dewar() {{ if [ \"$1\" = network ]; then echo front; else echo web; fi; }}\n{}\nCOMP_WORDS=({}); COMP_CWORD={}; _dewar; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
                 bash(),
                 words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
                 words.len() - 1
@@ -212,6 +223,10 @@ mod tests {
         assert_eq!(ask("dewar checkp"), ["checkpoint"]);
         assert_eq!(ask("dewar checkpoint cr"), ["create"]);
         assert_eq!(ask("dewar checkpoint create --lea"), ["--leave-running"]);
+        assert_eq!(ask("dewar network rm fr"), ["front"]);
+        assert_eq!(ask("dewar network connect front w"), ["web"]);
+        assert_eq!(ask("dewar run --network fr"), ["front"]);
+        assert_eq!(ask("dewar stop w"), ["web"]);
         assert_eq!(ask("dewar run --memory-sw"), ["--memory-swap", "--memory-swappiness"]);
     }
 

@@ -11,6 +11,7 @@ pub mod filesystem;
 pub mod list;
 pub mod logs;
 pub mod mount_values;
+pub mod network_values;
 pub mod port;
 pub mod run;
 pub mod run_flags;

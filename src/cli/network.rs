@@ -1,11 +1,18 @@
-//! `dewar network`: look at the networks there are. Changing them is the daemon's to refuse.
+//! `dewar network`: the networks there are, and who is in them.
 
+mod create;
+
+use std::collections::BTreeMap;
+
+use crate::http::api::container::{EndpointIpam, EndpointSettings};
 use crate::http::api::network::*;
 
 use super::command::{Action, Args, Command, Flag, Matches};
+use super::container::network_values;
 use super::context::{confirm, each, filters, print};
 use super::error::Error;
 use super::format::{self, Column, Format, Row};
+pub use create::CREATE;
 
 static FILTER: Flag =
     Flag::many("filter", "KEY=VALUE", "Show only what matches, such as driver=bridge").short('f');
@@ -16,12 +23,14 @@ static PRUNE_FILTER: Flag = Flag::many("filter", "KEY=VALUE", "Remove only what 
 static YES: Flag = Flag::switch("force", "Do not ask").short('f');
 static RM_FORCE: Flag = Flag::switch("force", "Say nothing of networks that are not there").short('f');
 static DISCONNECT_FORCE: Flag = Flag::switch("force", "Disconnect a running container too").short('f');
-static ATTACHABLE: Flag = Flag::switch("attachable", "Let containers join by hand");
-static DRIVER: Flag =
-    Flag::value("driver", "DRIVER", "Driver of the network (bridge unless given)").short('d');
-static INTERNAL: Flag = Flag::switch("internal", "Keep the network from reaching others");
-static LABEL: Flag = Flag::many("label", "KEY[=VALUE]", "Set a label");
-static OPT: Flag = Flag::many("opt", "KEY=VALUE", "Set an option of the driver").short('o');
+static ALIAS: Flag = Flag::many("alias", "NAME", "Further name of the container on the network");
+static DRIVER_OPT: Flag = Flag::many("driver-opt", "KEY=VALUE", "Option of the container's place");
+static GW_PRIORITY: Flag =
+    Flag::value("gw-priority", "NUMBER", "The network with the highest is the way out (0 unless given)");
+static IP: Flag = Flag::value("ip", "ADDRESS", "IPv4 address on the network");
+static IP6: Flag = Flag::value("ip6", "ADDRESS", "IPv6 address on the network");
+static LINK: Flag = Flag::many("link", "CONTAINER[:ALIAS]", "Reach another container by name");
+static LINK_LOCAL_IP: Flag = Flag::many("link-local-ip", "ADDRESS", "Link-local address of the container");
 
 pub static LS: Command = Command {
     names: &["network ls", "network list"],
@@ -48,6 +57,21 @@ pub static LS: Command = Command {
         })
     },
 };
+
+/// The values of flags that may be given several times, or several at once with commas.
+fn commas(values: &[String]) -> Vec<String> {
+    let parts = values.iter().filter(|value| !value.is_empty()).flat_map(|value| value.split(','));
+    parts.map(str::to_owned).collect()
+}
+
+/// `KEY=VALUE`s; of one key the last counts, and a value that is not there is empty.
+fn map(matches: &Matches, flag: &'static Flag) -> BTreeMap<String, String> {
+    let pair = |text: &str| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        (key.to_owned(), value.to_owned())
+    };
+    matches.all(flag).into_iter().map(pair).collect()
+}
 
 const COLUMNS: &[Column] =
     &[("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
@@ -83,45 +107,6 @@ fn row(network: &Network, no_trunc: bool) -> Row {
     row
 }
 
-pub static CREATE: Command = Command {
-    names: &["network create"],
-    summary: "Create a network",
-    usage: "[OPTIONS] NETWORK",
-    about: "This version's daemon has the networks bridge, host and none, and refuses to make others.",
-    flags: &[&ATTACHABLE, &DRIVER, &INTERNAL, &LABEL, &OPT],
-    args: Args::exactly(1),
-    example: "dewar network create --driver bridge front",
-    usage_code: 1,
-    plan: |matches| {
-        let request = create_request(matches);
-        Action::call(move |context| {
-            let created = context.call(&NETWORK_CREATE, &[], &(), &request)?;
-            print(&format!("{}\n", created.id)).map(|()| 0)
-        })
-    },
-};
-
-fn create_request(matches: &Matches) -> NetworkCreate {
-    let pairs = |flag| {
-        let texts = matches.list(flag).into_iter();
-        texts
-            .map(|text| match text.split_once('=') {
-                Some((key, value)) => (key.to_owned(), value.to_owned()),
-                None => (text, String::new()),
-            })
-            .collect()
-    };
-    NetworkCreate {
-        name: matches.args[0].clone(),
-        driver: matches.get(&DRIVER).unwrap_or("bridge").to_owned(),
-        internal: matches.is(&INTERNAL),
-        attachable: matches.is(&ATTACHABLE),
-        options: pairs(&OPT),
-        labels: pairs(&LABEL),
-        ..NetworkCreate::default()
-    }
-}
-
 pub static RM: Command = Command {
     names: &["network rm", "network remove"],
     summary: "Remove networks",
@@ -134,10 +119,13 @@ pub static RM: Command = Command {
     plan: |matches| {
         let (names, force) = (matches.args.clone(), matches.is(&RM_FORCE));
         Action::call(move |context| {
-            each(&names, |name| match context.call(&NETWORK_DELETE, &[name], &(), &()) {
-                Ok(()) => print(&format!("{name}\n")),
-                Err(error) if force && error.is_not_found() => Ok(()),
-                Err(error) => Err(error),
+            each(&names, |name| {
+                nameable("network", name)?;
+                match context.call(&NETWORK_DELETE, &[name], &(), &()) {
+                    Ok(()) => print(&format!("{name}\n")),
+                    Err(error) if force && error.is_not_found() => Ok(()),
+                    Err(error) => Err(error),
+                }
             })
         })
     },
@@ -146,18 +134,58 @@ pub static RM: Command = Command {
 pub static CONNECT: Command = Command {
     names: &["network connect"],
     summary: "Connect a container to a network",
-    usage: "NETWORK CONTAINER",
+    usage: "[OPTIONS] NETWORK CONTAINER",
     about: "",
-    flags: &[],
+    flags: &[&ALIAS, &DRIVER_OPT, &GW_PRIORITY, &IP, &IP6, &LINK, &LINK_LOCAL_IP],
     args: Args::exactly(2),
-    example: "dewar network connect front web",
+    example: "dewar network connect --alias db back postgres",
     usage_code: 1,
     plan: |matches| {
-        let network = matches.args[0].clone();
-        let request = NetworkConnect { container: matches.args[1].clone(), endpoint_config: None };
+        let request =
+            NetworkConnect { container: matches.args[1].clone(), endpoint_config: Some(place(matches)?) };
+        let network = named(matches)?;
         Action::call(move |context| context.call(&NETWORK_CONNECT, &[&network], &(), &request).map(|()| 0))
     },
 };
+
+/// The place in a network that connect's flags ask for.
+fn place(matches: &Matches) -> Result<EndpointSettings, Error> {
+    let mut options = BTreeMap::new();
+    for text in commas(&matches.list(&DRIVER_OPT)) {
+        let pair = network_values::driver_opt(&text);
+        options.extend([
+            pair.ok_or_else(|| Error::Local("invalid key/value pair format in driver options".to_owned()))?
+        ]);
+    }
+    let links = matches.read_all(&LINK, network_values::link)?;
+    Ok(EndpointSettings {
+        ipam_config: Some(EndpointIpam {
+            ipv4_address: matches.text(&IP),
+            ipv6_address: matches.text(&IP6),
+            link_local_ips: commas(&matches.list(&LINK_LOCAL_IP)),
+        }),
+        links: (!links.is_empty()).then_some(links),
+        aliases: Some(commas(&matches.list(&ALIAS))),
+        driver_opts: Some(options),
+        gw_priority: matches.integer(&GW_PRIORITY)?.unwrap_or_default(),
+        ..EndpointSettings::default()
+    })
+}
+
+/// The network of a line that names a network and a container.
+fn named(matches: &Matches) -> Result<String, Error> {
+    for (what, text) in ["network", "container"].iter().zip(&matches.args) {
+        nameable(what, text)?;
+    }
+    Ok(matches.args[0].clone())
+}
+
+fn nameable(what: &str, text: &str) -> Result<(), Error> {
+    match text {
+        "" => Err(Error::Local(format!("invalid {what} name or ID: value is empty"))),
+        _ => Ok(()),
+    }
+}
 
 pub static DISCONNECT: Command = Command {
     names: &["network disconnect"],
@@ -169,9 +197,9 @@ pub static DISCONNECT: Command = Command {
     example: "dewar network disconnect front web",
     usage_code: 1,
     plan: |matches| {
-        let network = matches.args[0].clone();
-        let container = matches.args[1].clone();
-        let request = NetworkDisconnect { container, force: matches.is(&DISCONNECT_FORCE) };
+        let force = matches.is(&DISCONNECT_FORCE);
+        let request = NetworkDisconnect { container: matches.args[1].clone(), force };
+        let network = named(matches)?;
         Action::call(move |context| context.call(&NETWORK_DISCONNECT, &[&network], &(), &request).map(|()| 0))
     },
 };
@@ -208,15 +236,42 @@ mod tests {
     use super::*;
     use crate::cli::parse::matches_of;
 
+    /// What the docker client 28.2 was seen to send.
     #[test]
-    fn a_network_is_asked_for_with_all_that_was_said() {
-        let line = "network create -d macvlan --internal --label a=b --label c -o x=y front";
-        let request = create_request(&matches_of(line));
-        assert_eq!((request.name.as_str(), request.driver.as_str()), ("front", "macvlan"));
-        assert!(request.internal && !request.attachable);
-        assert_eq!((request.labels["a"].as_str(), request.labels["c"].as_str()), ("b", ""));
-        assert_eq!(request.options["x"], "y");
-        assert_eq!(create_request(&matches_of("network create front")).driver, "bridge");
+    fn a_place_is_asked_for_as_docker_asks() {
+        let place = |line: &str| {
+            let place = place(&matches_of(&format!("network connect {line} n c")));
+            place.map(|place| serde_json::to_value(place).unwrap()).map_err(|error| error.to_string())
+        };
+        let with = |fields: serde_json::Value| {
+            let mut place = serde_json::to_value(EndpointSettings::default()).unwrap();
+            place["IPAMConfig"] = serde_json::json!({});
+            place["Aliases"] = serde_json::json!([]);
+            place["DriverOpts"] = serde_json::json!({});
+            fields.as_object().unwrap().iter().for_each(|(name, value)| place[name] = value.clone());
+            Ok(place)
+        };
+        assert_eq!(place(""), with(serde_json::json!({})));
+        assert_eq!(
+            place(
+                "--ip 10.0.0.5 --ip6 fd00::5 --alias x --alias y,z --link a:b --link c --link-local-ip 169.254.1.1 \
+                 --driver-opt a=b --driver-opt c=d,e=f --gw-priority -3"
+            ),
+            with(serde_json::json!({
+                "IPAMConfig": {"IPv4Address": "10.0.0.5", "IPv6Address": "fd00::5", "LinkLocalIPs": ["169.254.1.1"]},
+                "Links": ["a:b", "c"], "Aliases": ["x", "y", "z"], "DriverOpts": {"a": "b", "c": "d", "e": "f"},
+                "GwPriority": -3,
+            }))
+        );
+        assert_eq!(
+            place("--driver-opt a"),
+            Err("invalid key/value pair format in driver options".to_owned())
+        );
+        assert!(place("--gw-priority x").unwrap_err().contains("strconv.ParseInt: parsing \"x\""));
+        let mut matches = Matches::new(&[]);
+        matches.args = vec!["n".into(), String::new()];
+        let unnamed = named(&matches);
+        assert_eq!(unnamed.unwrap_err().to_string(), "invalid container name or ID: value is empty");
     }
 
     #[test]

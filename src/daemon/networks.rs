@@ -383,6 +383,10 @@ impl Inner {
                 true => (DEFAULT_GATEWAY_IPV6, defaults.default_gateway_v6.map(Into::into)),
                 false => (DEFAULT_GATEWAY_IPV4, defaults.default_gateway.map(Into::into)),
             };
+            // An interface that somebody gave us has its addresses already.
+            let is_given = address.is_none() && !defaults.bridge.is_empty();
+            let existing = || host::address_of(&defaults.bridge, is_ipv6, range);
+            let address = if is_given { existing() } else { address };
             let mut pool = if let Some(subnet) = address.or(range) {
                 pool_of(subnet.network())
             } else {

@@ -230,3 +230,26 @@ fn a_network_of_ones_own_is_made_kept_and_removed() {
         .ok();
     assert_eq!(told.stdout, "destroy front bridge\nprune <no value> <no value>\ndestroy back bridge\n");
 }
+
+#[test]
+fn older_clients_see_networks_as_they_were() {
+    requires!(root);
+    let daemon = Daemon::empty();
+    // Nobody could turn IPv4 off before 1.48; IPv6 was a plain switch.
+    let body = json!({"Name": "old", "EnableIPv4": false, "EnableIPv6": false, "CheckDuplicate": true});
+    daemon.api_json("POST", "/v1.47/networks/create", &body).is(201);
+    let shown = daemon.api("GET", "/networks/old").is(200).json();
+    assert_eq!((&shown["EnableIPv4"], &shown["EnableIPv6"]), (&json!(true), &json!(false)));
+    daemon
+        .api_json("POST", "/v1.48/networks/create", &json!({"Name": "new", "EnableIPv4": false}))
+        .refuses(400, "IPv4 or IPv6 must be enabled");
+    daemon
+        .api_json("POST", "/v1.24/networks/create", &body)
+        .refuses(409, "network with name old already exists");
+    for version in ["1.24", "1.27", "1.28", "1.51"] {
+        let list = daemon.api("GET", &format!("/v{version}/networks")).is(200).json();
+        let old = list.as_array().expect("a list").iter().find(|network| network["Name"] == "old");
+        assert_eq!(old.expect("it is there")["Containers"], json!({}), "{version}");
+    }
+    daemon.api("DELETE", "/v1.24/networks/old").is(204);
+}

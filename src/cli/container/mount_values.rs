@@ -179,7 +179,7 @@ pub fn mount(text: &str) -> Result<MountRequest, String> {
 }
 
 /// The fields of one CSV record: quotes protect commas, two of them are one.
-fn fields(text: &str) -> Result<Vec<String>, String> {
+pub fn fields(text: &str) -> Result<Vec<String>, String> {
     let mut fields = vec![String::new()];
     let mut is_quoted = false;
     let mut letters = text.chars().peekable();

@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use crate::cli::command::{Flag, Matches};
 use crate::cli::error::Error;
 use crate::http::api::container::{
-    ContainerConfig, ContainerCreate, CreateQuery, Empty, EndpointIpam, EndpointSettings, Healthcheck,
-    HostConfig, LogConfig, NetworkingConfig, Resources, RestartPolicy,
+    ContainerConfig, ContainerCreate, CreateQuery, Empty, EndpointSettings, Healthcheck, HostConfig,
+    LogConfig, NetworkingConfig, Resources, RestartPolicy,
 };
 
 use super::mount_values::{self, Volume};
+use super::network_values::{self, Attachment};
 use super::values;
 
 const WINDOWS: &str = "it exists on Windows only";
@@ -125,7 +126,7 @@ pub static MOUNT: Flag =
     Flag::many("mount", "FIELDS", "Mount something: type=bind|volume|tmpfs,source=,target=");
 pub static NAME: Flag = Flag::value("name", "NAME", "Name of the container");
 pub static NETWORK: Flag =
-    Flag::many("network", "NETWORK", "Network to join: none, host or a network's name");
+    Flag::many("network", "NETWORK", "Network to join, or name=NETWORK,alias=,ip=,mac-address= and the like");
 pub static NET: Flag = Flag::many("net", "NETWORK", "The old spelling of --network");
 pub static NETWORK_ALIAS: Flag =
     Flag::many("network-alias", "NAME", "Further name of the container on its network");
@@ -394,7 +395,7 @@ fn host_config(matches: &Matches, auto_remove: bool) -> Result<HostConfig, Error
         extra_hosts: optional(matches.read_all(&ADD_HOST, values::extra_host)?),
         group_add: optional(matches.list(&GROUP_ADD)),
         ipc_mode: mode(matches, &IPC, &["private", "host", "none", "shareable", "container:"])?,
-        links: optional(matches.list(&LINK)),
+        links: optional(matches.read_all(&LINK, network_values::link)?),
         oom_score_adj: matches.parse(&OOM_SCORE_ADJ, "a number from -1000 to 1000")?.unwrap_or_default(),
         pid_mode: match mode(matches, &PID, &["private", "host", "container:"])?.as_str() {
             // Docker's API spells the private PID namespace as an empty string.
@@ -485,36 +486,35 @@ fn volumes(matches: &Matches, config: &mut ContainerConfig, host: &mut HostConfi
     Ok(())
 }
 
-/// The networks joined; the first one is the container's mode and takes the address flags.
+/// The networks joined; the first one is the container's mode and takes the flags beside `--network`.
 fn networking(
     matches: &Matches,
     config: &mut ContainerConfig,
     host: &mut HostConfig,
 ) -> Result<NetworkingConfig, Error> {
-    let mut networks = matches.list(&NET);
-    networks.extend(matches.list(&NETWORK));
+    let mut networks = matches.read_all(&NET, network_values::network)?;
+    networks.extend(matches.read_all(&NETWORK, network_values::network)?);
+    let is_silent = networks.len() == 1;
     if networks.is_empty() {
-        networks.push("default".to_owned());
+        networks.push(Attachment { target: "default".to_owned(), ..Attachment::default() });
     }
-    host.network_mode = networks[0].clone();
-    let mut endpoints = BTreeMap::new();
-    for name in &networks {
-        if endpoints.insert(name.clone(), EndpointSettings::default()).is_some() {
-            return Err(Error::Local(format!("network {name:?} is specified multiple times")));
-        }
+    let flags = Attachment {
+        aliases: matches.list(&NETWORK_ALIAS),
+        links: host.links.clone().unwrap_or_default(),
+        ip: matches.text(&IP),
+        ip6: matches.text(&IP6),
+        link_local: matches.list(&LINK_LOCAL_IP),
+        // Compat: the container's own has gone from the API with 1.44.
+        mac: config.mac_address.take().unwrap_or_default(),
+        ..Attachment::default()
+    };
+    networks[0].add(flags).map_err(Error::Local)?;
+    host.network_mode.clone_from(&networks[0].target);
+    let mut endpoints_config = network_values::endpoints(&networks).map_err(Error::Local)?;
+    if is_silent {
+        endpoints_config.retain(|_, settings| *settings != EndpointSettings::default());
     }
-    let (ip, ip6) = (matches.text(&IP), matches.text(&IP6));
-    let link_local = matches.list(&LINK_LOCAL_IP);
-    let aliases = matches.list(&NETWORK_ALIAS);
-    if let Some(endpoint) = endpoints.get_mut(&networks[0]) {
-        if !(ip.is_empty() && ip6.is_empty() && link_local.is_empty()) {
-            endpoint.ipam_config =
-                Some(EndpointIpam { ipv4_address: ip, ipv6_address: ip6, link_local_ips: link_local });
-        }
-        endpoint.aliases = optional(aliases);
-        endpoint.mac_address = config.mac_address.clone().unwrap_or_default();
-    }
-    Ok(NetworkingConfig { endpoints_config: endpoints })
+    Ok(NetworkingConfig { endpoints_config })
 }
 
 #[cfg(test)]
@@ -636,5 +636,109 @@ mod tests {
         assert!(refused("--env-file /does/not/exist alpine").contains("No such file"));
         assert!(refused("--no-healthcheck --health-cmd x alpine").contains("conflicts"));
         assert!(refused("--network a --network a alpine").contains("multiple times"));
+    }
+
+    /// What the docker client 28.2 was seen to send, and to refuse.
+    #[test]
+    fn places_in_networks_are_asked_for_as_docker_asks() {
+        let asked = |line: &str| {
+            let body = made(&format!("{line} alpine")).body;
+            let mut endpoints = serde_json::to_value(&body.networking_config.endpoints_config).unwrap();
+            // What only answers have.
+            for (_, endpoint) in endpoints.as_object_mut().unwrap() {
+                endpoint.as_object_mut().unwrap().retain(|_, value| {
+                    !value.is_null() && *value != serde_json::json!("") && *value != serde_json::json!(0)
+                });
+            }
+            assert_eq!(body.config.mac_address, None, "{line}");
+            (body.host_config.network_mode, body.host_config.links, endpoints)
+        };
+        let links = |links: &[&str]| Some(links.iter().map(|&link| link.to_owned()).collect::<Vec<_>>());
+        for (line, mode, linked, endpoints) in [
+            ("", "default", None, serde_json::json!({"default": {}})),
+            ("--network none", "none", None, serde_json::json!({})),
+            ("--network name=a", "a", None, serde_json::json!({})),
+            ("--network a --network b", "a", None, serde_json::json!({"a": {}, "b": {}})),
+            (
+                "--network a --network b --ip 10.0.0.5 --network-alias x",
+                "a",
+                None,
+                serde_json::json!({"a": {"IPAMConfig": {"IPv4Address": "10.0.0.5"}, "Aliases": ["x"]}, "b": {}}),
+            ),
+            (
+                "--mac-address 02:42:ac:11:00:03",
+                "default",
+                None,
+                serde_json::json!({"default": {"MacAddress": "02:42:ac:11:00:03"}}),
+            ),
+            (
+                "--network a --link c:d --link e",
+                "a",
+                links(&["c:d", "e"]),
+                serde_json::json!({"a": {"Links": ["c:d", "e"]}}),
+            ),
+            ("--link c:d", "default", links(&["c:d"]), serde_json::json!({"default": {}})),
+            ("--network host --link c:d", "host", links(&["c:d"]), serde_json::json!({})),
+            (
+                "--network container:x --ip 1.2.3.4",
+                "container:x",
+                None,
+                serde_json::json!({"container:x": {"IPAMConfig": {"IPv4Address": "1.2.3.4"}}}),
+            ),
+            (
+                "--network name=a,driver-opt=x=y,gw-priority=3 --ip6 fd00::1 --link-local-ip 169.254.1.1",
+                "a",
+                None,
+                serde_json::json!({"a": {
+                    "DriverOpts": {"x": "y"}, "GwPriority": 3,
+                    "IPAMConfig": {"IPv6Address": "fd00::1", "LinkLocalIPs": ["169.254.1.1"]},
+                }}),
+            ),
+        ] {
+            assert_eq!(asked(line), (mode.to_owned(), linked, endpoints), "{line}");
+        }
+        let both = |what: &str| format!("conflicting options: cannot specify both {what}");
+        for (line, words) in [
+            ("--network name=a,alias=x --network-alias y", both("--network-alias and per-network alias")),
+            ("--network name=a,ip=10.0.0.1 --ip 10.0.0.2", both("--ip and per-network IPv4 address")),
+            ("--network name=a,ip6=fd00::1 --ip6 fd00::2", both("--ip6 and per-network IPv6 address")),
+            (
+                "--network name=a,mac-address=02:42:ac:11:00:02 --mac-address 02:42:ac:11:00:03",
+                both("--mac-address and per-network MAC address"),
+            ),
+            (
+                "--network name=a,link-local-ip=169.254.1.1 --link-local-ip 169.254.1.2",
+                both("--link-local-ip and per-network link-local IP addresses"),
+            ),
+            (
+                "--network a --network host",
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+                    .to_owned(),
+            ),
+            ("--network a --network a", "network \"a\" is specified multiple times".to_owned()),
+            (
+                "--network-alias x",
+                "network-scoped aliases are only supported for user-defined networks".to_owned(),
+            ),
+            (
+                "--network name=bridge,alias=x",
+                "network-scoped aliases are only supported for user-defined networks".to_owned(),
+            ),
+            ("--mac-address x", "x is not a valid mac address".to_owned()),
+            (
+                "--link a:b:c",
+                "invalid argument \"a:b:c\" for \"--link\" flag: bad format for links: a:b:c".to_owned(),
+            ),
+            (
+                "--network a,alias=x",
+                "invalid argument \"a,alias=x\" for \"--network\" flag: invalid field a".to_owned(),
+            ),
+        ] {
+            assert_eq!(refused(&format!("{line} alpine")), words, "{line}");
+        }
+        assert_eq!(
+            creation_of(&["--network", "", "alpine"]).unwrap_err().to_string(),
+            "no name set for network"
+        );
     }
 }
