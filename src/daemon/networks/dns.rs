@@ -9,12 +9,13 @@ mod answer;
 mod forward;
 mod message;
 mod namespace;
+mod redirect;
 mod server;
 mod stream;
 mod zones;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +23,13 @@ use std::thread;
 
 pub use zones::{Link, Seen, Upstreams, View};
 
+use crate::runtime::netns;
 use server::Server;
 
 /// Where containers look for their name server.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Where a container's queries come to, on [`ADDRESS`].
+/// Where a container's queries come to in the end, on [`ADDRESS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedPorts {
     pub udp: u16,
@@ -52,7 +54,7 @@ impl Dns {
     /// # Errors
     /// Those of entering the namespace and of binding; `EMFILE`, `EAGAIN` for the thread.
     pub fn serve(&self, container: &str, netns: &Path, view: View) -> io::Result<ServedPorts> {
-        let sockets = namespace::within(netns, || server::bind(ADDRESS, 0))?;
+        let sockets = netns::within(netns, bind)?;
         let (udp, tcp) = (sockets.0.local_addr()?.port(), sockets.1.local_addr()?.port());
         if self.server.add(container, netns.to_owned(), view, sockets)? {
             let server = Arc::clone(&self.server);
@@ -82,6 +84,19 @@ impl Dns {
     /// Makes a container unknown in a network; it may be already.
     pub fn leave(&self, network: &str, container: &str) {
         self.server.lock().zones.leave(network, container);
+    }
+}
+
+/// Sockets in the calling thread's namespace to which 127.0.0.11:53 leads.
+fn bind() -> io::Result<(UdpSocket, TcpListener)> {
+    let sockets = server::bind(ADDRESS, 0)?;
+    match redirect::lead(sockets.0.local_addr()?.port(), sockets.1.local_addr()?.port()) {
+        Ok(()) => Ok(sockets),
+        Err(cause) => {
+            // The port itself will do as well, until somebody in the container wants it.
+            log::debug!("lead port {} to the name server: {cause}", redirect::PORT);
+            server::bind(ADDRESS, redirect::PORT)
+        }
     }
 }
 

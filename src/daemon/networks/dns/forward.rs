@@ -14,6 +14,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::message;
 use super::namespace::begin_connect;
+use super::redirect::PORT;
 use super::server::{State, Tools, kind};
 use super::stream::{Stream, is_later};
 use super::zones::{Upstreams, View};
@@ -24,7 +25,6 @@ const MOST_SERVERS: usize = 3;
 /// How long a server has before the next is asked too, and the last before we give up.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
-const PORT: u16 = 53;
 
 /// Who is to have the answer.
 #[derive(Debug)]

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::thread;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -14,19 +13,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 fn enter(namespace: &File) -> io::Result<()> {
     Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
-}
-
-/// Does `work` in the namespace bound at `path`, on a thread made for it; blocks until it is done.
-///
-/// # Errors
-/// Those of opening and entering the namespace, and of `work`.
-pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let namespace = File::open(path)?;
-    thread::scope(|scope| {
-        let visit = || enter(&namespace).and_then(|()| work());
-        let visitor = thread::Builder::new().name("dns-visit".to_owned()).spawn_scoped(scope, visit)?;
-        visitor.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
-    })
 }
 
 /// The namespace of a thread that visits others, a system call at a time.

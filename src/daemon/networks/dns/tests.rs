@@ -8,9 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::message::{self, Data, tests::query};
-use super::namespace::within;
 use super::{ADDRESS, Dns, Seen, ServedPorts, Upstreams, View};
-use crate::runtime::netns;
+use crate::runtime::netns::{self, within};
 
 /// Two namespaces, and a directory for the host's resolv.conf.
 struct Place {
@@ -162,6 +161,10 @@ fn a_container_sees_its_networks_names() {
         (message::code(answer), addresses(answer))
     };
     assert_eq!(queries.each_ref().map(|query| count(query)), [(0, 2), (0, 1), (message::SERVER_FAILURE, 0)]);
+    // Where clients look, and whence they want to hear.
+    let answer = ask(&place, 53, &query("app", message::A, None));
+    assert_eq!(addresses(&answer), 2);
+    assert_eq!(ask_stream(&place, 53, &[query("app", message::A, None)]).len(), 1);
     // Networks come and go while it runs.
     dns.change("c1", View { networks: vec![seen("front"), seen("back")], ..view(Upstreams::Nobody) });
     dns.leave("id-front", "c2");
@@ -179,6 +182,7 @@ fn nothing_is_left_open_in_a_forgotten_namespace() {
     assert_eq!(dns.server.lock().containers(), ["c1"]);
     let again = within(&place.host, || dns.serve("c1", &place.container, View::default())).unwrap();
     assert_ne!(again, ports, "served anew");
+    assert_eq!(message::code(&ask(&place, 53, &query("x", message::A, None))), message::SERVER_FAILURE);
     dns.forget("c1");
     dns.forget("c1");
     assert!(dns.server.lock().containers().is_empty());
