@@ -71,25 +71,6 @@ pub fn write(dir: &Path, record: &Record, network: &Network) -> Result<()> {
     Ok(())
 }
 
-/// Gives a container that lives in another's network the other's files: they are one and the same until either
-/// starts anew.
-///
-/// # Errors
-/// System, also when the other has none.
-pub fn share(dir: &Path, donor: &Path) -> Result<()> {
-    for file in FILES {
-        let (from, to) = (donor.join(file), dir.join(file));
-        let link = || -> io::Result<()> {
-            match fs::remove_file(&to) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => fs::hard_link(&from, &to),
-            }
-        };
-        link().map_err(|cause| Error::system(format!("link {from:?} to {to:?}"), cause))?;
-    }
-    Ok(())
-}
-
 /// Brings the files of a container that runs up to date: in place, because they are mounted. In hosts, lines come
 /// and go around those of the container's own; its resolv.conf is left alone once it has changed that.
 ///
@@ -371,8 +352,7 @@ mod tests {
     #[test]
     fn what_runs_keeps_its_files_and_what_it_wrote_into_them() {
         let dir = std::env::temp_dir().join(format!("dewar-files-{}", std::process::id()));
-        let other = dir.join("other");
-        fs::create_dir_all(&other).unwrap();
+        fs::create_dir_all(&dir).unwrap();
         let mut record = Record::default();
         record.config.hostname = "web".to_owned();
         record.host_config.dns = vec!["9.9.9.9".to_owned()];
@@ -383,8 +363,6 @@ mod tests {
         };
         let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap();
         write(&dir, &record, &network(&["10.1.0.2", "10.2.0.2"])).unwrap();
-        share(&other, &dir).unwrap();
-        share(&other, &dir).unwrap();
         let inode = |dir: &Path, file| fs::metadata(dir.join(file)).unwrap().ino();
         let before = FILES.map(|file| inode(&dir, file));
         // Nobody wrote: all is as if written anew.
@@ -407,7 +385,6 @@ mod tests {
             assert_eq!(read("resolv.conf"), "nameserver 1.1.1.1\n");
         }
         assert_eq!(FILES.map(|file| inode(&dir, file)), before, "the mounted files");
-        assert_eq!(FILES.map(|file| inode(&other, file)), before, "the other's too");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

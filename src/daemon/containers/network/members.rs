@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Place, as_asked, refusals};
+use super::{Place, as_asked, names, refusals};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::files;
 use crate::daemon::containers::state::State;
@@ -36,9 +36,10 @@ pub fn connect(engine: &Arc<Engine>, reference: &str, body: NetworkConnect) -> R
         return keep(&container, &record);
     }
     let path = engine.state_dir.netns(&container.id);
+    let was_served = names::is_served(engine, &record);
     let result = super::join(engine, &mut record, &network.name)
         .and_then(|joined| super::plug(engine, &record, &joined, &path, false))
-        .and_then(|()| rearrange(engine, &container, &mut record))
+        .and_then(|()| rearrange(engine, &container, &mut record, was_served))
         .and_then(|()| keep(&container, &record));
     if let Err(error) = result {
         part(engine, &container, &mut record, &network);
@@ -81,6 +82,7 @@ pub fn disconnect(engine: &Arc<Engine>, reference: &str, body: &NetworkDisconnec
 /// Undoes what a living container has of a network. What cannot be undone is told, and goes with the container.
 fn part(engine: &Engine, container: &Container, record: &mut Record, network: &Network) {
     let path = engine.state_dir.netns(&container.id);
+    let was_served = names::is_served(engine, record);
     let Some(place) = record.networks.remove(&network.name) else { return };
     if let Some(given) = place.given.as_ref().filter(|given| !given.interface.is_empty())
         && let Err(error) = engine.wiring.unplug(&path, network, given)
@@ -88,13 +90,13 @@ fn part(engine: &Engine, container: &Container, record: &mut Record, network: &N
         log::warn!("container {:?}: {error}", record.name);
     }
     super::leave(engine, record, &place);
-    if let Err(error) = rearrange(engine, container, record) {
+    if let Err(error) = rearrange(engine, container, record, was_served) {
         log::warn!("container {:?}: {error}", record.name);
     }
 }
 
 /// Brings a living container's routes, ports, names and files in line with its places.
-fn rearrange(engine: &Engine, container: &Container, record: &mut Record) -> Result<()> {
+fn rearrange(engine: &Engine, container: &Container, record: &mut Record, was_served: bool) -> Result<()> {
     let path = engine.state_dir.netns(&container.id);
     super::route(engine, record, &path)?;
     engine.firewall.unpublish(&container.id)?;
@@ -108,7 +110,7 @@ fn rearrange(engine: &Engine, container: &Container, record: &mut Record) -> Res
         _ => {}
     }
     super::publish_ports(engine, record)?;
-    super::serve_names(engine, record, &path)?;
+    names::serve_anew(engine, record, &path, was_served)?;
     files::rewrite(&container.dir, record, &super::surroundings(engine, record)?)
 }
 

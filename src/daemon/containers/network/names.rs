@@ -45,6 +45,27 @@ pub(super) fn serve_names(engine: &Engine, record: &Record, netns: &Path) -> Res
     }
 }
 
+/// Whether the container's names are ours to answer.
+pub(super) fn is_served(engine: &Engine, record: &Record) -> bool {
+    !named(engine, record).is_empty()
+}
+
+/// As [`serve_names`], for a container whose places have changed: who is served already keeps the server.
+pub(super) fn serve_anew(engine: &Engine, record: &Record, netns: &Path, was_served: bool) -> Result<()> {
+    match view(engine, record) {
+        Some(view) if was_served => {
+            join_zones(engine, record);
+            engine.dns.change(&record.id, view);
+            Ok(())
+        }
+        Some(_) => serve_names(engine, record, netns),
+        None => {
+            engine.dns.forget(&record.id);
+            Ok(())
+        }
+    }
+}
+
 /// The container's networks that have names, in the order they are asked; the way out's first, as Docker's.
 pub(super) fn named(engine: &Engine, record: &Record) -> Vec<(Arc<Network>, bool)> {
     let first = of_mode(&record.host_config.network_mode).unwrap_or_default();
@@ -79,11 +100,7 @@ pub fn before_start(engine: &Engine, record: &Record) -> Result<files::Network> 
 
 /// What the container's files say of its networks.
 pub(super) fn surroundings(engine: &Engine, record: &Record) -> Result<files::Network> {
-    let config = &record.config;
-    let mut names = vec![config.hostname.clone()];
-    if !config.domainname.is_empty() {
-        names.insert(0, format!("{}.{}", config.hostname, config.domainname));
-    }
+    let names = files::own_names(&record.config);
     let mut hosts = links::hosts(engine, record)?;
     for name in in_order(record) {
         let Some(given) = record.networks.get(&name).and_then(|place| place.given.as_ref()) else { continue };
@@ -91,7 +108,7 @@ pub(super) fn surroundings(engine: &Engine, record: &Record) -> Result<files::Ne
             hosts.push((subnet.address, names.clone()));
         }
     }
-    let has_server = !named(engine, record).is_empty();
+    let has_server = is_served(engine, record);
     Ok(files::Network { hosts, gateways: gateways(engine, &record.host_config.network_mode), has_server })
 }
 
@@ -124,7 +141,7 @@ pub(super) fn view(engine: &Engine, record: &Record) -> Option<View> {
         networks: networks.into_iter().map(seen).collect(),
         links,
         upstreams,
-        has_ndots: host.dns_options.iter().any(|option| option.starts_with("ndots:")),
+        has_ndots: files::has_ndots(record),
         has_ipv6: way_out(record, true).is_some(),
     })
 }
