@@ -131,9 +131,10 @@ pub(super) fn view(engine: &Engine, record: &Record) -> Option<View> {
     let given: Vec<IpAddr> = host.dns.iter().filter_map(|server| server.parse().ok()).collect();
     let has_way_out = way_out(record, false).is_some() || way_out(record, true).is_some();
     let upstreams = match has_way_out {
+        // Asked by the container itself: they may be its neighbours.
+        _ if !given.is_empty() => Upstreams::Given(given),
+        true => Upstreams::Host,
         false => Upstreams::Nobody,
-        true if given.is_empty() => Upstreams::Host,
-        true => Upstreams::Given(given),
     };
     let seen =
         |(network, _): (Arc<Network>, bool)| Seen { id: network.id.clone(), name: network.name.clone() };

@@ -5,6 +5,7 @@
 //! Source: nft(8); Docker has the same as rules of iptables.
 
 use std::io;
+use std::thread;
 
 use super::ADDRESS;
 use crate::runtime::nftables::rule::{End, Part};
@@ -28,8 +29,11 @@ pub fn lead(udp: u16, tcp: u16) -> io::Result<()> {
         let value = Value::Bytes(Key::new().address(ADDRESS.into()).port(port).bytes());
         Key::new().protocol(protocol as u8).port(PORT).leads(value)
     };
+    let is_there = nftables::look::tables(&mut socket, table.family.number())?.contains(&table.name);
     let mut batch = Batch::new();
-    batch.delete_table(&table);
+    if is_there {
+        batch.delete_table(&table);
+    }
     batch.add_table(&table);
     batch.add_chain(&table, CHAIN, Some(Hook::new("nat", libc::NF_INET_LOCAL_OUT, PRIORITY)));
     batch.add_set(&table, MAP, &[Type::Protocol, Type::Port], Leads::To(&[Type::Ipv4, Type::Port]));
@@ -38,5 +42,11 @@ pub fn lead(udp: u16, tcp: u16) -> io::Result<()> {
         rule.equals(Part::Address(Family::Ip, End::Destination), &ADDRESS.octets());
         rule.lead_by(Family::Ip, &[Part::L4Protocol, Part::Port(End::Destination)], MAP);
     });
-    Ok(batch.run(&mut socket)?)
+    let done = batch.run(&mut socket);
+    if is_there {
+        // When something was taken away, closing the socket waits until no packet is looked at by the old rules,
+        // for tens of milliseconds on a busy host: nobody else has to.
+        let _ = thread::Builder::new().name("dns-close".to_owned()).spawn(move || drop(socket));
+    }
+    Ok(done?)
 }
