@@ -258,19 +258,24 @@ impl Batch {
 
     /// Appends a rule to a chain.
     pub fn add_rule(&mut self, table: &Table, chain: &str, rule: &mut dyn FnMut(&mut Rule<'_>)) {
-        self.add_rule_with(table, chain, &[], rule);
+        self.place_rule(table, chain, None, &[], rule);
     }
 
-    /// Appends a rule that carries data for whoever lists it.
-    pub fn add_rule_with(
+    /// Adds a rule before the one with a certain handle, or at the end. It carries data for whoever lists it.
+    pub fn place_rule(
         &mut self,
         table: &Table,
         chain: &str,
+        before: Option<u64>,
         data: &[u8],
         rule: &mut dyn FnMut(&mut Rule<'_>),
     ) {
-        let message = self.add(libc::NFT_MSG_NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND, table);
+        let append = if before.is_none() { libc::NLM_F_APPEND } else { 0 };
+        let message = self.add(libc::NFT_MSG_NEWRULE, libc::NLM_F_CREATE | append, table);
         message.string(NFTA_RULE_CHAIN, chain);
+        if let Some(handle) = before {
+            message.be64(NFTA_RULE_POSITION, handle);
+        }
         message.nested(NFTA_RULE_EXPRESSIONS, |inner| rule(&mut Rule::new(inner)));
         if !data.is_empty() {
             message.attribute(NFTA_RULE_USERDATA, data);
@@ -375,6 +380,7 @@ const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_POSITION: u16 = 6;
 const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_FLAGS: u16 = 3;

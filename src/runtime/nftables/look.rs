@@ -4,7 +4,8 @@ use std::io;
 
 use super::{
     NFTA_CHAIN_HOOK, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY, NFTA_CHAIN_TABLE, NFTA_CHAIN_TYPE,
-    NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA, SUBSYSTEM, Table, say,
+    NFTA_HOOK_HOOKNUM, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_HANDLE, NFTA_RULE_USERDATA,
+    SUBSYSTEM, Table, say,
 };
 use crate::runtime::netlink::Socket;
 use crate::runtime::netlink::message::{attributes, number, text};
@@ -72,31 +73,60 @@ pub fn tables(socket: &mut Socket, family: u8) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Handles and data of a chain's rules, in order.
+/// A rule of anybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    pub handle: u64,
+    pub data: Vec<u8>,
+    /// No packet gets past it: it drops or rejects, and asks nothing before.
+    pub refuses_all: bool,
+}
+
+/// A chain's rules, in order.
 ///
 /// # Errors
 /// The kernel's.
-pub fn rules(socket: &mut Socket, table: &Table, chain: &str) -> io::Result<Vec<(u64, Vec<u8>)>> {
+pub fn rules(socket: &mut Socket, table: &Table, chain: &str) -> io::Result<Vec<Ruling>> {
     let mut found = Vec::new();
     let mut question = say(libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP, table.family.number());
     question.string(1, &table.name).string(NFTA_RULE_CHAIN, chain);
     socket.dump(&question, &mut |payload| {
-        let (mut handle, mut data, mut is_there) = (0, Vec::new(), false);
+        let mut ruling = Ruling { handle: 0, data: Vec::new(), refuses_all: false };
+        let mut is_there = false;
         for (kind, value) in attributes(payload.get(4..).unwrap_or_default()) {
             match kind {
                 NFTA_RULE_CHAIN => is_there = text(value) == chain,
                 NFTA_RULE_HANDLE => {
-                    handle = u64::from_be_bytes(value.try_into().unwrap_or_default());
+                    ruling.handle = u64::from_be_bytes(value.try_into().unwrap_or_default());
                 }
-                NFTA_RULE_USERDATA => data = value.to_vec(),
+                NFTA_RULE_EXPRESSIONS => ruling.refuses_all = refuses_all(value),
+                NFTA_RULE_USERDATA => ruling.data = value.to_vec(),
                 _ => {}
             }
         }
         if is_there {
-            found.push((handle, data));
+            found.push(ruling);
         }
     })?;
     Ok(found)
+}
+
+/// Whether a rule's expressions only count before they drop or reject.
+fn refuses_all(expressions: &[u8]) -> bool {
+    let own = |bytes, kind| attributes(bytes).find(|(it, _)| *it == kind).map(|(_, value)| value);
+    let mut all = attributes(expressions)
+        .map(|(_, one)| (own(one, 1).map(text).unwrap_or_default(), own(one, 2).unwrap_or_default()));
+    let decision = all.find(|(name, _)| name != "counter");
+    decision.is_some_and(|(name, data)| match name.as_str() {
+        "reject" => true,
+        // Of iptables: the target's name.
+        "target" => own(data, 1).is_some_and(|name| text(name) == "REJECT"),
+        "immediate" => {
+            let verdict = own(data, 2).and_then(|value| own(value, 2)).and_then(|verdict| own(verdict, 1));
+            verdict.is_some_and(|code| number(code, 0) == (libc::NF_DROP as u32).to_be())
+        }
+        _ => false,
+    })
 }
 
 /// A piece of news from [`GROUP`]: what kind it is, and the family and table it is about.

@@ -2,8 +2,9 @@
 //!
 //! A packet is forwarded only if every chain that sees it agrees, so that another engine's `FORWARD` with policy
 //! DROP (dockerd's, ufw's) cuts containers off. Where it is iptables' on nf_tables, two rules per bridge are
-//! appended to it: behind all of the host's own, so that these still decide first, and before the policy. They
-//! carry a comment by which they are found again, and go with the bridge. Everything else is only told.
+//! added to it: behind all of the host's own, so that these still decide first, and before the policy or the rule
+//! that refuses whatever is left. They carry a comment by which they are found again, and go with the bridge.
+//! Everything else is only told.
 
 use crate::runtime::netlink::Socket;
 use crate::runtime::nftables::look::{self, Base, News};
@@ -37,7 +38,7 @@ pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
     let is_theirs = |base: &Base| base.table == TABLE && base.chain == CHAIN;
     let mut warnings = Vec::new();
     if let Some(base) = bases.iter().filter(is_forward).find(|base| is_theirs(base))
-        && let Err(problem) = accept(socket, own, if base.drops { bridges } else { &[] })
+        && let Err(problem) = accept(socket, own, bridges, base.drops)
     {
         warnings.push(format!(
             "the policy of iptables' chain {CHAIN} is to drop, and accepting failed: {problem}"
@@ -83,9 +84,15 @@ pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
     warnings
 }
 
-/// Makes our rules in `FORWARD` those of the bridges, and no others.
-fn accept(socket: &mut Socket, own: &Table, bridges: &[&str]) -> std::io::Result<()> {
+/// Makes our rules in `FORWARD` those of the bridges if it refuses what it does not know, and none otherwise.
+fn accept(socket: &mut Socket, own: &Table, bridges: &[&str], is_dropping: bool) -> std::io::Result<()> {
     let theirs = Table { family: own.family, name: TABLE.to_owned() };
+    let mark = comment(&format!("{} ", own.name));
+    // Without the length and the NUL.
+    let is_ours = |data: &[u8]| data.get(2..).is_some_and(|text| text.starts_with(&mark[2..mark.len() - 1]));
+    let there = look::rules(socket, &theirs, CHAIN)?;
+    let end = there.iter().position(|ruling| ruling.refuses_all);
+    let bridges = if is_dropping || end.is_some() { bridges } else { &[] };
     let wanted: Vec<(Part, &str, Vec<u8>)> = bridges
         .iter()
         .flat_map(|bridge| {
@@ -93,21 +100,21 @@ fn accept(socket: &mut Socket, own: &Table, bridges: &[&str]) -> std::io::Result
             [(Part::OutInterface, *bridge, comment("to")), (Part::InInterface, *bridge, comment("from"))]
         })
         .collect();
-    let mark = comment(&format!("{} ", own.name));
-    // Without the length and the NUL.
-    let is_ours = |data: &[u8]| data.get(2..).is_some_and(|text| text.starts_with(&mark[2..mark.len() - 1]));
-    let there = look::rules(socket, &theirs, CHAIN)?;
+    let is_reached = |at: usize| end.is_none_or(|end| at < end);
+    let is_right =
+        |at: usize, data: &[u8]| is_reached(at) && wanted.iter().any(|(.., comment)| comment == data);
     let mut batch = Batch::new();
-    for (handle, data) in &there {
-        if is_ours(data) && !wanted.iter().any(|(.., comment)| comment == data) {
-            batch.delete_rule(&theirs, CHAIN, *handle);
+    for (at, ruling) in there.iter().enumerate() {
+        if is_ours(&ruling.data) && !is_right(at, &ruling.data) {
+            batch.delete_rule(&theirs, CHAIN, ruling.handle);
         }
     }
+    let before = end.map(|end| there[end].handle);
     for (part, bridge, comment) in &wanted {
-        if !there.iter().any(|(_, data)| data == comment) {
+        if !there.iter().enumerate().any(|(at, ruling)| ruling.data == *comment && is_reached(at)) {
             // As iptables writes it: the name with its NUL, and a counter.
             let name = [bridge.as_bytes(), &[0]].concat();
-            batch.add_rule_with(&theirs, CHAIN, comment, &mut |rule| {
+            batch.place_rule(&theirs, CHAIN, before, comment, &mut |rule| {
                 rule.equals(*part, &name).count().accept();
             });
         }

@@ -108,6 +108,27 @@ fn a_policy_of_others_is_met_and_their_rules_stay() {
         firewall.unpublish("c1").unwrap();
         firewall.remove_network(&one.id).unwrap();
         assert_eq!(everything(), before, "as it was");
+        // A last rule that refuses what is left is as good as a policy.
+        for last in ["-j REJECT --reject-with icmp-host-prohibited", "-j DROP"] {
+            run("/usr/sbin/iptables-nft", "-P FORWARD ACCEPT");
+            run("/usr/sbin/iptables-nft", &format!("-A FORWARD {last}"));
+            let before = everything();
+            firewall.add_network(&one, "br1").unwrap();
+            firewall.publish("c1", &list).unwrap();
+            assert_eq!(seen(&site.neighbour, "192.0.2.1", 8080).as_deref(), Some("192.0.2.2"), "{last}");
+            // Before what is ours, it would make that useless.
+            run("/usr/sbin/iptables-nft", &format!("-D FORWARD {last}"));
+            run("/usr/sbin/iptables-nft", &format!("-I FORWARD 4 {last}"));
+            let rules = || run("/usr/sbin/iptables-nft-save", "-t filter");
+            eventually("before it", || {
+                rules().find("-i br1").is_some_and(|ours| rules().find(last).is_some_and(|it| ours < it))
+            });
+            firewall.unpublish("c1").unwrap();
+            firewall.remove_network(&one.id).unwrap();
+            assert_eq!(everything(), before, "as it was");
+            run("/usr/sbin/iptables-nft", &format!("-D FORWARD {last}"));
+            run("/usr/sbin/iptables-nft", "-P FORWARD DROP");
+        }
         firewall.add_network(&one, "br1").unwrap();
         firewall.uninstall();
         assert_eq!(everything(), before, "as it was");

@@ -203,6 +203,14 @@ impl Site {
             host.ip(&format!("link set {name} master {bridge}"));
             host.ip(&format!("link set {name} type bridge_slave hairpin on"));
             host.ip(&format!("link set {name} up"));
+            let is_forwarding = || {
+                let line = format!("-d link show {name}");
+                host.run(move || run("/usr/sbin/ip", &line)).contains("state forwarding")
+            };
+            // A port takes no traffic before the kernel has looked at its carrier, which may take a second.
+            while !is_forwarding() {
+                thread::sleep(Duration::from_millis(10));
+            }
             node.ip(&format!("route add default via {}.1", nets[0]));
             node.ip(&format!("-6 route add default via {}::1", nets[1]));
         }
