@@ -394,3 +394,84 @@ const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a test in a network namespace of its own.
+    fn alone(test: fn(&mut Socket, &Table)) {
+        std::thread::spawn(move || {
+            crate::runtime::sys::process::unshare(rustix::thread::UnshareFlags::NEWNET).unwrap();
+            test(&mut open().unwrap(), &Table { family: Family::Ip, name: "t".to_owned() });
+        })
+        .join()
+        .unwrap();
+    }
+
+    fn run(socket: &mut Socket, write: impl FnOnce(&mut Batch)) -> Result<(), Errno> {
+        let mut batch = Batch::new();
+        write(&mut batch);
+        batch.run(socket).map_err(|failed| failed.errno)
+    }
+
+    #[test]
+    fn keys_are_whole_registers() {
+        let key = Key::new().protocol(6).address([1, 2, 3, 4].into()).port(0x1234);
+        assert_eq!(key.bytes(), [6, 0, 0, 0, 1, 2, 3, 4, 0x12, 0x34, 0, 0]);
+        assert_eq!(Key::new().interface("lo").bytes(), *b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn sets_hold_more_than_a_message_does() {
+        alone(|socket, table| {
+            let elements = |value: u16| -> Vec<Element> {
+                let to = |port| Value::Bytes(Key::new().address([9, 9, 9, 9].into()).port(port).bytes());
+                (0..1000).map(|port| Key::new().protocol(6).port(port).leads(to(port + value))).collect()
+            };
+            run(socket, |batch| {
+                batch.delete_table(table);
+                batch.add_table(table);
+                batch.add_set(
+                    table,
+                    "m",
+                    &[Type::Protocol, Type::Port],
+                    Leads::To(&[Type::Ipv4, Type::Port]),
+                );
+                batch.add_elements(table, "m", &elements(0));
+            })
+            .unwrap();
+            run(socket, |batch| batch.add_elements(table, "m", &elements(0))).unwrap();
+            // All or nothing: the element is there with another value.
+            let changed = run(socket, |batch| {
+                batch.add_chain(table, "c", Some(Hook::new("filter", libc::NF_INET_FORWARD, 0)));
+                batch.add_elements(table, "m", &elements(1)[999..]);
+            });
+            assert!(changed.is_err());
+            assert_eq!(look::chains(socket, 2).unwrap(), []);
+            run(socket, |batch| batch.delete_elements(table, "m", &elements(0))).unwrap();
+            let again = run(socket, |batch| batch.delete_elements(table, "m", &elements(0)[..1]));
+            assert_eq!(again, Err(Errno::NOENT));
+        });
+    }
+
+    #[test]
+    fn news_say_whose_table_changed_and_by_whom() {
+        alone(|socket, table| {
+            let mut listener = open().unwrap();
+            listener.subscribe(GROUP).unwrap();
+            run(socket, |batch| batch.add_table(table)).unwrap();
+            let mut other = open().unwrap();
+            run(&mut other, |batch| batch.delete_table(table)).unwrap();
+            let mut heard = Vec::new();
+            while !heard.iter().any(look::News::takes) {
+                let own = socket.port();
+                listener
+                    .receive_others(own, &mut |kind, payload| heard.extend(look::news(kind, payload)))
+                    .unwrap();
+            }
+            assert!(heard.iter().all(|one| one.kind != libc::NFT_MSG_NEWTABLE), "{heard:?}");
+            assert!(heard.iter().any(|one| one.takes() && one.is_of(table)), "{heard:?}");
+        });
+    }
+}

@@ -21,12 +21,12 @@ pub struct Base {
     pub drops: bool,
 }
 
-/// The base chains there are in a family, and the names of all chains of `table`.
+/// The base chains there are in a family.
 ///
 /// # Errors
 /// The kernel's.
-pub fn chains(socket: &mut Socket, family: u8, table: &str) -> io::Result<(Vec<Base>, Vec<String>)> {
-    let (mut bases, mut names) = (Vec::new(), Vec::new());
+pub fn chains(socket: &mut Socket, family: u8) -> io::Result<Vec<Base>> {
+    let mut bases = Vec::new();
     let question = say(libc::NFT_MSG_GETCHAIN, libc::NLM_F_DUMP, family);
     socket.dump(&question, &mut |payload| {
         let mut base = Base {
@@ -49,14 +49,11 @@ pub fn chains(socket: &mut Socket, family: u8, table: &str) -> io::Result<(Vec<B
                 _ => {}
             }
         }
-        if base.table == table {
-            names.push(base.chain.clone());
-        }
         if base.hook != u32::MAX {
             bases.push(base);
         }
     })?;
-    Ok((bases, names))
+    Ok(bases)
 }
 
 /// The names of a family's tables.

@@ -33,7 +33,7 @@ pub fn concerns(news: &News) -> bool {
 /// Accepts in one family's `FORWARD` what has to do with the bridges, if it drops; gives what cannot be helped.
 /// `own` is the table that says whose rules these are.
 pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
-    let Ok((bases, _)) = look::chains(socket, own.family.number(), TABLE) else { return Vec::new() };
+    let Ok(bases) = look::chains(socket, own.family.number()) else { return Vec::new() };
     let is_forward = |base: &&Base| base.hook == libc::NF_INET_FORWARD as u32 && base.kind == "filter";
     let is_theirs = |base: &Base| base.table == TABLE && base.chain == CHAIN;
     let mut warnings = Vec::new();
@@ -58,7 +58,7 @@ pub fn meet(socket: &mut Socket, own: &Table, bridges: &[&str]) -> Vec<String> {
     // What is for both families is told once.
     if own.family == Family::Ip {
         let inet = libc::NFPROTO_INET as u8;
-        let (bases, _) = look::chains(socket, inet, TABLE).unwrap_or_default();
+        let bases = look::chains(socket, inet).unwrap_or_default();
         dropping
             .extend(bases.iter().filter(is_forward).filter(|base| base.drops).map(|base| name("inet", base)));
         if bases.iter().any(|base| base.table == "firewalld") {

@@ -15,7 +15,7 @@
 //!   set open { inet_proto . ipv4_addr . inet_service }   the ports that `direct` and `trusted` speak of
 //!   map own { ifname : verdict }    to the network's chain `own-…`: ip saddr NET masquerade
 //!
-//!   raw   iifname @bridges ip daddr 127.0.0.0/8 drop
+//!   raw   ip daddr 127.0.0.0/8 iifname @bridges drop
 //!   pre   ip daddr 127.0.0.0/8 return ; fib daddr type local jump publish     (IPv6: from fe80::/10 return)
 //!   out   fib daddr type local jump publish                                   (IPv6: to ::1 return)
 //!   publish   dnat to proto . daddr . dport map @pub_ip ; dnat to proto . dport map @pub_any
@@ -220,8 +220,9 @@ pub fn install(batch: &mut Batch, table: &Table) {
     match family {
         Family::Ip => {
             batch.add_rule(table, "raw", &mut |rule| {
-                rule.within(&[Part::InInterface], "bridges");
-                rule.in_range(family, End::Destination, LOOPBACK.address, LOOPBACK.prefix).drop();
+                // In this order: every packet comes by here.
+                rule.in_range(family, End::Destination, LOOPBACK.address, LOOPBACK.prefix);
+                rule.within(&[Part::InInterface], "bridges").drop();
             });
             batch.add_rule(table, "pre", &mut |rule| {
                 rule.in_range(family, End::Destination, LOOPBACK.address, LOOPBACK.prefix).leave();

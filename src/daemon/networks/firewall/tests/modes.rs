@@ -1,12 +1,16 @@
 //! Networks that are not as most are.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType};
 
 use super::site::Site;
 use super::{Config, FOUR_AND_SIX, leads, network, option, seen, start};
 use crate::daemon::networks::firewall::needs_isolation;
+use crate::daemon::networks::ports;
 use crate::runtime::netlink::{Protocol, Socket, link};
 
 /// The addresses of the first container, of the neighbour and of the host, by family.
@@ -192,5 +196,50 @@ fn datagrams_of_a_patient_client_follow_the_port() {
             drop(held);
             firewall.unpublish("c2").unwrap();
         }
+    });
+}
+
+/// The first packet of an SCTP association, by hand: not every kernel has its sockets, and leading needs none.
+fn init(from: u16, to: u16) -> Vec<u8> {
+    let mut packet = [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0; 8]].concat();
+    // Chunk INIT of 20 bytes: tag, window, streams out and in, first number.
+    packet.extend([1, 0, 0, 20, 0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
+    // CRC-32C
+    let sum = packet.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| sum >> 1 ^ if sum & 1 == 1 { 0x82f6_3b78 } else { 0 })
+    });
+    packet[8..12].copy_from_slice(&(!sum).to_le_bytes());
+    packet
+}
+
+#[test]
+fn sctp_is_led_like_the_others() {
+    Site::run(true, |site| {
+        let firewall = start(&Config::default());
+        let one = network("one", FOUR_AND_SIX[0], &[]);
+        firewall.add_network(&one, "br1").unwrap();
+        let mut list = leads(&one, "0.0.0.0", 8080, "172.31.1.2").to_vec();
+        list.truncate(1);
+        list[0].protocol = ports::Protocol::Sctp;
+        let raw = || {
+            let number = Some(rustix::net::ipproto::SCTP);
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, number).unwrap();
+            set_socket_timeout(&socket, Timeout::Recv, Some(Duration::from_millis(500))).unwrap();
+            socket
+        };
+        let [c1, ..] = &site.containers;
+        let (sender, receiver) = (site.neighbour.run(raw), c1.run(raw));
+        let hears = |port: u16| {
+            let to: SocketAddr = "192.0.2.1:0".parse().unwrap();
+            rustix::net::sendto(&sender, &init(port, 8080), SendFlags::empty(), &to).unwrap();
+            let mut buffer = [0; 128];
+            rustix::net::recv(&receiver, &mut buffer[..], RecvFlags::empty()).map(|_| buffer)
+        };
+        assert!(hears(5000).is_err());
+        firewall.publish("c1", &list).unwrap();
+        // Another association than the one that was led nowhere.
+        let buffer = hears(5001).unwrap();
+        assert_eq!(buffer[12..16], [192, 0, 2, 2], "from the neighbour");
+        assert_eq!(buffer[20..24], [5001_u16.to_be_bytes(), 80_u16.to_be_bytes()].concat(), "to port 80");
     });
 }
