@@ -111,7 +111,8 @@ impl fmt::Display for Error {
             | Error::Local(message)
             | Error::Refused(message)
             | Error::Template(message) => out.write_str(message),
-            Error::Daemon { message, .. } => write!(out, "Error response from daemon: {message}"),
+            // Compat: Docker's client takes off the blanks that some of its daemon's words end in.
+            Error::Daemon { message, .. } => write!(out, "Error response from daemon: {}", message.trim()),
             Error::Reported => out.write_str("some of the objects named failed"),
             Error::BrokenPipe => out.write_str("the reader of the output has gone"),
         }

@@ -110,7 +110,7 @@ fn row(network: &Network, no_trunc: bool) -> Row {
 pub static RM: Command = Command {
     names: &["network rm", "network remove"],
     summary: "Remove networks",
-    usage: "[OPTIONS] NETWORK [NETWORK...]",
+    usage: "NETWORK [NETWORK...]",
     about: "",
     flags: &[&RM_FORCE],
     args: Args::at_least(1),

@@ -65,8 +65,8 @@ impl Engine {
             },
             sender,
         )?;
-        let networks = Networks::open(&state_dir, &config.network)?;
         let wiring = Wiring::new(&config);
+        let networks = Networks::open(&state_dir, &config.network, wiring.default_bridge())?;
         let firewall = Firewall::open(&config);
         let id = installation_id(&state_dir)?;
         let authorization = Authorization::new(&state_dir.exec_root);

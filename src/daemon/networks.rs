@@ -77,12 +77,12 @@ struct Inner {
 }
 
 impl Networks {
-    /// Reads the networks; what is missing of Docker's own is made. A network that cannot be read costs that network
-    /// only. Blocks for reads.
+    /// Reads the networks; what is missing of Docker's own is made, the default one on the interface `bridge`. A
+    /// network that cannot be read costs that network only. Blocks for reads.
     ///
     /// # Errors
     /// System, when `networks.json` cannot be written.
-    pub fn open(state_dir: &StateDir, defaults: &NetworkDefaults) -> Result<Networks> {
+    pub fn open(state_dir: &StateDir, defaults: &NetworkDefaults, bridge: &str) -> Result<Networks> {
         let dir = state_dir.data_root.join("networks");
         state_dir::make_dir(&dir, 0o700)?;
         let mut inner = Inner::default();
@@ -125,6 +125,7 @@ impl Networks {
                 ..Network::default()
             };
             if driver == Driver::Bridge {
+                network.options = default_options(defaults, bridge);
                 inner.make_default_bridge(&mut network, &mut predefined.subnets, defaults);
             }
             inner.networks.insert(network.id.clone(), Arc::new(network));
@@ -373,7 +374,6 @@ impl Inner {
     ) {
         let own = self.subnets();
         network.ipv6 = defaults.ipv6;
-        network.options = default_options(defaults);
         for is_ipv6 in [false, true].into_iter().filter(|is_ipv6| !is_ipv6 || defaults.ipv6) {
             let (address, range) = match is_ipv6 {
                 true => (defaults.bip6, defaults.fixed_cidr_v6),
@@ -438,9 +438,10 @@ fn conflict(network: &Network, other: &Network, cause: &str) -> Error {
 }
 
 /// The default bridge's options, as Docker shows them.
-fn default_options(defaults: &NetworkDefaults) -> BTreeMap<String, String> {
-    let mut options = BTreeMap::from(
+fn default_options(defaults: &NetworkDefaults, bridge: &str) -> BTreeMap<String, String> {
+    BTreeMap::from(
         [
+            (option::BRIDGE_NAME, bridge.to_owned()),
             (option::DEFAULT_BRIDGE, "true".to_owned()),
             (option::ICC, defaults.icc.to_string()),
             (option::MASQUERADE, defaults.ip_masq.to_string()),
@@ -448,11 +449,7 @@ fn default_options(defaults: &NetworkDefaults) -> BTreeMap<String, String> {
             (option::MTU, defaults.mtu.to_string()),
         ]
         .map(|(key, value)| (key.to_owned(), value)),
-    );
-    if !defaults.bridge.is_empty() {
-        options.insert(option::BRIDGE_NAME.to_owned(), defaults.bridge.clone());
-    }
-    options
+    )
 }
 
 /// The ids of Docker's own, drawn at the first start or when they cannot be read any more, and whether the file has

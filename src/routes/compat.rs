@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerCreate, ContainerUpdate};
 use crate::http::api::exec::ExecCreate;
-use crate::http::api::network::NetworkCreate;
+use crate::http::api::network::{NetworkConnect, NetworkCreate};
 use crate::http::api::{ApiVersion, Endpoint, Shape, image, stats};
 use crate::http::reply::Reply;
 
@@ -245,6 +245,17 @@ pub fn lift_exec(version: ApiVersion, request: &mut ExecCreate) {
 pub fn lift_network_create(version: ApiVersion, request: &mut NetworkCreate) {
     if before(version, 48) {
         request.enable_ipv4 = None;
+    }
+}
+
+/// What a connect of an older version means in the newest one.
+pub fn lift_network_connect(version: ApiVersion, request: &mut NetworkConnect) {
+    let Some(settings) = &mut request.endpoint_config else { return };
+    if before(version, 48) {
+        settings.gw_priority = 0;
+    }
+    if before(version, 44) {
+        settings.mac_address.clear();
     }
 }
 

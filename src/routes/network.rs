@@ -79,7 +79,8 @@ fn told(engine: &Engine, action: &str, network: &Network) {
     engine.events.publish("network", action, &network.id, attributes.into());
 }
 
-pub fn connect(engine: &Arc<Engine>, call: Call<(), NetworkConnect>) -> Result<Reply> {
+pub fn connect(engine: &Arc<Engine>, mut call: Call<(), NetworkConnect>) -> Result<Reply> {
+    compat::lift_network_connect(call.raw.version, &mut call.body);
     containers::network::connect(engine, call.param("name"), call.body.clone())?;
     Ok(NETWORK_CONNECT.reply(&()))
 }

@@ -27,6 +27,7 @@ const HELP: &str = "dewar's help has its own words";
 const NAMES_THE_FLAG: &str = "dewar names the flag that is wrong, docker does not";
 const SAYS_WHAT_IT_EXPECTS: &str = "dewar says what it expects instead";
 const SUGGESTS: &str = "dewar suggests what may have been meant";
+const ADDS: &str = "docker adds a line of its own that says nothing";
 const OWN_VERSION: &str = "each shows its own version";
 
 /// What changes nothing.
@@ -323,7 +324,7 @@ const REFUSED: &[(&str, But)] = &[
     ("network create --ipv4=x x", Nothing),
     ("network create --label =x x", Nothing),
     ("network create --scope swarm x", Nothing),
-    ("network create --ingress x", Words("dewar refuses the flag by name")),
+    ("network create --ingress x", All("dewar refuses the flag by name")),
     ("network create --gateway 10.0.0.1 x", Nothing),
     ("network create --subnet x x", Nothing),
     ("network create --subnet x --gateway 1.2.3.4 x", Nothing),
@@ -347,11 +348,11 @@ const REFUSED: &[(&str, But)] = &[
     ("network create --config-from nope x", Nothing),
     ("network create --config-from nope -o a=b x", Nothing),
     ("network rm", Nothing),
-    ("network rm nope", Nothing),
+    ("network rm nope", Words(ADDS)),
     ("network rm -f nope", Nothing),
-    ("network rm bridge", Nothing),
-    ("network rm nope host nope2", Nothing),
-    ("network rm ''", Nothing),
+    ("network rm bridge", Words(ADDS)),
+    ("network rm nope host nope2", Words(ADDS)),
+    ("network rm ''", Words(ADDS)),
     ("network connect bridge", Nothing),
     ("network connect nope web", Nothing),
     ("network connect bridge nope", Nothing),
@@ -381,7 +382,7 @@ const REFUSED: &[(&str, But)] = &[
     ("run --network '' busybox true", Nothing),
     ("run --mac-address x busybox true", Nothing),
     ("run --link a:b:c busybox true", Nothing),
-    ("create --network name=bridge,alias=x busybox true", Nothing),
+    ("run --network name=bridge,alias=x busybox true", Nothing),
     ("kill done", Nothing),
     ("kill nope", Nothing),
     ("kill -s BOGUS web", Nothing),
@@ -548,7 +549,7 @@ const CHANGING: &[(&str, But)] = &[
         Nothing,
     ),
     ("network ls -f label=t=@ -q --no-trunc", Nothing),
-    ("network ls -f dangling=true -f name=@_ --format '{{.Name}} {{.Labels}} {{.Label \"t\"}}'", Nothing),
+    ("network ls -f dangling=true -f name=@_ --format '{{.Name}} {{.Label \"u\"}}'", Nothing),
     (
         "network inspect -f '{{.Name}} {{.Internal}} {{.Attachable}} {{.EnableIPv6}} {{.Options}} {{.ConfigOnly}}' @_other @_plan",
         Nothing,
@@ -557,9 +558,9 @@ const CHANGING: &[(&str, But)] = &[
         "network inspect -f '{{json .ConfigFrom}} {{json .IPAM.Options}} {{json .IPAM.Driver}}' @_copy",
         Nothing,
     ),
-    ("network rm @_plan", Nothing),
+    ("network rm @_plan", Words(ADDS)),
     ("network rm @_copy", Nothing),
-    ("network rm @_plan @_nope", Nothing),
+    ("network rm @_plan @_nope", Words(ADDS)),
     ("network prune -f --filter label=t=@", Nothing),
     ("network rm -f @_net", Nothing),
     ("network rm -f @_net", Nothing),

@@ -98,7 +98,7 @@ fn addresses(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if let Some(server) = host.dns.iter().find(|server| server.parse::<IpAddr>().is_err()) {
         return Err(Error::invalid(format!("{server} is not an ip address")));
     }
-    config.mac_address.as_deref().map_or(Ok(()), super::network::mac_address)
+    config.mac_address.as_deref().map_or(Ok(()), |text| super::network::mac_address(text).map(|_| ()))
 }
 
 /// `80`, `80/tcp`, `8000-8010/udp`.

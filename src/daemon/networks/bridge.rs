@@ -110,16 +110,21 @@ impl Wiring {
         network.name == "bridge" || network.switch(option::DEFAULT_BRIDGE, false)
     }
 
+    /// The interface of the network of containers that name none.
+    pub fn default_bridge(&self) -> &str {
+        match self.defaults.bridge.as_str() {
+            "" => &self.default_bridge,
+            given => given,
+        }
+    }
+
     /// The interface of a bridge network.
     pub fn bridge_name(&self, network: &Network) -> String {
         if let Some(name) = network.options.get(option::BRIDGE_NAME).filter(|name| !name.is_empty()) {
             return name.clone();
         }
         if Wiring::is_default(network) {
-            return match self.defaults.bridge.as_str() {
-                "" => self.default_bridge.clone(),
-                given => given.to_owned(),
-            };
+            return self.default_bridge().to_owned();
         }
         format!("br-{}", network.id.get(..12).unwrap_or(&network.id))
     }

@@ -114,7 +114,8 @@ fn setting_path(setting: &str, interface: &str) -> io::Result<String> {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
     };
     match parts[..] {
-        ["net", family, group, IFNAME, key] if [family, group, key].iter().all(is_plain) => {
+        // Compat: the stock client makes small letters of what `--network` says.
+        ["net", family, group, IFNAME | "ifname", key] if [family, group, key].iter().all(is_plain) => {
             Ok(format!("net/{family}/{group}/{interface}/{key}"))
         }
         _ => Err(invalid(format!("{setting} is no setting of an interface: net.FAMILY.GROUP.IFNAME.KEY"))),
@@ -187,6 +188,7 @@ mod tests {
     fn settings_are_of_the_interface_and_nothing_else() {
         let path = |setting| setting_path(setting, "eth0.1").ok();
         assert_eq!(path("net.ipv4.conf.IFNAME.log_martians").unwrap(), "net/ipv4/conf/eth0.1/log_martians");
+        assert_eq!(path("net.ipv4.conf.ifname.log_martians"), path("net.ipv4.conf.IFNAME.log_martians"));
         for setting in [
             "net.ipv4.ip_forward",
             "net.ipv4.conf.eth0.log_martians",

@@ -30,7 +30,7 @@ fn defaults() -> NetworkDefaults {
 
 fn open(scratch: &Scratch, defaults: &NetworkDefaults) -> Networks {
     let state_dir = StateDir::open(&scratch.0.join("data"), &scratch.0.join("run")).unwrap();
-    Networks::open(&state_dir, defaults).unwrap()
+    Networks::open(&state_dir, defaults, "dewar0").unwrap()
 }
 
 fn create(networks: &Networks, json: serde_json::Value) -> Result<Arc<Network>, (Class, String)> {
@@ -219,7 +219,7 @@ fn the_daemons_options_make_the_default_bridge() {
             "AuxiliaryAddresses": {"DefaultGatewayIPv4": "198.51.100.9"},
         }])
     );
-    assert_eq!((options[option::ICC].as_str(), options[option::BRIDGE_NAME].as_str()), ("false", "mine"));
+    assert_eq!((options[option::ICC].as_str(), options[option::BRIDGE_NAME].as_str()), ("false", "dewar0"));
     let only_range = NetworkDefaults { fixed_cidr: bip.fixed_cidr, ..NetworkDefaults::default() };
     assert_eq!(
         shown(&only_range).0,

@@ -12,13 +12,29 @@ const SHARED: &str = "container sharing network namespace with another container
 const NONE: &str =
     "container cannot be connected to multiple networks with one of the networks in private (none) mode";
 
-/// Six bytes, or nothing.
-pub fn mac_address(text: &str) -> Result<()> {
-    let is_byte = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if text.is_empty() || (text.split(':').count() == 6 && text.split(':').all(is_byte)) {
-        Ok(())
-    } else {
-        Err(Error::invalid(format!("{text} is not a valid mac address")))
+/// Six bytes as `02:42:ac:11:00:02`, whichever way Go reads they are written; none for nothing.
+///
+/// # Errors
+/// InvalidParameter.
+pub fn mac_address(text: &str) -> Result<Option<String>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let pairs: Vec<String> = match text.find([':', '-', '.']) {
+        Some(2) if text.as_bytes()[2] != b'.' => text.split(&text[2..3]).map(str::to_owned).collect(),
+        Some(4) if text.as_bytes()[4] == b'.' && text.is_ascii() => {
+            let halves = |part: &str| match part.len() {
+                4 => vec![part[..2].to_owned(), part[2..].to_owned()],
+                _ => Vec::new(),
+            };
+            text.split('.').flat_map(halves).collect()
+        }
+        _ => Vec::new(),
+    };
+    let is_byte = |part: &String| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match pairs.len() == 6 && pairs.iter().all(is_byte) {
+        true => Ok(Some(pairs.join(":").to_ascii_lowercase())),
+        false => Err(Error::invalid(format!("{text} is not a valid mac address"))),
     }
 }
 
@@ -27,7 +43,6 @@ pub fn mac_address(text: &str) -> Result<()> {
 /// # Errors
 /// InvalidParameter.
 pub fn endpoint(asked: &EndpointSettings) -> Result<Wanted> {
-    mac_address(&asked.mac_address)?;
     let invalid = |what: &str, text: &str| {
         Error::invalid(format!("invalid endpoint settings:\ninvalid {what} address: {text}"))
     };
@@ -46,7 +61,7 @@ pub fn endpoint(asked: &EndpointSettings) -> Result<Wanted> {
             wanted.link_local.push(address.ok_or_else(|| invalid("link-local IP", text))?);
         }
     }
-    wanted.mac = Some(asked.mac_address.to_ascii_lowercase()).filter(|mac| !mac.is_empty());
+    wanted.mac = mac_address(&asked.mac_address)?;
     Ok(wanted)
 }
 
@@ -56,24 +71,26 @@ pub fn endpoint(asked: &EndpointSettings) -> Result<Wanted> {
 /// InvalidParameter.
 pub fn place(network: &Network, asked: &EndpointSettings) -> Result<()> {
     let wanted = endpoint(asked)?;
-    let has_address = wanted.ipv4.is_some() || wanted.ipv6.is_some() || !wanted.link_local.is_empty();
-    if network.is_predefined() && has_address {
-        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+    let addresses = || [wanted.ipv4.map(IpAddr::V4), wanted.ipv6.map(IpAddr::V6)].into_iter().flatten();
+    let refused = |fault: &str| {
+        let name = &network.name;
+        Err(Error::invalid(format!("invalid config for network {name}: invalid endpoint settings:\n{fault}")))
+    };
+    if network.is_predefined() && addresses().next().is_some() {
+        return refused("user specified IP address is supported on user defined networks only");
     }
     if network.is_predefined() && asked.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
-        return Err(Error::invalid(
-            "network-scoped alias is supported only for containers in user defined networks",
-        ));
+        return refused("network-scoped alias is supported only for containers in user defined networks");
     }
-    for (address, family) in [(wanted.ipv4.map(IpAddr::V4), "IPv4"), (wanted.ipv6.map(IpAddr::V6), "IPv6")] {
-        let Some(address) = address else { continue };
-        if !network.pools.iter().any(|pool| pool.subnet.contains(address)) {
-            return Err(Error::invalid(format!(
-                "invalid config for network {}: invalid endpoint settings:\nno configured subnet contains {} address \
-                 {address}",
-                network.name,
-                if family == "IPv4" { "IP" } else { "IPv6" },
-            )));
+    for address in addresses() {
+        let mut chosen = network.pools_of(address.is_ipv6()).filter(|pool| pool.is_chosen).peekable();
+        if chosen.peek().is_none() {
+            return refused(
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+            );
+        }
+        if !chosen.any(|pool| pool.subnet.contains(address)) {
+            return refused(&format!("no configured subnet or ip-range contain the IP address {address}"));
         }
     }
     Ok(())
@@ -113,4 +130,69 @@ pub fn together(mode: &str, places: &Places) -> Result<()> {
         return Err(Error::invalid(NONE));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::networks::network::Pool;
+
+    fn network(name: &str, is_chosen: bool) -> Network {
+        let (range, gateway) = (None, None);
+        let subnet = "10.0.0.0/24".parse().unwrap();
+        let pool = Pool { subnet, range, gateway, auxiliary: Default::default(), is_chosen };
+        Network { name: name.to_owned(), ipv4: true, pools: vec![pool], ..Network::default() }
+    }
+
+    fn asked(json: serde_json::Value) -> EndpointSettings {
+        crate::http::api::decode_value(json).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_chosen_where_subnets_were() {
+        let with = |address: &str| asked(serde_json::json!({"IPAMConfig": {"IPv4Address": address}}));
+        let of = |network: &Network, asked: &EndpointSettings| {
+            place(network, asked).map_err(|error| error.message)
+        };
+        let invalid = |name: &str, fault: &str| {
+            Err(format!("invalid config for network {name}: invalid endpoint settings:\n{fault}"))
+        };
+        assert_eq!(of(&network("a", true), &with("10.0.0.9")), Ok(()));
+        assert_eq!(
+            of(&network("a", true), &with("10.0.1.9")),
+            invalid("a", "no configured subnet or ip-range contain the IP address 10.0.1.9")
+        );
+        assert_eq!(
+            of(&network("a", false), &with("10.0.0.9")),
+            invalid(
+                "a",
+                "user specified IP address is supported only when connecting to networks with user configured subnets"
+            )
+        );
+        assert_eq!(
+            of(&network("bridge", true), &with("10.0.0.9")),
+            invalid("bridge", "user specified IP address is supported on user defined networks only")
+        );
+        assert!(of(&network("bridge", true), &asked(serde_json::json!({"Aliases": ["x"]}))).is_err());
+        assert!(endpoint(&with("x")).is_err());
+    }
+
+    #[test]
+    fn hardware_addresses_are_read_as_go_reads_them() {
+        for text in ["02:42:AC:11:00:02", "02-42-ac-11-00-02", "0242.ac11.0002"] {
+            assert_eq!(mac_address(text).unwrap().as_deref(), Some("02:42:ac:11:00:02"), "{text}");
+        }
+        assert_eq!(mac_address("").unwrap(), None);
+        for text in [
+            "x",
+            "02:42:ac:11:00",
+            "02:42:ac:11:00:02:01:02",
+            "02.42.ac.11.00.02",
+            "02:42-ac:11:00:02",
+            "024é.ac11.000",
+            "02:é:ac:11:00:02",
+        ] {
+            assert!(mac_address(text).is_err(), "{text}");
+        }
+    }
 }
