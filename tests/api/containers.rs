@@ -82,7 +82,7 @@ fn create_refuses_what_it_cannot_do() {
     create(json!({"HostConfig": {"AutoRemove": true, "RestartPolicy": {"Name": "always"}}})).refuses(400, "");
     create(json!({"HostConfig": {"RestartPolicy": {"Name": "sometimes"}}})).refuses(400, "");
     create(json!({"HostConfig": {"CapAdd": ["CAP_NONSENSE"]}})).refuses(400, "NONSENSE");
-    create(json!({"HostConfig": {"NetworkMode": "no-such-network"}})).refuses(501, "no-such-network");
+    create(json!({"HostConfig": {"NetworkMode": "container:absent"}})).refuses(404, "absent");
     // Nothing of a refused create stays.
     let left = daemon.api("GET", "/containers/json?all=1").is(200).json();
     assert_eq!(left, json!([]));

@@ -345,12 +345,11 @@ fn what_cannot_be_had_is_said_in_words() {
     project.compose(&["up", "-d"]).fails(1).stderr_has("executable file not found");
     project.compose(&["down"]).ok();
 
-    // A project's own network is not to be had yet, nor is any that has a name.
-    project.write("name: far\nservices:\n  far:\n    image: busybox\n");
-    let refused = project.compose(&["up", "-d"]).fails(1);
-    refused
-        .stderr_has("create network \"far_default\"")
-        .stderr_has("the networks bridge, host and none only");
+    // A network of a driver that is not there.
+    project.write(
+        "name: far\nservices:\n  far:\n    image: busybox\nnetworks:\n  default:\n    driver: weave\n",
+    );
+    project.compose(&["up", "-d"]).fails(1).stderr_has("weave");
     project.compose(&["ps", "-aq"]).ok().stdout_is("");
     project.compose(&["down", "-v"]).ok();
 }

@@ -19,7 +19,12 @@ fn commands_that_cannot_run_have_their_codes() {
         .dewar(&["run", "--rm", "--network", "none", "no-such-image", "true"])
         .fails(125)
         .stderr_has("no-such-image");
-    daemon.run(&["--network", "no-such-network"], "true").fails(125).stderr_has("no-such-network");
+    // Compat: as with docker, it is the start that tells, and the container stays.
+    daemon
+        .dewar(&["run", "--name", "lost", "--network", "no-such-network", "busybox", "true"])
+        .fails(125)
+        .stderr_has("failed to set up container networking: network no-such-network not found");
+    daemon.dewar(&["rm", "lost"]).ok();
     daemon.run(&["--memory", "1k"], "true").fails(125);
     daemon.dewar(&["ps", "-aq"]).ok().stdout_is("");
     before.assert_same_now();

@@ -21,9 +21,9 @@ fn flags_that_cannot_be_honoured() {
     daemon.dewar(&["create", "--name", "web", "--network", "none", "busybox", "true"]).ok();
     for client in BOTH {
         client
-            .run(&daemon, "--link web:alias", "true")
-            .ok()
-            .stderr_has("Links have no effect in this version of dewar");
+            .on(&daemon, &["run", "--rm", "--link", "web:alias", "busybox", "true"])
+            .fails(125)
+            .stderr_has("Cannot link to a non running container: /web AS");
         client
             .on(&daemon, &["run", "--network", "host", "--link", "web", "busybox", "true"])
             .fails(125)

@@ -64,7 +64,7 @@ fn legacy(engine: &Engine, record: &Record) -> Result<Vec<(Link, Record, IpAddr)
             match address {
                 Some(subnet) if other.state.is_alive() => Ok((link, other, subnet.address)),
                 _ => Err(Error::invalid(format!(
-                    "cannot link to a non running container: /{} AS /{}/{}",
+                    "Cannot link to a non running container: /{} AS /{}/{}",
                     other.name, record.name, link.alias
                 ))),
             }
