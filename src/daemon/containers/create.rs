@@ -326,6 +326,8 @@ fn check_network(
 ) -> Result<()> {
     let host = &mut record.host_config;
     match host.network_mode.as_str() {
+        // With `--bridge none` what asks for nothing else has a loopback interface alone.
+        "default" if engine.config().network.bridge == "none" => host.network_mode = "none".to_owned(),
         "default" => host.network_mode = "bridge".to_owned(),
         "host" if !host.port_bindings.is_empty() || host.publish_all_ports => {
             warnings.push("Published ports are discarded when using host network mode".to_owned());

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{Attached, detach_keys};
 use super::container::{Container, Inner, stream_pair};
-use super::spec;
 use super::state::Action;
+use super::{network, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::names;
@@ -184,7 +184,7 @@ fn create_as(
     let mut inner = container.lock();
     inner.check(Action::Exec)?;
     inner.living()?;
-    spec::exec_process(&inner.record, &request)?;
+    spec::exec_process(&inner.record, &request, &[])?;
     let mut forgotten = Vec::new();
     inner.execs.retain(|exec_id, exec| {
         let keep = !exec.is_forgettable();
@@ -243,7 +243,7 @@ pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Read
         exec.request.console_size = start.console_size;
     }
     let request = exec.request.clone();
-    let process = spec::exec_process(&record, &request)?;
+    let process = spec::exec_process(&record, &request, &network::link_environment(engine, &record))?;
     let (attached, attachment) = if start.detach {
         (None, None)
     } else {

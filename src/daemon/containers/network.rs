@@ -36,7 +36,7 @@ mod published;
 mod refusals;
 mod shown;
 
-pub use links::check as check_links;
+pub use links::{check as check_links, environment_now as link_environment};
 pub use members::{connect, disconnect};
 pub use names::before_start;
 use names::{join_zones, serve_names, surroundings};
@@ -81,7 +81,7 @@ pub fn places(
 ) -> Result<Places> {
     let mode = host.network_mode.as_str();
     let known = |reference: &str| match reference {
-        "default" => "bridge".to_owned(),
+        "default" => of_mode(mode).unwrap_or("bridge").to_owned(),
         other => {
             engine.networks.find(other).map_or_else(|_| other.to_owned(), |network| network.name.clone())
         }

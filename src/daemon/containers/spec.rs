@@ -172,11 +172,15 @@ pub fn hidden_paths(record: &Record) -> Result<(Paths, Paths)> {
     Ok((or(&host.masked_paths, &masked_paths), or(&host.readonly_paths, &readonly)))
 }
 
-/// The process of an exec: the container's, changed as asked.
-pub fn exec_process(record: &Record, exec: &crate::http::api::exec::ExecCreate) -> Result<Process> {
+/// The process of an exec: the container's, changed as asked; `links` are the variables of its links.
+pub fn exec_process(
+    record: &Record,
+    exec: &crate::http::api::exec::ExecCreate,
+    links: &[String],
+) -> Result<Process> {
     let host = &record.host_config;
     let bounding = if exec.privileged { all_capabilities() } else { capability_set(host)? };
-    let mut env = environment(record, &[]);
+    let mut env = environment(record, links);
     merge_env(&mut env, &exec.env);
     let has_term = record.config.tty || exec.env.iter().any(|entry| entry.starts_with("TERM="));
     if exec.tty && !has_term {

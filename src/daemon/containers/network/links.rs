@@ -123,6 +123,11 @@ pub fn environment(engine: &Engine, record: &Record) -> Result<Vec<String>> {
     Ok(variables)
 }
 
+/// As [`environment`], without the links whose other end has gone meanwhile.
+pub fn environment_now(engine: &Engine, record: &Record) -> Vec<String> {
+    environment(engine, record).unwrap_or_default()
+}
+
 /// What a container calls others in a network of the user's own: the alias, and the other's name there.
 pub fn aliases(
     engine: &Engine,
