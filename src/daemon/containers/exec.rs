@@ -226,6 +226,8 @@ pub struct Ready {
 /// over; [`Ready::run`] starts it.
 pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Ready> {
     let container = container_of(engine, exec_id)?;
+    // Before the lock: a link asks for the other container's, and names may have moved until it is this one's.
+    let links = network::link_environment(engine, &container.record());
     let mut inner = container.lock();
     inner.check(Action::Exec)?;
     inner.living()?;
@@ -243,7 +245,7 @@ pub fn prepare(engine: &Engine, exec_id: &str, start: &ExecStart) -> Result<Read
         exec.request.console_size = start.console_size;
     }
     let request = exec.request.clone();
-    let process = spec::exec_process(&record, &request, &network::link_environment(engine, &record))?;
+    let process = spec::exec_process(&record, &request, &links)?;
     let (attached, attachment) = if start.detach {
         (None, None)
     } else {
