@@ -368,7 +368,7 @@ const FULL_CREATE: &str = r#"{
             "MaskedPaths": ["/a"], "ReadonlyPaths": ["/b"], "Init": true
         },
         "NetworkingConfig": {"EndpointsConfig": {"none": {
-            "IPAMConfig": {"IPv4Address": ""}, "Aliases": ["x"], "MacAddress": "", "GwPriority": 0, "IPPrefixLen": 0
+            "IPAMConfig": {"IPv4Address": ""}, "Aliases": [], "MacAddress": "", "GwPriority": 0, "IPPrefixLen": 0
         }}}
     }"#;
 
