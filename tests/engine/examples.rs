@@ -29,6 +29,16 @@ fn checkpoint() {
 }
 
 #[test]
+fn network() {
+    requires!(root);
+    let daemon = Daemon::empty();
+    let output = example("network.sh", &daemon);
+    for words in ["from the store", "127.0.0.1:18083", "example-site 10.83.0.10/24", "from the site"] {
+        output.stdout_has(words);
+    }
+}
+
+#[test]
 fn daemon_restart() {
     requires!(root);
     // It starts a daemon of its own; this one only makes the helper's shape fit.
@@ -48,5 +58,5 @@ fn all_of_them_are_tested() {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["checkpoint.sh", "daemon-restart.sh", "first-container.sh"]);
+    assert_eq!(names, ["checkpoint.sh", "daemon-restart.sh", "first-container.sh", "network.sh"]);
 }
