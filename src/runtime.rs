@@ -21,7 +21,6 @@ pub mod mounts;
 #[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netlink;
 pub mod netns;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod nftables;
 pub mod oci;
 pub mod plan;

@@ -2,7 +2,7 @@
 //!
 //! Only the framing is here; what the messages say is in the modules below and, for nf_tables, in its own. The
 //! kernel works a request off while it is being sent, so that every answer is there when the call returns:
-//! nothing here waits for anybody, except [`Socket::receive`].
+//! nothing here waits for anybody, except [`Socket::receive_others`].
 //!
 //! Source: netlink(7), rtnetlink(7), linux/netlink.h, linux/netfilter/nfnetlink.h.
 
@@ -202,25 +202,14 @@ impl Socket {
         net::set_netlink(self.fd.as_fd(), NetlinkOption::AddMembership, group)
     }
 
-    /// Waits for news that were subscribed to and hands them to `each`: type and what follows the header.
-    ///
-    /// # Errors
-    /// `ENOBUFS` when news were lost because they were not read fast enough.
-    pub fn receive(&mut self, each: &mut dyn FnMut(u16, &[u8])) -> io::Result<()> {
-        let received = self.read(RecvFlags::empty())?;
-        for reply in replies(&self.buffer[..received]) {
-            each(reply.kind, reply.payload);
-        }
-        Ok(())
-    }
-
     /// The number by which the kernel knows this socket, and names it in news of what it did.
     pub fn port(&self) -> u32 {
         let address = rustix::net::getsockname(&self.fd).ok();
         address.and_then(|any| netlink::SocketAddrNetlink::try_from(any).ok()).map_or(0, |own| own.pid())
     }
 
-    /// As [`Socket::receive`], without what the socket with a certain [`Socket::port`] did.
+    /// Waits for news that were subscribed to and hands them to `each`, type and what follows the header, without
+    /// what the socket with a certain [`Socket::port`] did.
     ///
     /// # Errors
     /// `ENOBUFS` when news were lost because they were not read fast enough.

@@ -96,11 +96,6 @@ impl Firewall {
         Firewall { shared: Arc::new(Shared { tables, unwanted, is_direct, state }), watch: Mutex::default() }
     }
 
-    /// Whether rules are made for a family at all.
-    pub fn rules(&self, family: Family) -> bool {
-        self.shared.tables.iter().any(|table| table.family == family)
-    }
-
     /// Makes the rules of a network whose containers are behind `bridge`. What was known of it is replaced.
     ///
     /// # Errors

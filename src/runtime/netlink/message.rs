@@ -51,11 +51,6 @@ impl Message {
         self
     }
 
-    /// An attribute that says something by being there.
-    pub fn flag(&mut self, kind: u16) -> &mut Message {
-        self.attribute(kind, &[])
-    }
-
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Message {
         self.attribute(kind, &[value])
     }
@@ -221,7 +216,7 @@ mod tests {
     fn what_is_written_can_be_read() {
         let mut message = Message::new(7, 0x100);
         message.put(&[9; 4]).string(1, "lo").nested(2, |inner| {
-            inner.u8(3, 4).be16(4, 0x1234).flag(5);
+            inner.u8(3, 4).be16(4, 0x1234).attribute(5, &[]);
         });
         let mut bytes = Vec::new();
         message.write(&mut bytes, 42, 4);

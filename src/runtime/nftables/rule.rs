@@ -157,12 +157,6 @@ impl<'a> Rule<'a> {
         self.compare(libc::NFT_CMP_EQ, bytes)
     }
 
-    /// Goes on unless the part is these bytes.
-    pub fn differs(&mut self, part: Part, bytes: &[u8]) -> &mut Self {
-        self.load(part, FIRST);
-        self.compare(libc::NFT_CMP_NEQ, bytes)
-    }
-
     /// Goes on if an address is in a range.
     pub fn in_range(&mut self, family: Family, end: End, first: std::net::IpAddr, prefix: u8) -> &mut Self {
         let bytes = super::Key::new().address(first).bytes();
@@ -214,18 +208,6 @@ impl<'a> Rule<'a> {
             // To a destination.
             data.be32(1, libc::NFT_NAT_DNAT as u32).be32(2, u32::from(family.number()));
             data.be32(3, FIRST).be32(5, port);
-        })
-    }
-
-    /// To a port of the host itself.
-    pub fn redirect(&mut self, port: u16) -> &mut Self {
-        self.expression("immediate", &mut |data| {
-            data.be32(1, FIRST).nested(2, |value| {
-                value.attribute(super::NFTA_DATA_VALUE, &port.to_be_bytes());
-            });
-        });
-        self.expression("redir", &mut |data| {
-            data.be32(1, FIRST).be32(2, FIRST);
         })
     }
 
