@@ -18,9 +18,8 @@ pub(super) fn bind(protocol: Protocol, address: IpAddr, port: u16) -> rustix::io
         // socket, where merely binding with this option does not.
         Err(Errno::ADDRINUSE) if protocol == Protocol::Tcp => {
             let socket = bind_with(protocol, address, port, true)?;
-            rustix::net::listen(&socket, 0)?;
+            listen(&socket)?;
             unlisten(&socket)?;
-            sockopt::set_socket_reuseaddr(&socket, false)?;
             Ok(Some(socket))
         }
         Err(Errno::PROTONOSUPPORT) if protocol == Protocol::Sctp => Ok(None),
@@ -28,10 +27,18 @@ pub(super) fn bind(protocol: Protocol, address: IpAddr, port: u16) -> rustix::io
     }
 }
 
+/// Has a bound socket listen. What it accepts lingers after its end without keeping the port; that it listens is
+/// what keeps others from it meanwhile.
+pub(super) fn listen(socket: &OwnedFd) -> rustix::io::Result<()> {
+    sockopt::set_socket_reuseaddr(socket, true)?;
+    rustix::net::listen(socket, 128)
+}
+
 /// Takes listening back from a socket, which stays bound.
 pub(super) fn unlisten(socket: &OwnedFd) -> rustix::io::Result<()> {
     // Source: inet_shutdown in net/ipv4/af_inet.c
-    rustix::net::shutdown(socket, Shutdown::Read)
+    rustix::net::shutdown(socket, Shutdown::Read)?;
+    sockopt::set_socket_reuseaddr(socket, false)
 }
 
 fn bind_with(protocol: Protocol, address: IpAddr, port: u16, reuse: bool) -> rustix::io::Result<OwnedFd> {

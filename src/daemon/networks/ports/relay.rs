@@ -92,7 +92,7 @@ impl Relays {
         rustix::io::ioctl_fionbio(&*socket, true)?;
         let source = match protocol {
             Protocol::Tcp => {
-                rustix::net::listen(&*socket, 128)?;
+                super::hold::listen(&socket)?;
                 Source::Tcp { listener: socket, to, open: Arc::new(Mutex::new(Some(Vec::new()))) }
             }
             Protocol::Udp => {

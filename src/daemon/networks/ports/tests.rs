@@ -269,6 +269,14 @@ fn what_the_kernel_cannot_lead_is_relayed() {
         assert_eq!(open.read(&mut [0; 8]).unwrap(), 0);
         assert!(says(six).is_err() && says(four).is_err() && says_udp(six).is_err());
         assert_eq!(ports.relays_left(), (false, 0), "the thread has ended");
+        // Its connections linger, and do not keep the port; nor do others get it while it is relayed.
+        let waiting = std::fs::read_to_string("/proc/thread-self/net/tcp6").unwrap();
+        assert!(waiting.contains(":1F90"), "the test makes the case: {waiting}");
+        claim(&ports, "a", &all, &FOUR).unwrap();
+        assert!(TcpListener::bind("[::]:8080").is_err(), "held");
+        ports.lead("a", "n", &given, ruled).unwrap();
+        assert!(TcpListener::bind("[::]:8080").is_err(), "relayed");
+        assert_eq!(says(six).unwrap(), "HELLO");
     });
 }
 
