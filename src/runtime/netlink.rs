@@ -197,8 +197,13 @@ impl Socket {
     /// # Errors
     /// `EINVAL` for a group the kernel does not have; `EPERM`.
     pub fn subscribe(&self, group: u32) -> io::Result<()> {
-        // A socket that has sent nothing yet has no number of its own, and without one nothing is told.
-        rustix::net::bind(&self.fd, &netlink::SocketAddrNetlink::new(0, 0))?;
+        // A socket without a number of its own, as before its first request, is told nothing of what the kernel does by
+        // itself.
+        match rustix::net::bind(&self.fd, &netlink::SocketAddrNetlink::new(0, 0)) {
+            // It has one.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         net::set_netlink(self.fd.as_fd(), NetlinkOption::AddMembership, group)
     }
 

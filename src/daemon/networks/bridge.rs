@@ -259,8 +259,14 @@ impl Wiring {
     /// Tells the neighbours where the container is now; called inside.
     fn announce(&self, inside: &mut Socket, given: &Given, index: u32) -> io::Result<()> {
         if !given.host_interface.is_empty() {
-            // Waits until the bridge takes the port's traffic.
-            link::find(self.host().socket()?, Which::Name(&given.host_interface))?;
+            let mut host = self.host();
+            let socket = host.socket()?;
+            let port = Which::Name(&given.host_interface);
+            link::wait_running(socket, port)?;
+            // A bridge has a cable while one of its ports does.
+            if let Some(found) = link::find(socket, port)? {
+                link::wait_running(socket, Which::Index(found.master))?;
+            }
         }
         endpoint::announce(inside, index)
     }

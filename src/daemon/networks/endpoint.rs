@@ -7,7 +7,7 @@ use super::network::Given;
 use crate::runtime::netlink::address::{self, Address};
 use crate::runtime::netlink::link::{self, Which};
 use crate::runtime::netlink::route::{self, Route};
-use crate::runtime::netlink::{Message, Socket};
+use crate::runtime::netlink::{Message, Protocol, Socket};
 use crate::runtime::netns;
 
 /// Docker's word for the interface in the names of its settings.
@@ -68,8 +68,8 @@ pub fn configure(
 ) -> io::Result<u32> {
     let name = given.interface.as_str();
     let index = index(inside, name)?;
-    let addresses = addresses(given);
-    let has_ipv6 = addresses.iter().any(|(address, _)| address.is_ipv6());
+    let all = addresses(given);
+    let has_ipv6 = all.iter().any(|(address, _)| address.is_ipv6());
     // Moves, as after a restore elsewhere, are told to the neighbours: see [`announce`].
     netns::set(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
     let ipv6 = |setting: &str, value: &str| netns::set(&format!("net/ipv6/conf/{name}/{setting}"), value);
@@ -91,12 +91,18 @@ pub fn configure(
         netns::set(&path, value)
             .map_err(|error| io::Error::new(error.kind(), format!("set {setting}: {error}")))?;
     }
-    let mut requests: Vec<Message> = addresses
-        .into_iter()
-        .map(|(address, prefix)| address::add(&Address { index, address, prefix }))
-        .collect();
+    let ipv6: Vec<IpAddr> = all.iter().map(|(address, _)| *address).filter(IpAddr::is_ipv6).collect();
+    let mut requests: Vec<Message> =
+        all.into_iter().map(|(address, prefix)| address::add(&Address { index, address, prefix })).collect();
     requests.push(link::change(Which::Index(index), Some(true)));
-    inside.run(&requests)?;
+    if ipv6.is_empty() {
+        inside.run(&requests)?;
+    } else {
+        let mut news = Socket::open(Protocol::Route)?;
+        news.subscribe(address::IPV6_NEWS)?;
+        inside.run(&requests)?;
+        address::wait_settled(&mut news, ipv6)?;
+    }
     Ok(index)
 }
 

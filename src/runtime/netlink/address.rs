@@ -6,10 +6,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Socket;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
 use super::message::{Message, attributes, number};
 
 /// `struct ifaddrmsg`
 const HEAD_BYTES: usize = 8;
+
+/// linux/rtnetlink.h: the group that is told of IPv6 addresses.
+pub const IPV6_NEWS: u32 = 9;
 
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,29 @@ fn say(kind: u16, flags: u16, address: &Address) -> Message {
     with_ip(&mut message, libc::IFA_LOCAL, address.address);
     with_ip(&mut message, libc::IFA_ADDRESS, address.address);
     message
+}
+
+/// Waits until IPv6 addresses just added are in use: that they are the host's own, and which multicast groups belong
+/// to them, is settled by a thread of the kernel's even where nobody has to be asked. `news` is a socket that was
+/// subscribed to [`IPV6_NEWS`] before. Gives up after a second.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn wait_settled(news: &mut Socket, mut expected: Vec<IpAddr>) -> io::Result<()> {
+    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    while !expected.is_empty() {
+        if rustix::event::poll(&mut [PollFd::new(news, PollFlags::IN)], Some(&patience))? == 0 {
+            break;
+        }
+        news.receive(&mut |kind, payload| {
+            if kind == libc::RTM_NEWADDR {
+                for (_, value) in attributes(payload.get(HEAD_BYTES..).unwrap_or_default()) {
+                    expected.retain(|address| ip(value) != Some(*address));
+                }
+            }
+        })?;
+    }
+    Ok(())
 }
 
 /// All addresses of the socket's namespace.
