@@ -18,7 +18,6 @@ pub mod init;
 pub mod layer;
 pub mod look;
 pub mod mounts;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod netlink;
 pub mod netns;
 pub mod nftables;

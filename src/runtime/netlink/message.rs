@@ -66,6 +66,7 @@ impl Message {
     }
 
     /// In network byte order, as netfilter has its numbers.
+    #[cfg(test)]
     pub fn be16(&mut self, kind: u16, value: u16) -> &mut Message {
         self.attribute(kind, &value.to_be_bytes())
     }
