@@ -60,7 +60,6 @@ struct Poll {
 /// A container's name server.
 #[derive(Debug)]
 pub struct Served {
-    container: String,
     /// Where its namespace is bound.
     pub netns: PathBuf,
     pub view: View,
@@ -157,9 +156,8 @@ impl Server {
         let data = |kind| EventData::new_u64(number << 2 | kind);
         epoll::add(&poll.epoll, &datagrams, data(kind::DATAGRAMS), EventFlags::IN)?;
         epoll::add(&poll.epoll, &listener, data(kind::LISTENER), EventFlags::IN)?;
-        let container = container.to_owned();
-        state.by_container.insert(container.clone(), number);
-        state.served.insert(number, Served { container, netns, view, datagrams, listener });
+        state.by_container.insert(container.to_owned(), number);
+        state.served.insert(number, Served { netns, view, datagrams, listener });
         Ok(!std::mem::replace(&mut state.is_running, true))
     }
 
@@ -384,7 +382,7 @@ impl State {
     /// The containers that are served.
     #[cfg(test)]
     pub fn containers(&self) -> Vec<&str> {
-        self.served.values().map(|served| served.container.as_str()).collect()
+        self.by_container.keys().map(String::as_str).collect()
     }
 }
 
