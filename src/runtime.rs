@@ -306,6 +306,9 @@ pub struct Dump {
 pub struct Thaw {
     /// What [`Dump::dir`] was. It is not written to; CRIU's log goes to [`Launch::run_dir`].
     pub dir: PathBuf,
+    /// TCP connections come back closed, for they cannot go on: every one, those on the loopback interface among
+    /// them. Otherwise each needs the address it had.
+    pub tcp_close: bool,
 }
 
 /// What happens without being asked for.

@@ -124,7 +124,8 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
     if call.query.checkpoint.is_empty() {
         lifecycle::start(engine, &container)?;
     } else {
-        checkpoint::restore(engine, &container, &call.query.checkpoint, &call.query.checkpoint_dir)?;
+        let StartQuery { checkpoint, checkpoint_dir, tcp_close, .. } = &call.query;
+        checkpoint::restore(engine, &container, checkpoint, checkpoint_dir, *tcp_close)?;
     }
     Ok(CONTAINER_START.reply(&()))
 }

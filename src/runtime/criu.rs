@@ -186,7 +186,8 @@ pub fn dump(
     let work_dir = open_dir(request.work_dir)?;
     let mut opts = common_options(&images_dir, &work_dir, "dump.log", request.root, &request.external);
     opts.int(2, request.pid as u64).bool(3, request.leave_running).bool(18, true);
-    opts.int(35, GHOST_LIMIT_BYTES).bool(50, request.terminal);
+    // A connection that nobody has accepted yet cannot be saved, and is no reason to save nothing.
+    opts.int(35, GHOST_LIMIT_BYTES).bool(46, true).bool(50, request.terminal);
     if let Some(path) = request.freeze_cgroup {
         opts.text(44, path.as_os_str().as_bytes());
     }
@@ -218,6 +219,8 @@ pub struct RestoreRequest<'a> {
     /// The container has a cgroup namespace of its own.
     pub cgroup_namespace: bool,
     pub terminal: bool,
+    /// TCP connections come back closed.
+    pub tcp_close: bool,
 }
 
 /// A restored tree.
@@ -237,7 +240,7 @@ pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restore
     let images_dir = open_dir(request.images_dir)?;
     let work_dir = open_dir(request.work_dir)?;
     let mut opts = common_options(&images_dir, &work_dir, "restore.log", request.root, &request.external);
-    opts.bool(26, true).bool(6, true).bool(50, request.terminal);
+    opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
     let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
     launcher.cgroup = Some((request.cgroup_path, request.cgroup_namespace));
     launcher.keep_reachable = Some(request.work_dir);

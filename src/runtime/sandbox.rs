@@ -365,7 +365,9 @@ impl Runtime {
         let (call, timeout) = match thaw {
             None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
             Some((thaw, criu)) => {
-                (Call::Thaw { run_dir: run_dir.clone(), dir: thaw.dir, criu, clients }, CHECKPOINT_TIMEOUT)
+                let Thaw { dir, tcp_close } = thaw;
+                let run_dir = run_dir.clone();
+                (Call::Thaw { run_dir, dir, criu, clients, tcp_close }, CHECKPOINT_TIMEOUT)
             }
         };
         let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();

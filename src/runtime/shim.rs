@@ -55,7 +55,7 @@ use super::oci::Foreign;
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
-use super::{Cause, Error, Exit, Launch, NOT_RUNNING, init, record, rootfs};
+use super::{Cause, Error, Exit, Launch, NOT_RUNNING, Thaw, init, record, rootfs};
 use log::Log;
 use protocol::{AnyRequest, Call, Client, CriuPlace, Done, EndedExec, Event, Hello, Message, Outcome};
 use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
@@ -412,8 +412,9 @@ impl Shim {
         let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
             Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
-            Call::Thaw { run_dir, dir, criu, clients } => {
-                self.launch(&run_dir, Some((dir, criu)), clients, fds).map(started)
+            Call::Thaw { run_dir, dir, criu, clients, tcp_close } => {
+                let thaw = Thaw { dir, tcp_close };
+                self.launch(&run_dir, Some((thaw, criu)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {
                 let stream =
@@ -480,7 +481,7 @@ impl Shim {
     fn launch(
         &mut self,
         run_dir: &Path,
-        thaw: Option<(PathBuf, CriuPlace)>,
+        thaw: Option<(Thaw, CriuPlace)>,
         clients: Vec<Client>,
         fds: Vec<OwnedFd>,
     ) -> Result<i32, Error> {
@@ -517,7 +518,7 @@ impl Shim {
         let container = match (&thaw, launch.oci.clone()) {
             (None, None) => start(launch, &root, trees, &mut self.stdio),
             (None, Some(runtime)) => foreign::start(launch, &runtime, &root, trees, &mut self.stdio),
-            (Some((dir, criu)), _) => checkpoint::thaw(launch, &root, trees, dir, criu, &mut self.stdio),
+            (Some((thaw, criu)), _) => checkpoint::thaw(launch, &root, trees, thaw, criu, &mut self.stdio),
         };
         match container {
             Ok(container) => {

@@ -3,6 +3,8 @@
 mod contents;
 mod failures;
 mod lifecycle;
+mod network;
+pub mod peers;
 
 use crate::support::{Daemon, eventually};
 

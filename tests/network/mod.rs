@@ -3,7 +3,7 @@
 //! The stock client says what is wanted; servers and clients of the test run in the containers' namespaces.
 
 mod resolver;
-mod site;
+pub mod site;
 mod traffic;
 
 mod coexist;

@@ -20,13 +20,16 @@ static CHECKPOINT_DIR: Flag =
 static DETACH_KEYS: Flag =
     Flag::value("detach-keys", "KEYS", "Keys that detach from the container (ctrl-p,ctrl-q)");
 static INTERACTIVE: Flag = Flag::switch("interactive", "Send stdin to the container").short('i');
+static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let the checkpoint's TCP connections come back closed");
 
 pub static START: Command = Command {
     names: &["start", "container start"],
     summary: "Start stopped containers, or thaw a checkpoint",
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-    about: "",
-    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE],
+    about: "A container that is thawed has its addresses again, and the ports of the host that led to it, and \
+            its TCP connections go on. Where an address is another's by now it gets a new one, and the \
+            connections come back closed.",
+    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE, &TCP_CLOSE],
     args: Args::at_least(1),
     example: "dewar start --checkpoint cp1 web",
     usage_code: 1,
@@ -68,12 +71,16 @@ fn request(matches: &Matches) -> Result<Request, Error> {
             checkpoint: matches.text(&CHECKPOINT),
             checkpoint_dir: matches.text(&CHECKPOINT_DIR),
             detach_keys: String::new(),
+            tcp_close: matches.is(&TCP_CLOSE),
         },
         keys_text: matches.get(&DETACH_KEYS).map(str::to_owned),
         attach: matches.is(&ATTACH),
         stdin: matches.is(&INTERACTIVE),
         keys: attach::keys(matches, &DETACH_KEYS)?,
     };
+    if request.query.tcp_close && request.query.checkpoint.is_empty() {
+        return Err(Error::Local("--tcp-close goes with --checkpoint".to_owned()));
+    }
     if request.containers.len() > 1 {
         if request.attach || request.stdin {
             return Err(Error::Local("you cannot start and attach multiple containers at once".to_owned()));
@@ -127,14 +134,16 @@ mod tests {
     fn a_checkpoint_is_named_in_the_query() {
         let made = request(&matches_of("start --checkpoint cp1 --checkpoint-dir /c web")).unwrap();
         assert_eq!((made.query.checkpoint.as_str(), made.query.checkpoint_dir.as_str()), ("cp1", "/c"));
-        assert!(!made.attach && !made.stdin);
+        assert!(!made.attach && !made.stdin && !made.query.tcp_close);
+        let made = request(&matches_of("start --checkpoint cp1 --tcp-close web")).unwrap();
+        assert!(made.query.tcp_close);
         let made = request(&matches_of("start -ai web")).unwrap();
         assert!(made.attach && made.stdin);
     }
 
     #[test]
-    fn only_one_container_can_be_attached_or_thawed() {
-        for line in ["start -a a b", "start -i a b", "start --checkpoint c a b"] {
+    fn what_does_not_go_together_is_refused() {
+        for line in ["start -a a b", "start -i a b", "start --checkpoint c a b", "start --tcp-close a"] {
             assert!(request(&matches_of(line)).is_err(), "{line}");
         }
         assert_eq!(request(&matches_of("start a b")).unwrap().containers, ["a", "b"]);

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::container::{Container, Record};
 use super::create::now;
 use super::lifecycle;
+use super::network::{self, Frozen};
 use super::state::Action;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
@@ -47,6 +48,18 @@ pub struct Manifest {
     pub architecture: String,
     /// The dewar that wrote it.
     pub engine: String,
+    /// Where it was in networks, which it is to be again.
+    #[serde(default)]
+    pub places: Frozen,
+}
+
+/// A checkpoint on its way back to life.
+#[derive(Clone, Debug)]
+pub struct Thawing {
+    pub thaw: Thaw,
+    /// The number of the writable layer made of it.
+    pub layer: u32,
+    pub places: Frozen,
 }
 
 const MANIFEST: &str = "checkpoint.json";
@@ -85,6 +98,7 @@ impl UnderWay {
             kernel: uname.release().to_string_lossy().into_owned(),
             architecture: uname.machine().to_string_lossy().into_owned(),
             engine: env!("CARGO_PKG_VERSION").to_owned(),
+            places: Frozen::of(record),
         };
         state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
         fs::rename(&partial, &target)
@@ -142,7 +156,12 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
     let dump = Dump { dir: partial.clone(), leave_running: !request.exit };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
-        sandbox.dump(dump).map_err(|error| explained(engine, error))?;
+        network::hold(engine, &record);
+        let dumped = sandbox.dump(dump);
+        if dumped.is_err() || !request.exit {
+            network::release(engine, &record);
+        }
+        dumped.map_err(|error| explained(engine, error))?;
         under_way.publish(&record)
     };
     let written = write();
@@ -237,12 +256,19 @@ pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
     state_dir::remove_tree(&doomed)
 }
 
-/// Thaws a stopped container where it was: memory, writable layer and /dev/shm.
+/// Thaws a stopped container where it was: memory, writable layer and /dev/shm, and its places in networks as far
+/// as they can be had. Its TCP connections go on if it has its addresses, unless they are to be closed.
 ///
 /// # Errors
 /// NotFound for an unknown checkpoint; Conflict when the container runs or the image is another; System
 /// with CRIU's reason. The container and its layer are then as they were.
-pub fn restore(engine: &Arc<Engine>, container: &Arc<Container>, id: &str, custom: &str) -> Result<()> {
+pub fn restore(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    id: &str,
+    custom: &str,
+    tcp_close: bool,
+) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
     let _action = container.begin();
@@ -274,7 +300,9 @@ pub fn restore(engine: &Arc<Engine>, container: &Arc<Container>, id: &str, custo
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
         unpack(&dir.join("rootfs.tar"), &upper)?;
-        lifecycle::start_locked(engine, container, Action::Restore, Some((Thaw { dir: dir.clone() }, fresh)))
+        let thaw = Thaw { dir: dir.clone(), tcp_close };
+        let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
+        lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))
     };
     match bring_back() {
         Ok(()) => {

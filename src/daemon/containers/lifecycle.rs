@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::checkpoint::Thawing;
 use super::container::{Container, Inner, Outcome, Record};
 use super::create::now;
 use super::logs::drivers;
@@ -27,7 +28,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
 use crate::http::api::Class;
-use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw};
+use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio};
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -77,7 +78,7 @@ pub fn start_locked(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     action: Action,
-    thaw: Option<(Thaw, u32)>,
+    mut thaw: Option<Thawing>,
 ) -> Result<()> {
     let began = Instant::now();
     let (mut record, pending) = {
@@ -88,12 +89,10 @@ pub fn start_locked(
     };
     // The aftermath of the last exit may not have come to its turn yet: its shim must be gone first.
     release_kernel_objects(engine, container);
-    let thawed = thaw.is_some();
-    let thaw = thaw.map(|(thaw, layer)| {
-        record.layer = layer;
-        thaw
-    });
-    let result = launch(engine, container, &mut record, thaw, pending);
+    if let Some(thaw) = &thaw {
+        record.layer = thaw.layer;
+    }
+    let result = launch(engine, container, &mut record, thaw.as_mut(), pending);
     let mut inner = container.lock();
     inner.is_starting = false;
     let outcome = match result {
@@ -131,10 +130,15 @@ pub fn start_locked(
         }
     };
     if outcome.is_ok() {
-        engine.metrics.done(if thawed { metrics::Action::Restore } else { metrics::Action::Start }, began);
+        let action = if thaw.is_some() { metrics::Action::Restore } else { metrics::Action::Start };
+        engine.metrics.done(action, began);
         // Told under the lock: an exit that follows at once is told later.
-        if thawed {
-            publish(engine, &inner, "restore");
+        if let Some(thaw) = thaw {
+            let mut attributes = inner.record.event_attributes();
+            if thaw.thaw.tcp_close {
+                attributes.insert("tcp".to_owned(), "closed".to_owned());
+            }
+            engine.events.publish("container", "restore", &container.id, attributes);
         }
         publish(engine, &inner, "start");
     }
@@ -143,30 +147,35 @@ pub fn start_locked(
     outcome
 }
 
-/// Brings the container to life. The error comes with the exit code Docker records for it.
+/// Brings the container to life; says in `thaw` what became of its connections. The error comes with the exit code Docker records for it.
 fn launch(
     engine: &Engine,
     container: &Container,
     record: &mut Record,
-    thaw: Option<Thaw>,
+    mut thaw: Option<&mut Thawing>,
     pending: Vec<Attachment>,
 ) -> Result<Arc<Sandbox>, (i32, Error)> {
     mounts::begin(engine, record).map_err(|error| (128, error))?;
-    let mut launch = prepare(engine, container, record, thaw.is_some()).map_err(|error| {
-        mounts::end(engine, record);
-        (128, error)
-    })?;
+    let mut launch =
+        prepare(engine, container, record, thaw.as_deref().map(|thaw| &thaw.places)).map_err(|error| {
+            mounts::end(engine, record);
+            (128, error)
+        })?;
     // Whoever looks into the layers has them mounted, and the kernel mounts them once.
     let view = container.view_of(record.layer);
     launch.overlay.shared = view.as_ref().map(|view| view.shared());
-    let thawed = thaw.is_some();
-    let launched = match thaw {
+    let launched = match thaw.as_deref_mut() {
         None => engine.runtime.launch(launch, pending),
-        Some(thaw) => engine.runtime.thaw(launch, thaw, pending),
+        Some(Thawing { thaw, places, .. }) => {
+            let lost = places.lost(record);
+            thaw.tcp_close |= !lost.is_empty();
+            let thaw = thaw.clone();
+            network::without(engine, record, &lost, || engine.runtime.thaw(launch, thaw, pending))
+        }
     };
     match launched {
         Ok(sandbox) => {
-            if thawed {
+            if thaw.is_some() {
                 network::release(engine, record);
             }
             Ok(sandbox)
@@ -203,9 +212,14 @@ fn classify(container: &Container, error: runtime::Error) -> (i32, Error) {
     }
 }
 
-/// Everything the runtime needs, the container's networks among it; with `is_held` nothing passes there yet.
-fn prepare(engine: &Engine, container: &Container, record: &mut Record, is_held: bool) -> Result<Launch> {
-    let connected = network::set_up(engine, container, record, is_held)?;
+/// Everything the runtime needs, the container's networks among it: see [`network::set_up`].
+fn prepare(
+    engine: &Engine,
+    container: &Container,
+    record: &mut Record,
+    thaw: Option<&network::Frozen>,
+) -> Result<Launch> {
+    let connected = network::set_up(engine, container, record, thaw)?;
     let launch = describe(engine, container, record, connected);
     if launch.is_err() {
         network::take_down(engine, record);

@@ -29,6 +29,7 @@ use crate::daemon::state_dir::{self, Durability, Found};
 use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
 use crate::runtime::netns;
 
+mod frozen;
 mod links;
 mod members;
 mod names;
@@ -36,6 +37,7 @@ mod published;
 mod refusals;
 mod shown;
 
+pub use frozen::{Frozen, hold, without};
 pub use links::{check as check_links, environment_now as link_environment};
 pub use members::{connect, disconnect};
 pub use names::before_start;
@@ -157,7 +159,8 @@ pub struct Connected {
     pub env: Vec<String>,
 }
 
-/// Gives the container its places, and makes them real but for `is_held`: then nothing passes until [`release`].
+/// Gives the container its places, and makes them real. For a thaw they are those it was frozen in, as far as they
+/// can be had, and nothing passes until [`release`].
 ///
 /// `record` gets what was given; whoever starts puts it into the container once that runs. Blocks for some
 /// milliseconds of the kernel's work.
@@ -168,16 +171,21 @@ pub fn set_up(
     engine: &Engine,
     container: &Container,
     record: &mut Record,
-    is_held: bool,
+    thaw: Option<&Frozen>,
 ) -> Result<Connected> {
-    let connected = build(engine, container, record, is_held);
+    let connected = build(engine, container, record, thaw);
     if connected.is_err() {
         take_down(engine, record);
     }
     connected
 }
 
-fn build(engine: &Engine, container: &Container, record: &mut Record, is_held: bool) -> Result<Connected> {
+fn build(
+    engine: &Engine,
+    container: &Container,
+    record: &mut Record,
+    thaw: Option<&Frozen>,
+) -> Result<Connected> {
     let failed = |error: Error| error.during("failed to set up container networking");
     // What an earlier life had is no more.
     record.networks.values_mut().for_each(|place| place.given = None);
@@ -191,9 +199,9 @@ fn build(engine: &Engine, container: &Container, record: &mut Record, is_held: b
     }
     let mut joined = Vec::new();
     for name in in_order(record) {
-        joined.push(join(engine, record, &name).map_err(failed)?);
+        joined.push(join(engine, record, &name, thaw).map_err(failed)?);
     }
-    claim_ports(engine, record).map_err(failed)?;
+    claim_ports(engine, record, thaw).map_err(failed)?;
     let begun = Begun { networks: record.networks.clone(), ports: record.ports.clone() };
     state_dir::save(&container.dir.join(PLACES), &begun, Durability::Renamed)?;
     connected.env = links::environment(engine, record)?;
@@ -204,7 +212,7 @@ fn build(engine: &Engine, container: &Container, record: &mut Record, is_held: b
     let path = engine.state_dir.netns(&container.id);
     netns::create(&path)?;
     for network in &joined {
-        plug(engine, record, network, &path, is_held).map_err(failed)?;
+        plug(engine, record, network, &path, thaw.is_some()).map_err(failed)?;
     }
     route(engine, record, &path)?;
     publish_ports(engine, record).map_err(failed)?;
@@ -217,11 +225,20 @@ fn build(engine: &Engine, container: &Container, record: &mut Record, is_held: b
 }
 
 /// An address and an interface's name in one network.
-fn join(engine: &Engine, record: &mut Record, name: &str) -> Result<Arc<Network>> {
+fn join(engine: &Engine, record: &mut Record, name: &str, thaw: Option<&Frozen>) -> Result<Arc<Network>> {
     let network = engine.networks.find(name)?;
     let place = record.networks.get(name).cloned().unwrap_or_default();
     refusals::place(&network, &place.asked)?;
-    let mut given = engine.networks.allocate(&network, &record.id, &refusals::endpoint(&place.asked)?)?;
+    let asked = refusals::endpoint(&place.asked)?;
+    let again = thaw.and_then(|frozen| frozen.wanted(name, &asked));
+    let again = again.and_then(|again| {
+        let found = engine.networks.allocate(&network, &record.id, &again);
+        found.inspect_err(|error| log::warn!("container {:?} in network {name}: {error}", record.name)).ok()
+    });
+    let mut given = match again {
+        Some(given) => given,
+        None => engine.networks.allocate(&network, &record.id, &asked)?,
+    };
     if !matches!(network.driver, Driver::Host | Driver::Null) {
         given.interface = interface_name(record, &network, &place.asked);
         given.host_interface = format!("veth{}", given.endpoint_id.get(..7).unwrap_or_default());

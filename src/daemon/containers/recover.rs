@@ -193,6 +193,9 @@ fn put_out_of_reach(container: &Container, reason: String) {
     log::error!("container {:?} is left alone: {reason}", inner.record.name);
     if !inner.record.state.is_alive() {
         inner.record.state = State::Running;
+        // Its start was not written down; it is when it is taken up, but its places are its own already.
+        inner.record.started_at.clear();
+        network::complete_start(&mut inner.record, &container.dir);
     }
     inner.out_of_reach = Some(reason);
 }
@@ -218,6 +221,9 @@ fn wait_for(engine: &Arc<Engine>, container: &Arc<Container>) {
 fn adopt(engine: &Arc<Engine>, container: &Arc<Container>, sandbox: Arc<Sandbox>, run_dir: &Path) {
     let mut inner = container.lock();
     inner.out_of_reach = None;
+    // A dump or a thaw that an earlier daemon began has come to its end.
+    let was_held =
+        inner.record.dump.is_some() || !inner.record.state.is_alive() || inner.record.started_at.is_empty();
     if !inner.record.state.is_alive() || inner.record.started_at.is_empty() {
         unfinished::complete_start(&mut inner.record, &container.dir, run_dir);
     }
@@ -248,6 +254,9 @@ fn adopt(engine: &Arc<Engine>, container: &Arc<Container>, sandbox: Arc<Sandbox>
     }
     if let Err(error) = container.save(&inner) {
         log::error!("{error}");
+    }
+    if was_held {
+        network::release(engine, &inner.record);
     }
 }
 

@@ -692,6 +692,8 @@ crate::query! {
         checkpoint: String = "checkpoint",
         checkpoint_dir: String = "checkpoint-dir",
         detach_keys: String = "detachKeys",
+        /// Dewar's own: the checkpoint's TCP connections come back closed, even if they could go on.
+        tcp_close: bool = "tcp-close",
     }
 }
 crate::query! {

@@ -46,7 +46,7 @@ use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
-use crate::runtime::{Cause, Error, Launch, devices, layer};
+use crate::runtime::{Cause, Error, Launch, Thaw, devices, layer, netns, plan};
 
 /// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
 const STAGE: &str = "stage";
@@ -311,16 +311,17 @@ fn archive(path: &Path, pack: impl FnOnce(&mut BufWriter<File>) -> Result<(), Er
     std::io::Write::flush(&mut out).map_err(|error| failed("write", path, error))
 }
 
-/// Brings a container back from `dir` instead of starting its command. The root is mounted already, with the
+/// Brings a container back from `thaw.dir` instead of starting its command. The root is mounted already, with the
 /// checkpoint's writable layer in it.
 pub(super) fn thaw(
     launch: Launch,
     root: &Path,
     mut trees: Trees,
-    dir: &Path,
+    thaw: &Thaw,
     criu: &CriuPlace,
     stdio: &mut Stdio,
 ) -> Result<Container, Error> {
+    let dir = thaw.dir.as_path();
     check_runtime(&launch)?;
     let spec = &effective_spec(&launch)?;
     check_namespaces(spec)?;
@@ -337,7 +338,7 @@ pub(super) fn thaw(
         external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
         Ok(())
     });
-    let begun = staged.and_then(|()| restore(&launch, root, dir, criu, external, &keys));
+    let begun = staged.and_then(|()| restore(&launch, root, thaw, criu, external, &keys));
     // The container has mounts of its own by now.
     unstage(&launch.run_dir);
     match begun {
@@ -356,7 +357,7 @@ pub(super) fn thaw(
 fn restore(
     launch: &Launch,
     root: &Path,
-    dir: &Path,
+    thaw: &Thaw,
     criu: &CriuPlace,
     external: Vec<String>,
     keys: &[String],
@@ -366,6 +367,7 @@ fn restore(
     if let Some(path) = netns_path(spec) {
         let netns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         inherit.push((NETNS_KEY.to_owned(), netns.map_err(|errno| failed("open", path, errno))?));
+        set_sysctls(Path::new(path), spec)?;
     }
     let is_pipe = |key: &String| key.starts_with("pipe:[");
     let mut ends = None;
@@ -381,7 +383,7 @@ fn restore(
         ends = Some(ours);
     }
     let request = RestoreRequest {
-        images_dir: &dir.join("images"),
+        images_dir: &thaw.dir.join("images"),
         work_dir: &launch.run_dir,
         root,
         external,
@@ -389,6 +391,7 @@ fn restore(
         cgroup_path: &spec.linux.cgroups_path,
         cgroup_namespace: has_namespace(spec, NamespaceKind::Cgroup),
         terminal: launch.stdio.terminal,
+        tcp_close: thaw.tcp_close,
     };
     let restored = criu::restore(criu, request)?;
     let end = || -> Result<(OwnedFd, Ends), Error> {
@@ -405,6 +408,21 @@ fn restore(
         Ok((pidfd, ends))
     };
     end().map(|(pidfd, ends)| (restored.pid, pidfd, ends))
+}
+
+/// Gives the network namespace, a new one that CRIU leaves as it is, the settings that the container asks for.
+fn set_sysctls(path: &Path, spec: &Spec) -> Result<(), Error> {
+    let settings: Vec<_> = spec.linux.sysctl.iter().filter(|(name, _)| name.starts_with("net.")).collect();
+    if settings.is_empty() {
+        return Ok(());
+    }
+    let set = netns::within(path, || {
+        settings.iter().try_for_each(|(name, value)| {
+            let path = Path::new("/proc/sys").join(plan::sysctl_path(name));
+            std::fs::write(path, value.as_bytes())
+        })
+    });
+    set.map_err(|error| failed("set the sysctls of", path, error))
 }
 
 /// What takes an external mount's place; the container's cgroup exists already.

@@ -87,6 +87,8 @@ pub enum Call {
         dir: PathBuf,
         criu: CriuPlace,
         clients: Vec<Client>,
+        #[serde(default)]
+        tcp_close: bool,
     },
     /// Fds: the stream. `exec` absent means the container's first process, here and below.
     Attach {
@@ -381,7 +383,16 @@ mod tests {
     fn messages_round_trip() {
         let calls = vec![
             ("launch", Call::Launch { run_dir: "/r".into(), clients: vec![client()] }),
-            ("thaw", Call::Thaw { run_dir: "/r".into(), dir: "/d".into(), criu: criu(), clients: vec![] }),
+            (
+                "thaw",
+                Call::Thaw {
+                    run_dir: "/r".into(),
+                    dir: "/d".into(),
+                    criu: criu(),
+                    clients: vec![],
+                    tcp_close: true,
+                },
+            ),
             ("attach", Call::Attach { exec: None, client: client() }),
             ("exec", Call::Exec { exec: "e".into(), privileged: true, client: Some(client()) }),
             ("resize", Call::Resize { exec: Some("e".into()), height: 24, width: 80 }),

@@ -37,7 +37,7 @@ pub fn connect(engine: &Arc<Engine>, reference: &str, body: NetworkConnect) -> R
     }
     let path = engine.state_dir.netns(&container.id);
     let was_served = names::is_served(engine, &record);
-    let result = super::join(engine, &mut record, &network.name)
+    let result = super::join(engine, &mut record, &network.name, None)
         .and_then(|joined| super::plug(engine, &record, &joined, &path, false))
         .and_then(|()| rearrange(engine, &container, &mut record, was_served))
         .and_then(|()| keep(&container, &record));
@@ -102,7 +102,7 @@ fn rearrange(engine: &Engine, container: &Container, record: &mut Record, was_se
     engine.firewall.unpublish(&container.id)?;
     let has_way_in = super::published::way_in(engine, record).is_some();
     match (has_way_in, record.ports.is_empty()) {
-        (true, true) => super::claim_ports(engine, record)?,
+        (true, true) => super::claim_ports(engine, record, None)?,
         (false, false) => {
             engine.ports.release(&container.id);
             record.ports.clear();

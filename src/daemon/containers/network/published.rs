@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::way_out;
+use super::{Frozen, way_out};
 use crate::daemon::containers::container::Record;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
@@ -18,8 +18,9 @@ pub(super) fn way_in(engine: &Engine, record: &Record) -> Option<(Arc<Network>, 
     Some((network, given.clone()))
 }
 
-/// Claims the host's ports that are to lead into the container, where anything can.
-pub(super) fn claim_ports(engine: &Engine, record: &mut Record) -> Result<()> {
+/// Claims the host's ports that are to lead into the container, where anything can; for a thaw those that it had, if
+/// others would do.
+pub(super) fn claim_ports(engine: &Engine, record: &mut Record, thaw: Option<&Frozen>) -> Result<()> {
     record.ports.clear();
     // Compat: without a way in there is nothing to publish, and nobody is told.
     if let Some((network, _)) = way_in(engine, record) {
@@ -27,7 +28,10 @@ pub(super) fn claim_ports(engine: &Engine, record: &mut Record) -> Result<()> {
         let terms = Terms::of(&network, &engine.config().network);
         let endpoint = record.networks.get(&network.name).and_then(|place| place.given.as_ref());
         let endpoint = endpoint.map_or("", |given| given.endpoint_id.as_str());
-        record.ports = engine.ports.claim(&record.id, &wishes, &terms).map_err(|error| {
+        let again = thaw.map(|frozen| frozen.wishes(&wishes)).filter(|again| *again != wishes);
+        let again = again.and_then(|again| engine.ports.claim(&record.id, &again, &terms).ok());
+        let claimed = again.map_or_else(|| engine.ports.claim(&record.id, &wishes, &terms), Ok);
+        record.ports = claimed.map_err(|error| {
             // Compat: tools look for these words.
             error.during(format!(
                 "driver failed programming external connectivity on endpoint {} ({endpoint})",
