@@ -12,6 +12,7 @@ mod connect;
 mod ipv6;
 mod isolation;
 mod macvlan;
+mod mend;
 mod names;
 mod options;
 mod publish;
