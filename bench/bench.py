@@ -188,6 +188,8 @@ rootfs = f"{work}/rootfs"
 os.makedirs(rootfs)
 subprocess.run(["tar", "-C", rootfs, "-xf", f"{work}/busybox.tar"], check=True)
 busybox = f"{rootfs}/bin/busybox"
+# A fresh network namespace has it down.
+subprocess.run([busybox, "ip", "link", "set", "lo", "up"], check=True)
 daemon = Daemon("main")
 daemon.dewar("import", f"{work}/busybox.tar", "busybox")
 
@@ -267,6 +269,128 @@ if wanted("ping"):
     for connections, target in ((1, "≥ 30 k/s"), (8, "≥ 80 k/s")):
         rates = [float(subprocess.check_output([f"{work}/load", daemon.socket, str(connections), "2"])) for _ in range(3)]
         row(f"GET /_ping, keep-alive, {connections} connection{'s' * (connections > 1)}", f"{statistics.median(rates) / 1000:.1f} k/s", "", target)
+
+if wanted("network"):
+    NET = f"{work}/net"
+    http = Http(daemon.socket)
+
+    def create(name="", image_command=("sleep", "1000"), **host):
+        query = f"?name={name}" if name else ""
+        body = {"Image": "busybox", "Cmd": list(image_command), "HostConfig": host}
+        if "PortBindings" in host:
+            body["ExposedPorts"] = {port: {} for port in host["PortBindings"]}
+        return http.call("POST", f"/containers/create{query}", body)["Id"]
+
+    def remove(ident):
+        http.call("DELETE", f"/containers/{ident}?force=1")
+
+    def start_of(**host):
+        """The time of one start; the container is made before and removed after it."""
+
+        def once():
+            ident = create(**host)
+            begin = time.perf_counter()
+            http.call("POST", f"/containers/{ident}/start")
+            elapsed = time.perf_counter() - begin
+            remove(ident)
+            return elapsed
+
+        return once
+
+    published = {"80/tcp": [{"HostPort": ""}]}
+    kinds = {
+        "none": start_of(NetworkMode="none"),
+        "bridge": start_of(NetworkMode="bridge"),
+        "port": start_of(NetworkMode="bridge", PortBindings=published),
+    }
+    ms = interleaved(options.rounds, **kinds)
+    row("start (`POST …/start`), `--network none`", f"{ms['none']:.1f} ms")
+    row("start on the default bridge", f"{ms['bridge']:.1f} ms", f"{ms['bridge'] - ms['none']:+.1f} ms, {ms['bridge'] / ms['none']:.2f} × `none`")
+    row("start on the default bridge with one published port", f"{ms['port']:.1f} ms", f"{ms['port'] - ms['none']:+.1f} ms, {ms['port'] / ms['none']:.2f} × `none`", "≤ +5 ms")
+    runs = {
+        "none": lambda: daemon.dewar("run", "--rm", "--network", "none", "busybox", "true"),
+        "port": lambda: daemon.dewar("run", "--rm", "-p", "80", "busybox", "true"),
+    }
+    ms = interleaved(options.rounds, **runs)
+    row("`dewar run --rm -p 80 busybox true`, start to exit", f"{ms['port']:.1f} ms", f"{ms['port'] - ms['none']:+.1f} ms, {ms['port'] / ms['none']:.2f} × `--network none`")
+
+    # Everything on one network, each with a published port.
+    http.call("POST", "/networks/create", {"Name": "crowd", "IPAM": {"Config": [{"Subnet": "10.77.0.0/20"}]}})
+    crowded = {
+        "none": start_of(NetworkMode="none"),
+        "port": start_of(NetworkMode="crowd", PortBindings=published),
+    }
+    first, there = None, 0
+    for count in (1, 100, 500):
+        for number in range(there, count):
+            ident = create(name=f"crowd{number}", NetworkMode="crowd", PortBindings=published)
+            http.call("POST", f"/containers/{ident}/start")
+        there = count
+        ms = interleaved(max(10, options.rounds // 2), **crowded)
+        own = ms["port"] - ms["none"]
+        first = first or (own, ms["port"])
+        compared = f"{ms['port'] / first[1]:.2f} × that beside 1; the network's part {own:.1f} ms, {own / first[0]:.2f} ×"
+        row(f"start with a published port beside {count} on one network", f"{ms['port']:.1f} ms", compared if count > 1 else f"the network's part {own:.1f} ms", "< 1.5 ×" if count > 1 else "")
+
+    def pid_of(name):
+        return http.call("GET", f"/containers/{name}/json")["State"]["Pid"]
+
+    def address_of(name):
+        return http.call("GET", f"/containers/{name}/json")["NetworkSettings"]["Networks"]["crowd"]["IPAddress"]
+
+    def within(pid, *argv):
+        return ["nsenter", f"--net=/proc/{pid}/ns/net", *argv]
+
+    def cpu_us(pid):
+        tasks = os.listdir(f"/proc/{pid}/task")
+        return sum(int(open(f"/proc/{pid}/task/{task}/schedstat").read().split()[0]) for task in tasks) / 1000
+
+    inside, beside = pid_of("crowd0"), pid_of("crowd1")
+    peer = address_of("crowd1")
+    echo = spawn(within(inside, NET, "echo", "5353"))
+    time.sleep(0.2)
+    lookups = 5000
+    trips, echoes, spent = [], [], []
+    for _ in range(7):
+        begin = cpu_us(daemon.pid)
+        trips.append(float(subprocess.check_output(within(inside, NET, "ask", "127.0.0.11:53", str(lookups), "crowd499"))))
+        spent.append((cpu_us(daemon.pid) - begin) / lookups)
+        echoes.append(float(subprocess.check_output(within(inside, NET, "ask", "127.0.0.1:5353", str(lookups)))))
+    os.kill(echo, 9)
+    spent, trip, plain = map(statistics.median, (spent, trips, echoes))
+    row("a name lookup among 500, the daemon's time", f"{spent:.1f} µs", "", "≤ 50 µs")
+    row("a name lookup, there and back", f"{trip:.1f} µs", f"{trip / plain:.2f} × a UDP echo inside the container, {plain:.1f} µs")
+    daemon.remove_all()
+
+    # Two containers on one bridge against two namespaces joined by a veth pair.
+    for name in ("crowd0", "crowd1"):
+        http.call("POST", f"/containers/{create(name=name, NetworkMode='crowd')}/start")
+    inside, beside = pid_of("crowd0"), pid_of("crowd1")
+    peer = address_of("crowd1")
+    bare = [spawn(["unshare", "--net", busybox, "sleep", "100000"]) for _ in range(2)]
+    time.sleep(0.2)
+    subprocess.run(["ip", "link", "add", "bare0", "netns", str(bare[0]), "type", "veth", "peer", "name", "bare1", "netns", str(bare[1])], check=True)
+    for number, pid in enumerate(bare):
+        for words in (["addr", "add", f"10.78.0.{number + 1}/24", "dev", f"bare{number}"], ["link", "set", f"bare{number}", "up"]):
+            subprocess.run(within(pid, "ip", *words), check=True)
+    sinks = [spawn(within(pid, NET, "sink", "7000")) for pid in (beside, bare[1])]
+    time.sleep(0.2)
+
+    def pour(pid, to):
+        return float(subprocess.check_output(within(pid, NET, "pour", f"{to}:7000", "2")))
+
+    rates = {"containers": [], "bare": []}
+    for _ in range(9):
+        rates["containers"].append(pour(inside, peer))
+        rates["bare"].append(pour(bare[0], "10.78.0.2"))
+    ratio = statistics.median(ours / floor for ours, floor in zip(rates["containers"], rates["bare"]))
+    ours, floor = (statistics.median(rates[name]) for name in ("containers", "bare"))
+    row("TCP from container to container, one connection", f"{ours:.1f} Gbit/s", f"{ratio:.2f} × a plain veth pair, {floor:.1f} Gbit/s", "≥ 0.97 ×")
+    for pid in sinks + bare:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    daemon.remove_all()
+    http.call("DELETE", "/networks/crowd")
 
 if wanted("checkpoint") and options.criu:
     # Raw criu on the same kind of container: namespaces, overlay root, an external network namespace, a shell.

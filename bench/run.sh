@@ -3,8 +3,8 @@
 #
 # Each figure stands beside a floor that does the same kernel work, measured in
 # interleaved rounds, so that a loaded machine slows both. NAMEs choose parts: run,
-# start, memory, burst, ping, checkpoint. Needs root, python3, util-linux, rustc, a
-# static busybox and a criu; runc is compared with where it is installed.
+# start, memory, burst, ping, network, checkpoint. Needs root, python3, util-linux, rustc, a
+# static busybox and a criu (network: iproute2); runc is compared with where it is installed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 dewar=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -16,9 +16,11 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 criu=$("$here/../scripts/criu.sh" 2>/dev/null) || criu=
 rustc -O --edition 2021 -o "$work/load" "$here/load.rs"
+rustc -O --edition 2021 -o "$work/net" "$here/net.rs"
 "$here/../scripts/rootfs.sh" "$work/busybox.tar"
 
 # A mount namespace of its own: CRIU caches what it knows of the kernel in /run only if
 # that is a tmpfs (for dewar and for raw criu alike), and no mount of ours can be left.
-unshare --mount --propagation private sh -c 'mount -t tmpfs tmpfs /run && exec python3 "$@"' sh \
+# A network of its own: bridges and rules are made there, and this machine's stays as it is.
+unshare --mount --net --propagation private sh -c 'mount -t tmpfs tmpfs /run && exec python3 "$@"' sh \
     "$here/bench.py" --dewar "$dewar" --work "$work" --criu "$criu" "$@"
