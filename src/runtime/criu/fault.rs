@@ -21,7 +21,7 @@ const NOISE: [&str; 11] = [
 ];
 
 /// A piece of an error line, and what it means to a user.
-const KNOWN: [(&str, &str); 24] = [
+const KNOWN: [(&str, &str); 25] = [
     (
         "Can't get 1:16 opt",
         "criu before 4.2 cannot freeze a process that has a socket on kernel 6.16 or newer; install criu 4.2 (scripts/criu.sh fetches one)",
@@ -58,6 +58,7 @@ const KNOWN: [(&str, &str); 24] = [
     ("doesn't have a proper root mount", "the container has a mount from outside that dewar did not make"),
     ("Can't lookup mount=", "a process holds a file open that is outside of the container's mounts"),
     ("Found slave peer", "a process uses a terminal whose other end is outside of the container"),
+    ("Dangling connection", "a process is connected to a unix socket outside of the container"),
     ("external socket is used", "a process is connected to a unix socket outside of the container"),
     (
         "Can't dump half of stream unix connection",
