@@ -28,7 +28,6 @@ pub mod listeners;
 pub mod logger;
 pub mod metrics;
 pub mod names;
-#[allow(dead_code, reason = "in use once bridge networks are")]
 pub mod networks;
 mod notify;
 pub mod pattern;
