@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::site::{HOST, OUTSIDE, Site};
-use super::traffic::{Server, answers, is_cut};
+use super::traffic::{Server, answers, answers_tcp, is_cut};
 use crate::support::requires::requires;
 
 #[test]
@@ -131,7 +131,7 @@ fn the_way_out_is_where_it_was_asked_for() {
     // Ports go where the way out is.
     let web = site.run("web", "--network a --network b -p 8080:80");
     let _server = Server::start(&web.inside, "web", 80);
-    answers(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
     site.ok("network disconnect a web");
-    answers(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
 }

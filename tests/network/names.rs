@@ -143,7 +143,7 @@ fn links_of_both_kinds() {
     let hosts = site.sh("app", "cat /etc/hosts");
     let id = site.ok("inspect -f {{.Id}} db");
     assert!(hosts.contains(&format!("{address}\tdatabase {} db\n", &id[..12])), "{hosts}");
-    let env = site.sh("app", "env");
+    let env = site.sh("app", "tr '\\0' '\\n' < /proc/1/environ");
     for line in [
         "DATABASE_NAME=/app/database".to_owned(),
         format!("DATABASE_PORT=tcp://{address}:5432"),

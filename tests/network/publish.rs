@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use super::site::{HOST, HOST6, OUTSIDE, Site};
-use super::traffic::{Server, answers, is_cut};
+use super::traffic::{Server, answers, answers_tcp, is_cut};
 use crate::support::requires::requires;
 
 #[test]
@@ -140,7 +140,7 @@ fn ports_follow_the_containers_life() {
         site.ok("restart -t 0 web");
         let web = site.running("web");
         let _server = Server::start(&web.inside, "web", 80);
-        answers(&site.outside, &at_host, &format!("web {OUTSIDE}"));
+        answers_tcp(&site.outside, &at_host, &format!("web {OUTSIDE}"));
     }
     // A paused container holds its ports, a dead one does not.
     site.ok("pause web");
@@ -150,13 +150,13 @@ fn ports_follow_the_containers_life() {
     site.ok("wait web");
     let heir = site.run("heir", "-p 8080:80");
     let _server = Server::start(&heir.inside, "heir", 80);
-    answers(&site.outside, &at_host, &format!("heir {OUTSIDE}"));
+    answers_tcp(&site.outside, &at_host, &format!("heir {OUTSIDE}"));
     site.refuses("start web", "port is already allocated");
     // Two hundred ports are two hundred elements, not two hundred programs.
     site.run("many", "-p 20000-20199:20000-20199");
     let many = site.running("many");
     let _server = Server::start(&many.inside, "many", 20_150);
-    answers(&site.host, "127.0.0.1:20150", &format!("many {}", gateway(&site)));
+    answers_tcp(&site.host, "127.0.0.1:20150", &format!("many {}", gateway(&site)));
 }
 
 fn gateway(site: &Site) -> String {

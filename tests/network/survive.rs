@@ -2,7 +2,7 @@
 
 use super::resolver::{A, Way, ask};
 use super::site::{HOST, OUTSIDE, Site};
-use super::traffic::{Line, Server, answers, is_cut};
+use super::traffic::{Line, Server, answers, answers_tcp, is_cut};
 use crate::support::eventually;
 use crate::support::requires::requires;
 
@@ -27,8 +27,8 @@ fn a_killed_daemon_takes_nothing_along() {
     assert!(line.carries("and after"));
     assert_eq!(site.inspect("web")["NetworkSettings"], before);
     answers(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
-    answers(&site.host, "127.0.0.1:8081", &format!("plain {}", gateway(&site)));
-    answers(&site.host, "[::1]:8081", &format!("plain {}", gateway(&site)));
+    answers_tcp(&site.host, "127.0.0.1:8081", &format!("plain {}", gateway(&site)));
+    answers_tcp(&site.host, "[::1]:8081", &format!("plain {}", gateway(&site)));
     // Names are answered again, addresses and ports are still taken, new containers fit in.
     assert_eq!(ask(&peer.inside, "web", A, Way::Udp).answers, [site.address("web", "net")]);
     site.refuses("run --rm -p 8080:80 busybox true", "port is already allocated");
@@ -54,25 +54,19 @@ fn what_somebody_flushed_is_put_back() {
     let web = site.run("web", "-p 8080:80");
     let _server = Server::start(&web.inside, "web", 80);
     let at_host = format!("{HOST}:8080");
-    answers_tcp(&site, &at_host);
+    answers_tcp(&site.outside, &at_host, &format!("web {OUTSIDE}"));
     let rules = site.rules();
     for _ in 0..3 {
         site.host.run("nft", &["flush", "ruleset"]);
         eventually("the rules are back", || site.rules() == rules);
-        answers_tcp(&site, &at_host);
+        answers_tcp(&site.outside, &at_host, &format!("web {OUTSIDE}"));
     }
     // While nobody was there to see it.
     site.daemon.kill9();
     site.host.run("nft", &["flush", "ruleset"]);
     site.daemon.restart();
     eventually("the rules are back", || site.rules() == rules);
-    answers_tcp(&site, &at_host);
-}
-
-#[track_caller]
-fn answers_tcp(site: &Site, to: &str) {
-    let answer = super::traffic::tcp(&site.outside, to, std::time::Duration::from_secs(3));
-    assert_eq!(answer, Ok(format!("web {OUTSIDE}")));
+    answers_tcp(&site.outside, &at_host, &format!("web {OUTSIDE}"));
 }
 
 #[test]
@@ -93,7 +87,7 @@ fn what_is_missing_is_mended_and_what_is_left_is_removed() {
     site.host.run("ip", &["link", "add", "vethmine", "type", "veth", "peer", "name", "vethours"]);
     site.host.run("ip", &["link", "add", "br-mine", "type", "bridge"]);
     site.daemon.restart();
-    answers(&site.host, "127.0.0.1:8080", "web 10.81.0.1");
+    answers_tcp(&site.host, "127.0.0.1:8080", "web 10.81.0.1");
     let answer =
         super::traffic::tcp(&site.outside, &format!("{HOST}:8080"), std::time::Duration::from_secs(3));
     assert_eq!(answer, Ok(format!("web {OUTSIDE}")));
@@ -114,9 +108,9 @@ fn live_restore_and_an_orderly_stop() {
     let web = site.run("web", "-p 8080:80");
     let _server = Server::start(&web.inside, "web", 80);
     assert_eq!(site.daemon.stop(), 0);
-    answers_tcp(&site, &format!("{HOST}:8080"));
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
     site.daemon.restart();
-    answers_tcp(&site, &format!("{HOST}:8080"));
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
     site.ok("rm -f web");
     assert_eq!(site.daemon.stop(), 0);
     // Nothing lives: nothing of ours stays in the host's rules.
@@ -128,5 +122,5 @@ fn live_restore_and_an_orderly_stop() {
     site.daemon.restart();
     let again = site.running("again");
     let _server = Server::start(&again.inside, "web", 80);
-    answers_tcp(&site, &format!("{HOST}:8080"));
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
 }

@@ -107,6 +107,12 @@ pub fn answers(from: &Namespace, to: &str, expected: &str) {
     }
 }
 
+/// Asking over TCP alone has this answer.
+#[track_caller]
+pub fn answers_tcp(from: &Namespace, to: &str, expected: &str) {
+    assert_eq!(tcp(from, to, PATIENCE).as_deref(), Ok(expected), "asking {to}");
+}
+
 /// Nobody answers, either way.
 #[track_caller]
 pub fn is_cut(from: &Namespace, to: &str) {

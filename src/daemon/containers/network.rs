@@ -199,6 +199,10 @@ fn build(
     }
     let mut joined = Vec::new();
     for name in in_order(record) {
+        // Compat: without a default network its containers have loopback alone, and nobody is told.
+        if name == "bridge" && engine.config().network.bridge == "none" {
+            continue;
+        }
         joined.push(join(engine, record, &name, thaw).map_err(failed)?);
     }
     claim_ports(engine, record, thaw).map_err(failed)?;
