@@ -108,4 +108,10 @@ fn direct_routing_and_forwarding_are_chosen() {
         still.host.within(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap_or_default()),
         "0\n"
     );
+    // Without relays the port is held all the same, and what rules carry is carried.
+    let bare = Site::with(&["--userland-proxy=false"]);
+    let web = bare.run("web", "-p 8080:80 -p 8080:80/udp");
+    let _server = Server::start(&web.inside, "web", 80);
+    answers(&bare.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
+    is_cut(&bare.host, "[::1]:8080");
 }

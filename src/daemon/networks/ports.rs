@@ -116,11 +116,13 @@ impl Terms {
     }
 }
 
-/// Which families the firewall has rules for.
+/// Which families the firewall has rules for, and whether relays carry what rules do not.
 #[derive(Clone, Copy, Debug)]
 pub struct Ruled {
     pub ipv4: bool,
     pub ipv6: bool,
+    /// `--userland-proxy`
+    pub relays: bool,
 }
 
 /// Every claimed host port, with the socket that holds it, relays included.
@@ -255,7 +257,9 @@ impl Ports {
                     continue;
                 }
             }
-            let (Some(to), Some(socket)) = (own.or(other), &held.socket) else { continue };
+            let (Some(to), Some(socket), true) = (own.or(other), &held.socket, ruled.relays) else {
+                continue;
+            };
             let to = SocketAddr::new(to, claim.port);
             let token = self.relays.add(Arc::clone(socket), claim.protocol, to);
             held.relay =

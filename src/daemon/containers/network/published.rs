@@ -48,7 +48,8 @@ pub(super) fn publish_ports(engine: &Engine, record: &Record) -> Result<()> {
         return Ok(());
     };
     let config = engine.config();
-    let ruled = Ruled { ipv4: config.network.iptables, ipv6: config.network.ip6tables };
+    let defaults = &config.network;
+    let ruled = Ruled { ipv4: defaults.iptables, ipv6: defaults.ip6tables, relays: defaults.userland_proxy };
     let list = engine.ports.lead(&record.id, &network.id, &given, ruled)?;
     engine.firewall.publish(&record.id, &list)
 }

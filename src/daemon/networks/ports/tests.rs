@@ -242,7 +242,7 @@ fn what_the_kernel_cannot_lead_is_relayed() {
         let all = [("80/tcp", "", "8080"), ("80/udp", "", "8080")];
         claim(&ports, "a", &all, &FOUR).unwrap();
         let given = Given { ipv4: Some("127.0.0.7/8".parse().unwrap()), ..Given::default() };
-        let ruled = Ruled { ipv4: true, ipv6: true };
+        let ruled = Ruled { ipv4: true, ipv6: true, relays: true };
         let list = ports.lead("a", "n", &given, ruled).unwrap();
         let text: Vec<_> =
             list.iter().map(|one| (one.host.to_string(), one.host_port, one.to_port)).collect();
@@ -254,7 +254,7 @@ fn what_the_kernel_cannot_lead_is_relayed() {
         }
         assert!(says(four).is_err(), "that is the firewall's");
         // Without a firewall all is relayed, and leading again replaces what was.
-        let list = ports.lead("a", "n", &given, Ruled { ipv4: false, ipv6: false }).unwrap();
+        let list = ports.lead("a", "n", &given, Ruled { ipv4: false, ipv6: false, relays: true }).unwrap();
         assert_eq!(list, []);
         assert_eq!((says(six).unwrap(), says(four).unwrap()), ("HELLO".to_owned(), "HELLO".to_owned()));
         assert_eq!(
