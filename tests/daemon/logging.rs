@@ -63,7 +63,7 @@ fn what_the_file_does_not_take_goes_to_standard_error() {
     requires!(root);
     // A full disk.
     let daemon = Daemon::with(&["--log-to", "/dev/full"], &[]);
-    assert!(daemon.log().contains("[INFO ] dewar"), "{}", daemon.log());
+    eventually("its first line is there", || daemon.log().contains("[INFO ] dewar"));
     let nowhere = ["--log-to", "/nowhere/log"];
     daemon.again().args(nowhere).fails(1).stderr_has("open the log \"/nowhere/log\": No such file");
     let validate = |flags: [&str; 2]| Cmd::new(binary()).args(["daemon", "--validate"]).args(flags);

@@ -221,6 +221,8 @@ impl Daemon {
     /// The port of the `tcp://` host with port 0, as the log tells it.
     #[track_caller]
     pub fn port(&self) -> u16 {
+        // It answers before it tells.
+        super::eventually("the daemon tells where it serves", || self.log().contains(" serves API "));
         let log = self.log();
         let line = log.lines().rev().find(|line| line.contains(" serves API ")).expect("it serves");
         let place = line.rsplit_once("tcp://").expect("it serves tcp").1;
