@@ -446,21 +446,22 @@ pub fn recover(engine: &Engine, containers: &[Arc<Container>], is_complete: bool
             log::error!("{error}");
         }
     };
-    for network in engine.networks.all() {
-        let members: Vec<Given> =
-            engine.networks.members(&network.id).into_iter().map(|(_, given)| given).collect();
-        if !members.is_empty() {
-            told(engine.wiring.repair(&network, &members));
-        }
-    }
     let is_known = |owner: &Owner| match owner {
         Owner::Network(id) => engine.networks.by_id(id).is_some(),
         Owner::Endpoint(id) => {
             living.iter().any(|record| given(record).any(|(_, given)| given.endpoint_id == *id))
         }
     };
+    // First: what is left of another data root may have the names that are needed.
     if is_complete {
         told(engine.wiring.sweep(&is_known));
+    }
+    for network in engine.networks.all() {
+        let members: Vec<Given> =
+            engine.networks.members(&network.id).into_iter().map(|(_, given)| given).collect();
+        if !members.is_empty() {
+            told(engine.wiring.repair(&network, &members));
+        }
     }
     told(engine.firewall.synchronize());
 }

@@ -290,7 +290,7 @@ fn files() -> Check {
     }
 }
 
-/// Parts that networks between containers will need; what is built as a module counts.
+/// Parts that networks between containers need; what is built as a module counts.
 pub(super) fn networking() -> Vec<Check> {
     let config = config();
     [
@@ -299,6 +299,9 @@ pub(super) fn networking() -> Vec<Check> {
         ("nftables", "CONFIG_NF_TABLES"),
         ("connection tracking", "CONFIG_NF_CONNTRACK"),
         ("address translation", "CONFIG_NF_NAT"),
+        ("address translation in rules", "CONFIG_NFT_NAT"),
+        ("masquerading in rules", "CONFIG_NFT_MASQ"),
+        ("kinds of addresses in rules", "CONFIG_NFT_FIB_IPV4"),
     ]
     .into_iter()
     .map(|(name, symbol)| {
@@ -311,7 +314,7 @@ pub(super) fn networking() -> Vec<Check> {
             Some("m") => Check::ok("network", name, "a module"),
             _ => Check::ok("network", name, "not in this kernel").but(
                 Verdict::Warning,
-                "bridge networks of later versions will not work; --network host and none do",
+                "bridge networks will not work; --network host and none do",
                 format!("a kernel with {symbol}"),
             ),
         }
