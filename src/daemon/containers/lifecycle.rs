@@ -5,8 +5,8 @@
 //! process arrives on a thread of its own ([`exited`]) and takes only the short lock.
 //!
 //! Order at an exit, which clients depend on: output delivered and exit on disk (the shim did that) →
-//! places in networks given back → state and record → event `die` → waiters → kernel objects gone → restart or removal → waiters for the
-//! removal, after the name is free.
+//! places in networks given back → state and record → event `die` → waiters → kernel objects gone → restart or
+//! removal → waiters for the removal, after the name is free.
 //!
 //! Stays whole: the order of these steps is the invariant, and it is read in one place.
 
@@ -147,7 +147,8 @@ pub fn start_locked(
     outcome
 }
 
-/// Brings the container to life; says in `thaw` what became of its connections. The error comes with the exit code Docker records for it.
+/// Brings the container to life; says in `thaw` what became of its connections. The error comes with the exit code
+/// Docker records for it.
 fn launch(
     engine: &Engine,
     container: &Container,
