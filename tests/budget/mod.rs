@@ -27,7 +27,7 @@ fn the_binary_is_small() {
     // The goal of 5 MiB is missed: 0.9 MiB are the tables that let a handler panic without taking the daemon
     // along, 0.8 MiB the readers and writers of the API's JSON types. Docker's whole command line, volumes,
     // templates and the shapes of 28 API versions took it from 5.4 to 6.5; TLS for both ends (0.7), log drivers,
-    // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3.
+    // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3; networks to 9.0.
     assert!(bytes <= 37 << 18, "{bytes} bytes are more than 9.25 MiB");
 }
 
@@ -40,9 +40,9 @@ fn an_idle_daemon_is_light() {
     // pages sixteen at a time (and does so whatever madvise says), so that nearly all of it counts; 0.6 MiB are
     // the daemon's own.
     let mut last = 0;
-    eventually("at most 8.5 MiB PSS when idle", || {
+    eventually("at most 9.25 MiB PSS when idle", || {
         last = pss_kib(daemon.pid());
-        last <= 8704
+        last <= 9472
     });
     println!("idle: {last} KiB PSS");
 }

@@ -59,8 +59,8 @@ pub struct Place {
     pub given: Option<Given>,
 }
 
-/// By the network's name.
-pub type Places = BTreeMap<String, Place>;
+/// By the network's name. Boxed: a map has room for eleven values from its first on, and a place is 700 bytes.
+pub type Places = BTreeMap<String, Box<Place>>;
 
 /// The network of a mode: `default` is the bridge, `container:` none of its own.
 pub fn of_mode(mode: &str) -> Option<&str> {
@@ -100,10 +100,11 @@ pub fn places(
     };
     for (reference, asked) in given.endpoints_config {
         refusals::endpoint(&asked)?;
-        places.insert(known(&reference), Place { asked: as_asked(asked), ..Place::default() });
+        let place = Place { asked: as_asked(asked), ..Place::default() };
+        places.insert(known(&reference), Box::new(place));
     }
     if places.is_empty() {
-        places.insert(first.clone(), Place::default());
+        places.insert(first.clone(), Box::default());
     }
     if let (Some(place), Some(mac)) = (places.get_mut(&first), &config.mac_address)
         && place.asked.mac_address.is_empty()
@@ -139,7 +140,7 @@ pub fn complete(record: &mut Record) {
     if record.networks.is_empty()
         && let Some(name) = of_mode(&record.host_config.network_mode)
     {
-        record.networks.insert(name.to_owned(), Place::default());
+        record.networks.insert(name.to_owned(), Box::default());
     }
 }
 
@@ -269,7 +270,8 @@ fn given(record: &Record) -> impl Iterator<Item = (&String, &Given)> {
 }
 
 fn plug(engine: &Engine, record: &Record, network: &Network, netns: &Path, is_held: bool) -> Result<()> {
-    let Some(Place { asked, given: Some(given), .. }) = record.networks.get(&network.name) else {
+    let place = record.networks.get(&network.name).map(Box::as_ref);
+    let Some(Place { asked, given: Some(given), .. }) = place else {
         return Ok(());
     };
     if matches!(network.driver, Driver::Host | Driver::Null) || given.interface.is_empty() {
@@ -437,8 +439,8 @@ pub fn complete_start(record: &mut Record, dir: &Path) {
 pub fn recover(engine: &Engine, containers: &[Arc<Container>], is_complete: bool) {
     let living: Vec<Record> = containers
         .iter()
+        .filter(|container| container.lock().record.state.is_alive())
         .map(|container| container.record())
-        .filter(|record| record.state.is_alive())
         .collect();
     living.iter().for_each(|record| adopt(engine, record));
     let told = |result: Result<()>| {

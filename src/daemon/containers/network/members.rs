@@ -31,7 +31,7 @@ pub fn connect(engine: &Arc<Engine>, reference: &str, body: NetworkConnect) -> R
             record.name, network.name
         )));
     }
-    record.networks.insert(network.name.clone(), Place { asked, ..Place::default() });
+    record.networks.insert(network.name.clone(), Box::new(Place { asked, ..Place::default() }));
     if !is_alive {
         return keep(&container, &record);
     }
