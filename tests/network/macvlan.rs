@@ -23,7 +23,7 @@ fn macvlan_is_on_the_parents_wire() {
     let site = Site::new();
     let create = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/26 --gateway 192.0.2.2 -o parent=lan";
     if !kernel_has("macvlan") {
-        site.refuses(&format!("{create} wire"), "");
+        site.refuses(&format!("{create} wire"), "macvlan");
         return;
     }
     site.ok(&format!("{create} wire"));

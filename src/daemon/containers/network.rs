@@ -59,7 +59,7 @@ pub struct Place {
     pub given: Option<Given>,
 }
 
-/// By the network's name. Boxed: a map has room for eleven values from its first on, and a place is 700 bytes.
+/// By the network's name. Boxed: a map has room for eleven values from its first on.
 pub type Places = BTreeMap<String, Box<Place>>;
 
 /// The network of a mode: `default` is the bridge, `container:` none of its own.
