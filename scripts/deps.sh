@@ -8,11 +8,11 @@
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
 #          supervisors (scripts/supervisors.sh), iproute2, nftables, iptables, curl, openssl, tar, runc,
-#          crun, skopeo, mkfs.ext4 and strip
+#          crun, skopeo, umoci, docker-registry, xz, bzip2, zstd, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
-# /opt/dewar/docker. Everything else that is no package of the host goes into
+# /opt/dewar/docker; the registry out of its own, for the same reason. Everything else that is no package of the host goes into
 # directories of /opt/dewar, too. Nothing is upgraded or removed.
 set -eu
 
@@ -65,6 +65,11 @@ if [ "$what" = test ]; then
     need runc runc
     need crun crun
     need skopeo skopeo
+    need umoci umoci
+    # Archives of every compression
+    need xz xz-utils
+    need bzip2 bzip2
+    need zstd zstd
     need curl curl
     need openssl openssl
     need unshare util-linux
@@ -105,6 +110,16 @@ if [ "$what" = test ] && ! command -v docker >/dev/null && [ ! -x /opt/dewar/doc
     (cd "$work" && apt-get download -qq "$package" && dpkg -x ./*.deb x) >&2 || { rm -rf "$work"; die "fetching $package failed"; }
     mkdir -p /opt/dewar/docker/bin
     mv "$work/x/usr/bin/docker" /opt/dewar/docker/bin/docker
+    rm -rf "$work"
+fi
+
+if [ "$what" = test ] && ! command -v docker-registry >/dev/null && [ ! -x /opt/dewar/registry/bin/docker-registry ]; then
+    apt_update
+    say "taking the registry out of Debian's docker-registry into /opt/dewar/registry (its service is not installed)"
+    work=$(mktemp -d)
+    (cd "$work" && apt-get download -qq docker-registry && dpkg -x ./*.deb x) >&2 || { rm -rf "$work"; die "fetching docker-registry failed"; }
+    mkdir -p /opt/dewar/registry/bin
+    mv "$work/x/usr/bin/docker-registry" /opt/dewar/registry/bin/docker-registry
     rm -rf "$work"
 fi
 
