@@ -12,8 +12,9 @@
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
-# /opt/dewar/docker; the registry out of its own, for the same reason. Everything else that is no package of the host goes into
-# directories of /opt/dewar, too. Nothing is upgraded or removed.
+# /opt/dewar/docker; the registry out of its own, for the same reason. Everything
+# else that is no package of the host goes into directories of /opt/dewar, too.
+# Nothing is upgraded or removed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
