@@ -8,7 +8,7 @@
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
 #          supervisors (scripts/supervisors.sh), iproute2, nftables, iptables, curl, openssl, tar, runc,
-#          crun, skopeo, umoci, docker-registry, xz, bzip2, zstd, mkfs.ext4 and strip
+#          crun, skopeo, umoci, docker-registry, xz, bzip2, zstd, musl-gcc, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -81,6 +81,8 @@ if [ "$what" = test ]; then
     # Its launcher for socket activation; nothing of it is started.
     need systemd-socket-activate systemd
     [ -x /usr/sbin/mkfs.ext4 ] || need mkfs.ext4 e2fsprogs
+    # Alpine's resolver is asked for names, too.
+    need musl-gcc musl-tools
     need strip binutils
     need make make
     # scripts/python.sh makes a virtual environment with whichever can.

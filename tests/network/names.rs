@@ -2,8 +2,8 @@
 
 use super::resolver::{A, AAAA, PTR, Reply, Way, ask, backwards};
 use super::site::{OUTSIDE, Site};
-use crate::support::eventually;
 use crate::support::requires::requires;
+use crate::support::{Cmd, eventually, source};
 
 fn found(answers: &[&str]) -> Reply {
     let mut answers: Vec<String> = answers.iter().map(|text| (*text).to_owned()).collect();
@@ -37,7 +37,7 @@ fn containers_find_each_other() {
     assert_eq!(reverse.answers, ["web.net"], "{reverse:?}");
     // Nobody of another network is known.
     assert_ne!(asked("other", A, Way::Udp).code, 0);
-    // Real resolvers: glibc's through wget, BusyBox's own through nslookup.
+    // Real resolvers: glibc's through wget, BusyBox's own through nslookup; musl's has a test of its own.
     site.docker(&["exec", "-d", "web", "sh", "-c", "echo page > /index.html; exec httpd -f -p 80 -h /"]).ok();
     for name in ["web", "www", "shared"] {
         let text = site.sh("client", &format!("nslookup {name}"));
@@ -56,6 +56,44 @@ fn containers_find_each_other() {
     site.ok("kill site");
     eventually("the name's end", || asked("site", A, Way::Udp).code != 0);
     assert_eq!(asked("shared", A, Way::Udp), found(&[&db]));
+}
+
+/// musl asks for both families at once and takes one's absence for the name's; Alpine is made of it.
+#[test]
+fn musl_finds_them_too() {
+    requires!(root, docker, iproute, musl);
+    let site = Site::new();
+    site.ok("network create net");
+    site.ok("network create --ipv6 --subnet fd00:95::/64 --subnet 10.95.0.0/24 both");
+    site.run("web", "--network net --network-alias www");
+    site.run("dual", "--network both");
+    site.run("client", &format!("--network net --dns {OUTSIDE} --dns-search example"));
+    site.ok("network connect both client");
+    let lookup = site.daemon.dir().join("lookup");
+    let source = source().join("tests/network/lookup.c");
+    let words = ["-static", "-o", &lookup.to_string_lossy(), &source.to_string_lossy()].map(str::to_owned);
+    Cmd::new("musl-gcc").args(words).ok();
+    site.docker(&["cp", &lookup.to_string_lossy(), "client:/lookup"]).ok();
+    let (web, dual) = (site.address("web", "net"), site.address("dual", "both"));
+    for name in ["web", "www", "web.", "web.net"] {
+        assert_eq!(site.sh("client", &format!("/lookup {name}")), format!("{name} {web} web.net\n"));
+    }
+    let text = site.sh("client", "/lookup dual");
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    let six = "dual fd00:95::2 dual.both";
+    assert_eq!(lines, [format!("dual {dual} dual.both"), six.to_owned()], "{text}");
+    let far = "far.example 198.51.100.7 \n";
+    assert_eq!(site.sh("client", "/lookup far.example"), far);
+    // Compat: Docker writes ndots:0, with which musl searches nowhere; who needs it says another.
+    site.docker(&["exec", "client", "/lookup", "far"]).fails(1);
+    let options = "--dns-search example --dns-option ndots:1";
+    site.run("searcher", &format!("--network net --dns {OUTSIDE} {options}"));
+    site.docker(&["cp", &lookup.to_string_lossy(), "searcher:/lookup"]).ok();
+    assert_eq!(site.sh("searcher", "/lookup far"), "far 198.51.100.7 \n");
+    assert_eq!(site.sh("searcher", "/lookup web"), format!("web {web} web.net\n"));
+    let absent = site.docker(&["exec", "client", "/lookup", "absent"]).fails(1);
+    assert_eq!(absent.stdout, "absent: Name does not resolve\n");
 }
 
 #[test]

@@ -62,6 +62,11 @@ pub fn docker_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no docker client: run scripts/deps.sh test".to_owned())
 }
 
+/// Programs built with musl.
+pub fn musl() -> Result<(), String> {
+    on_path("musl-gcc").map(drop).ok_or_else(|| "no musl-gcc: run scripts/deps.sh test".to_owned())
+}
+
 /// Python with docker-py.
 pub fn docker_py() -> Result<(), String> {
     root()?;
