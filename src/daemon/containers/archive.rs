@@ -130,7 +130,7 @@ impl<T: Read> Read for WhileThere<'_, T> {
     }
 }
 
-/// Unpacks an archive (plain, gzip or zstd) into the directory `path`.
+/// Unpacks an archive (plain or compressed: gzip, bzip2, xz, zstd) into the directory `path`.
 ///
 /// `no_overwrite_dir_non_dir` refuses to replace a directory by something else and the reverse; `owner`
 /// gets all files instead of the archive's owners (`copyUIDGID`: the container's user).

@@ -4,7 +4,9 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use ring::digest::{Context, SHA256};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
@@ -12,8 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::error::{Error, Result};
 
-/// A frame may ask for this much memory: what `zstd --long` writes, and its decoder's own limit.
-const MAX_ZSTD_WINDOW: u64 = 128 << 20;
+/// A zstd frame or an xz block may ask for this much memory: what `zstd --long` writes and its decoder's own
+/// limit, and twice the dictionary of `xz -9`. gzip and bzip2 have fixed needs, below 8 MiB.
+const MAX_WINDOW: u64 = 128 << 20;
+/// An xz decoder counts its tables too.
+const XZ_TABLES: u64 = 1 << 20;
 
 /// `sha256:` and 64 lower-case hex digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,17 +154,13 @@ impl<R: Read, F: FnMut(u64)> Read for Counting<R, F> {
     }
 }
 
-/// The uncompressed bytes of a plain, gzip or zstd stream. Damage is reported as `InvalidData`.
+/// The uncompressed bytes of a plain, gzip, bzip2, xz or zstd stream. Damage is reported as `InvalidData`, and
+/// so is a stream that asks for more memory than [`MAX_WINDOW`].
 pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    // Six bytes tell all formats apart; a reader may deliver them one by one.
+    // Ten bytes tell all formats apart; a reader may deliver them one by one.
     let mut stream = stream;
-    let mut head = Vec::with_capacity(6);
-    (&mut stream).take(6).read_to_end(&mut head).map_err(|cause| Error::system("read archive", cause))?;
-    let unsupported = |name: &str| {
-        Err(Error::invalid(format!(
-            "archive is compressed with {name}, which is not supported: use gzip, zstd or none"
-        )))
-    };
+    let mut head = Vec::with_capacity(10);
+    (&mut stream).take(10).read_to_end(&mut head).map_err(|cause| Error::system("read archive", cause))?;
     let kind = head.clone();
     let whole = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(stream));
     match kind.as_slice() {
@@ -167,8 +168,15 @@ pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(Zstd::new(whole))),
         // A skippable frame may come first.
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Box::new(Zstd::new(whole))),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => unsupported("xz"),
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => unsupported("bzip2"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+            let limit = ((MAX_WINDOW + XZ_TABLES) >> 10) as u32;
+            Ok(Box::new(Damage(XzReader::new_mem_limit(whole, true, limit))))
+        }
+        // A block, or the end of an empty stream: three letters alone may begin a file's name in a plain tar.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]
+        | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90] => {
+            Ok(Box::new(Damage(MultiBzDecoder::new(whole))))
+        }
         _ => Ok(Box::new(whole)),
     }
 }
@@ -179,7 +187,13 @@ struct Damage<R>(R);
 impl<R: Read> Read for Damage<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.0.read(into).map_err(|cause| match cause.kind() {
-            io::ErrorKind::InvalidInput => io::Error::new(io::ErrorKind::InvalidData, cause),
+            io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => {
+                io::Error::new(io::ErrorKind::InvalidData, cause)
+            }
+            io::ErrorKind::OutOfMemory => io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its compression asks for more than {} MiB of memory", MAX_WINDOW >> 20),
+            ),
             _ => cause,
         })
     }
@@ -195,7 +209,7 @@ struct Zstd<R> {
 impl<R> Zstd<R> {
     fn new(source: R) -> Zstd<R> {
         let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(MAX_ZSTD_WINDOW);
+        decoder.set_max_window_size(MAX_WINDOW);
         Zstd { source, decoder, in_frame: false }
     }
 }
@@ -266,9 +280,15 @@ mod tests {
         assert_eq!(all(&plain).unwrap(), plain);
         assert_eq!(all(b"").unwrap(), b"");
         assert_eq!(all(b"abc").unwrap(), b"abc");
-        for (program, args) in
-            [("gzip", &["-c"][..]), ("zstd", &["-qc"]), ("zstd", &["-qc", "--ultra", "-22"])]
-        {
+        for (program, args) in [
+            ("gzip", &["-c"][..]),
+            ("zstd", &["-qc"]),
+            ("zstd", &["-qc", "--ultra", "-22"]),
+            ("bzip2", &["-c"]),
+            ("xz", &["-c", "-T1"]),
+            ("xz", &["-c", "-9e", "--check=sha256", "--x86", "--lzma2"]),
+            ("xz", &["-c", "--block-size=100000", "--check=none"]),
+        ] {
             let packed = through(program, args, &plain);
             assert_eq!(all(&packed).unwrap(), plain, "{program}");
             let twice = [packed.as_slice(), &packed].concat();
@@ -283,14 +303,38 @@ mod tests {
             [&[0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3], through("zstd", &["-qc"], b"x").as_slice()]
                 .concat();
         assert_eq!(all(&skippable).unwrap(), b"x");
-        for (program, name) in [("xz", "xz"), ("bzip2", "bzip2")] {
-            let probe =
-                Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
-            if probe.is_err() {
-                continue;
+        // Nothing, compressed, and names that only begin like a compressed stream.
+        for program in ["gzip", "zstd", "bzip2", "xz"] {
+            assert_eq!(all(&through(program, &["-c"], b"")).unwrap(), b"", "{program}");
+        }
+        assert_eq!(all(b"BZh9.txt").unwrap(), b"BZh9.txt");
+    }
+
+    #[test]
+    fn streams_that_ask_for_too_much_memory_are_refused() {
+        for (program, args) in
+            [("xz", &["-c", "--lzma2=preset=1,dict=192MiB"][..]), ("zstd", &["-qc", "--long=28"])]
+        {
+            // zstd makes the window no larger than what it is told comes, and a pipe tells nothing.
+            let packed = through(program, args, b"small");
+            let failure = all(&packed).unwrap_err();
+            assert_eq!(failure.kind(), io::ErrorKind::InvalidData, "{program}: {failure}");
+        }
+    }
+
+    #[test]
+    fn no_flipped_bit_panics() {
+        let plain: Vec<u8> = (0..2000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for program in ["gzip", "zstd", "bzip2", "xz"] {
+            let packed = through(program, &["-c"], &plain);
+            for at in 0..packed.len() {
+                for bit in [0x01, 0x80] {
+                    let mut damaged = packed.clone();
+                    damaged[at] ^= bit;
+                    let mut out = Vec::new();
+                    let _ = decompress(damaged.as_slice()).unwrap().take(1 << 20).read_to_end(&mut out);
+                }
             }
-            let failure = decompress(through(program, &["-c"], b"x").as_slice()).err().unwrap().to_string();
-            assert!(failure.contains(name), "{failure}");
         }
     }
 

@@ -26,7 +26,7 @@ pub struct Import {
 }
 
 impl Store {
-    /// Imports the archive, which may be compressed with gzip or zstd. The digest is taken, the archive
+    /// Imports the archive, which may be compressed (gzip, bzip2, xz, zstd). The digest is taken, the archive
     /// decompressed and unpacked while it comes in.
     ///
     /// `on_progress` is told how much has come, for the first time after [`QUICK`].

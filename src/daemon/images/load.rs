@@ -48,7 +48,7 @@ struct DockerImage {
 }
 
 impl Store {
-    /// Loads every image of the archive, which may be compressed with gzip or zstd. Blocks as long as the
+    /// Loads every image of the archive, which may be compressed (gzip, bzip2, xz, zstd). Blocks as long as the
     /// archive takes to come.
     ///
     /// Images that were complete before a later one failed stay, as with Docker; of the failed one nothing
