@@ -16,6 +16,8 @@ pub mod bell;
 pub mod config;
 pub mod containers;
 mod dispatch;
+#[cfg_attr(not(test), expect(dead_code, reason = "whole files are the builder's"))]
+pub mod dockerfile;
 pub mod doctor;
 mod dump;
 pub mod engine;

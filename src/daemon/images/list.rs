@@ -120,7 +120,7 @@ pub fn until(filters: &Filters) -> Result<Option<i64>> {
         };
     };
     let relative = || {
-        super::changes::duration(value)
+        crate::daemon::dockerfile::duration(value)
             .map(|nanos| jiff::Timestamp::now().as_second() - nanos / 1_000_000_000)
     };
     value
