@@ -10,6 +10,7 @@
 //! Not here: the daemon. `dewar daemon` is parsed here and run by `main`.
 
 mod checkpoint;
+mod clone;
 mod command;
 mod commands;
 mod complete;
@@ -34,6 +35,7 @@ mod progress;
 mod prune;
 mod reference;
 mod registry;
+mod restore;
 mod system;
 mod terminal;
 mod time;

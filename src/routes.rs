@@ -28,6 +28,7 @@ use crate::http::api::container::{
     CONTAINER_PAUSE, CONTAINER_RENAME, CONTAINER_RESIZE, CONTAINER_RESTART, CONTAINER_START, CONTAINER_STOP,
     CONTAINER_TOP, CONTAINER_UNPAUSE, CONTAINER_UPDATE, CONTAINER_WAIT, PUT_CONTAINER_ARCHIVE,
 };
+use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE};
 use crate::http::api::event::SYSTEM_EVENTS;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_START};
 use crate::http::api::filesystem::{CONTAINER_CHANGES, CONTAINER_EXPORT, IMAGE_COMMIT};
@@ -155,6 +156,8 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_CREATE, checkpoint::create),
     route!(CHECKPOINT_LIST, checkpoint::list),
     route!(CHECKPOINT_DELETE, checkpoint::delete),
+    route!(CHECKPOINT_RESTORE, checkpoint::restore),
+    route!(CONTAINER_CLONE, checkpoint::clone),
     //
     route!(IMAGE_LIST, image::list),
     route!(IMAGE_CREATE, image::create),

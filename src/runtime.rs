@@ -33,6 +33,7 @@ pub mod signal;
 pub mod spec;
 pub mod sys;
 pub mod user;
+pub mod uts;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -309,6 +310,8 @@ pub struct Thaw {
     /// TCP connections come back closed, for they cannot go on: every one, those on the loopback interface among
     /// them. Otherwise each needs the address it had.
     pub tcp_close: bool,
+    /// Another hostname than the one it was frozen with; the processes never see the old one.
+    pub hostname: Option<String>,
 }
 
 /// What happens without being asked for.

@@ -2,8 +2,8 @@
 
 use super::command::{Command, Flag, Noun};
 use super::{
-    checkpoint, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, network, prune,
-    registry, system, volume,
+    checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, network,
+    prune, registry, restore, system, volume,
 };
 
 pub static HOST: Flag =
@@ -50,6 +50,7 @@ pub static COMMANDS: &[&Command] = &[
     &container::list::PS,
     &image::IMAGES,
     &container::attach::ATTACH,
+    &clone::CLONE,
     &container::filesystem::COMMIT,
     &container::copy::CP,
     &container::run::CREATE,
@@ -72,6 +73,7 @@ pub static COMMANDS: &[&Command] = &[
     &registry::PUSH,
     &container::RENAME,
     &container::RESTART,
+    &restore::RESTORE,
     &container::RM,
     &image::RMI,
     &image::SAVE,

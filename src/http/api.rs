@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 pub mod container;
+pub mod copies;
 pub mod event;
 pub mod exec;
 pub mod filesystem;

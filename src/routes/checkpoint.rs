@@ -1,4 +1,4 @@
-//! Checkpoints.
+//! Checkpoints, and what is made of them.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use crate::daemon::error::Result;
 use crate::http::api::checkpoint::{
     CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST, CheckpointCreate, CheckpointQuery,
 };
+use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE, CopyRequest};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
@@ -25,4 +26,15 @@ pub fn delete(engine: &Arc<Engine>, call: Call<CheckpointQuery>) -> Result<Reply
     let container = engine.containers.get(call.param("name"))?;
     checkpoint::delete(&container, call.param("checkpoint"), &call.query.dir)?;
     Ok(CHECKPOINT_DELETE.reply(&()))
+}
+
+pub fn restore(engine: &Arc<Engine>, call: Call<(), CopyRequest>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    let copies = checkpoint::restore::copies(engine, &container, call.param("checkpoint"), &call.body)?;
+    Ok(CHECKPOINT_RESTORE.reply(&copies))
+}
+
+pub fn clone(engine: &Arc<Engine>, call: Call<(), CopyRequest>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    Ok(CONTAINER_CLONE.reply(&checkpoint::clone::clone(engine, &container, &call.body)?))
 }

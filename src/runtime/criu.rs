@@ -40,7 +40,7 @@ use rustix::thread::UnshareFlags;
 use super::cgroup::Cgroup;
 use super::shim::protocol::CriuPlace;
 use super::sys::process::unshare;
-use super::{Cause, Error};
+use super::{Cause, Error, uts};
 use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
 
 /// `argv[0]` of the launcher.
@@ -221,6 +221,8 @@ pub struct RestoreRequest<'a> {
     pub terminal: bool,
     /// TCP connections come back closed.
     pub tcp_close: bool,
+    /// Set before anything runs.
+    pub hostname: Option<&'a str>,
 }
 
 /// A restored tree.
@@ -264,6 +266,10 @@ pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restore
         "orphan-pts-master" => {
             console = notice.fd;
             Ok(())
+        }
+        // Everything is there, and stands still.
+        "post-restore" if request.hostname.is_some() => {
+            uts::set_hostname(notice.pid, request.hostname.unwrap_or_default())
         }
         _ => save_cache(place, &notice),
     });

@@ -365,9 +365,9 @@ impl Runtime {
         let (call, timeout) = match thaw {
             None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
             Some((thaw, criu)) => {
-                let Thaw { dir, tcp_close } = thaw;
+                let Thaw { dir, tcp_close, hostname } = thaw;
                 let run_dir = run_dir.clone();
-                (Call::Thaw { run_dir, dir, criu, clients, tcp_close }, CHECKPOINT_TIMEOUT)
+                (Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname }, CHECKPOINT_TIMEOUT)
             }
         };
         let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();

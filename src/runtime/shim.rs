@@ -412,8 +412,8 @@ impl Shim {
         let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
             Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
-            Call::Thaw { run_dir, dir, criu, clients, tcp_close } => {
-                let thaw = Thaw { dir, tcp_close };
+            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname } => {
+                let thaw = Thaw { dir, tcp_close, hostname };
                 self.launch(&run_dir, Some((thaw, criu)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {

@@ -3,7 +3,7 @@
 use crate::support::Daemon;
 use crate::support::requires::requires;
 
-/// Method, path and operationId of Engine API 1.51, and the three checkpoint operations. `x` stands for an object
+/// Method, path and operationId of Engine API 1.51, the three checkpoint operations, and dewar's own. `x` stands for an object
 /// that is not there.
 pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("GET", "/containers/json", "ContainerList"),
@@ -34,6 +34,8 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("POST", "/containers/x/checkpoints", "CheckpointCreate"),
     ("GET", "/containers/x/checkpoints", "CheckpointList"),
     ("DELETE", "/containers/x/checkpoints/y", "CheckpointDelete"),
+    ("POST", "/containers/x/checkpoints/y/restore", "CheckpointRestore"),
+    ("POST", "/containers/x/clone", "ContainerClone"),
     ("GET", "/images/json", "ImageList"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
@@ -159,8 +161,8 @@ fn every_operation_is_served_or_refused_by_name() {
     assert!(missing.is_empty(), "neither served nor refused:\n  {}", missing.join("\n  "));
     assert_eq!(
         OPERATIONS.len(),
-        107 + 3,
-        "Engine API 1.51 has 107 operations, and there are three of checkpoints"
+        107 + 3 + 2,
+        "Engine API 1.51 has 107 operations, there are three of checkpoints and two of dewar's own"
     );
 }
 

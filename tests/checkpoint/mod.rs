@@ -1,10 +1,12 @@
 //! Freezing and thawing. The counter's log tells it all: a number lost, repeated or begun again is a failure.
 
+mod clone;
 mod contents;
 mod failures;
 mod lifecycle;
 mod network;
 pub mod peers;
+mod restore;
 
 use crate::support::{Daemon, eventually};
 
@@ -35,4 +37,30 @@ fn numbers(daemon: &Daemon) -> Vec<u32> {
 #[track_caller]
 fn counts_past(daemon: &Daemon, count: usize) {
     eventually("it going on", || numbers(daemon).len() > count + 3);
+}
+
+/// What a copy of the counter has said: its log begins where the original was frozen, not with 1. Fails the test
+/// unless each number follows the one before.
+#[track_caller]
+fn numbers_of(daemon: &Daemon, name: &str) -> Vec<u32> {
+    let logs = daemon.logs(name);
+    let numbers: Vec<u32> = logs.split_whitespace().map(|line| line.parse().expect("a number")).collect();
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{name}: lost, repeated or begun again: {numbers:?}"
+    );
+    numbers
+}
+
+/// Waits until a copy has counted on by a few.
+#[track_caller]
+fn counts_on(daemon: &Daemon, name: &str) {
+    let before = numbers_of(daemon, name).len();
+    eventually("the copy going on", || numbers_of(daemon, name).len() > before + 3);
+}
+
+/// What `sh -c SCRIPT` in a container says.
+#[track_caller]
+fn exec(daemon: &Daemon, name: &str, script: &str) -> String {
+    daemon.dewar(&["exec", name, "sh", "-c", script]).ok().stdout
 }

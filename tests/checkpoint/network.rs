@@ -9,14 +9,14 @@ use crate::support::{Cmd, TempDir, eventually};
 
 /// A server `web` in a network of its own, published at a port of the host's choice, and a client `asker` beside it.
 #[track_caller]
-fn serving() -> Site {
+pub(super) fn serving() -> Site {
     let site = Site::new();
     fill(&site, &[], "server");
     site
 }
 
 #[track_caller]
-fn fill(site: &Site, flags: &[&str], role: &str) {
+pub(super) fn fill(site: &Site, flags: &[&str], role: &str) {
     site.ok("network create --subnet 10.9.0.0/24 --ipv6 --subnet fd00:9::/64 shop");
     let port = PORT.to_string();
     let flags = [&["--network", "shop", "-p", &port], flags].concat();
@@ -30,7 +30,7 @@ fn fill(site: &Site, flags: &[&str], role: &str) {
 
 /// How far the container's conversation is; the test fails if it ever broke.
 #[track_caller]
-fn said(site: &Site, name: &str) -> usize {
+pub(super) fn said(site: &Site, name: &str) -> usize {
     let logs = site.daemon.logs(name);
     assert!(!logs.contains("broken"), "{name}: {logs}");
     logs.matches("said ").count()
@@ -38,14 +38,14 @@ fn said(site: &Site, name: &str) -> usize {
 
 /// The container's conversation goes on and has not broken.
 #[track_caller]
-fn goes_on(site: &Site, name: &str) {
+pub(super) fn goes_on(site: &Site, name: &str) {
     let before = said(site, name);
     eventually("the conversation to go on", || said(site, name) > before + 3);
 }
 
 /// Where the outside reaches `web`.
 #[track_caller]
-fn published(site: &Site) -> String {
+pub(super) fn published(site: &Site) -> String {
     let ports = site.inspect("web")["NetworkSettings"]["Ports"].clone();
     let port = ports[format!("{PORT}/tcp")][0]["HostPort"].as_str().unwrap_or_default().to_owned();
     assert!(!port.is_empty(), "{ports}");
@@ -60,7 +60,7 @@ fn place(site: &Site) -> [Value; 3] {
 
 /// New connections reach `web`: from outside, from beside it by name, over UDP and IPv6.
 #[track_caller]
-fn is_reached(site: &Site) {
+pub(super) fn is_reached(site: &Site) {
     let to = published(site);
     let mut line = site.outside.within(|| Line::open(&to));
     assert!(line.says());

@@ -34,6 +34,9 @@ use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
 use crate::runtime::shim::checkpoint::WHOLE;
 use crate::runtime::{Dump, Thaw, layer};
 
+pub mod clone;
+pub mod restore;
+
 /// `checkpoint.json`: what must hold for the images to be thawed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
@@ -284,14 +287,7 @@ pub fn restore(
             record.image_id
         )));
     }
-    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    if manifest.architecture != machine {
-        return Err(Error::conflict(format!(
-            "{}: it was taken on {}, this is {machine}",
-            attempt(),
-            manifest.architecture
-        )));
-    }
+    check_machine(&manifest).map_err(|error| error.during(attempt()))?;
     let fresh = record.layer.wrapping_add(1);
     let fresh_dir = container.layer_dir(fresh);
     let bring_back = || -> Result<()> {
@@ -300,7 +296,7 @@ pub fn restore(
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
         unpack(&dir.join("rootfs.tar"), &upper)?;
-        let thaw = Thaw { dir: dir.clone(), tcp_close };
+        let thaw = Thaw { dir: dir.clone(), tcp_close, hostname: None };
         let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
         lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))
     };
@@ -317,6 +313,15 @@ pub fn restore(
             Err(error.during(attempt()))
         }
     }
+}
+
+/// Refuses what another kind of machine has frozen.
+fn check_machine(manifest: &Manifest) -> Result<()> {
+    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+    if manifest.architecture == machine {
+        return Ok(());
+    }
+    Err(Error::conflict(format!("it was taken on {}, this is {machine}", manifest.architecture)))
 }
 
 fn unpack(tar: &Path, upper: &Path) -> Result<()> {

@@ -72,6 +72,9 @@ pub struct Record {
     /// Its limits are being changed: the kernel may have the old ones or the new.
     #[serde(default)]
     pub is_updating: bool,
+    /// A copy that has not come to life yet: should the daemon die before it does, the next one removes it.
+    #[serde(default)]
+    pub is_unborn: bool,
     /// The dump under way, for the daemon that finds it so.
     #[serde(default)]
     pub dump: Option<checkpoint::UnderWay>,

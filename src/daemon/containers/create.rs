@@ -96,11 +96,11 @@ struct Pending {
     volumes: Vec<String>,
 }
 
-const PENDING: &str = "pending.json";
+pub(super) const PENDING: &str = "pending.json";
 
 /// Gives the volumes nobody named their names, and writes them down: should this daemon die before the
 /// container has its record, the next one removes them.
-fn note_volumes(dir: &Path, wanted: &mut [mounts::Wanted]) -> Result<()> {
+pub(super) fn note_volumes(dir: &Path, wanted: &mut [mounts::Wanted]) -> Result<()> {
     let mut pending = Pending::default();
     for volume in wanted.iter_mut().filter_map(|wanted| wanted.volume.as_mut()) {
         if volume.name.is_empty() {
@@ -168,7 +168,8 @@ fn check_platform(reference: &str, image: &Config, asked: &str) -> Result<()> {
     )))
 }
 
-fn write(engine: &Engine, container: &Container) -> Result<()> {
+/// Puts a container with an empty layer on disk.
+pub(super) fn write(engine: &Engine, container: &Container) -> Result<()> {
     state_dir::make_dir(&container.dir, 0o710)?;
     let layer = container.layer_dir(0);
     // The upper directory is the container's root directory: its mode is what processes see.

@@ -107,6 +107,7 @@ pub fn start_locked(
             live.error.clear();
             live.oom_killed = false;
             live.manually_stopped = false;
+            live.is_unborn = false;
             live.started_at = now();
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());

@@ -25,7 +25,7 @@ use super::container::{Container, Outcome, Record};
 use super::create::now;
 use super::policy::{self, Backoff};
 use super::state::{Action, State};
-use super::{create, exec, health, lifecycle, mounts, network, spec, unfinished};
+use super::{checkpoint, create, exec, health, lifecycle, mounts, network, spec, unfinished};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -48,6 +48,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     exec::restore(engine);
     network::recover(engine, &containers, left_out.is_empty());
     sweep(engine, &left_out);
+    sweep_clones(engine, &containers);
     if left_out.is_empty() {
         // Otherwise the mounts may be those of a container that is not known.
         engine.volumes.sweep();
@@ -208,12 +209,20 @@ fn wait_for(engine: &Arc<Engine>, container: &Arc<Container>) {
         if waiting.lock().out_of_reach.is_none() {
             log::info!("container {:?} is taken up", waiting.name());
             unfinished::sweep(&waiting);
+            sweep_clones(&engine, &engine.containers.all());
             mark_pending(&waiting);
             finish(&engine, &waiting);
         }
     };
     if let Err(error) = crate::daemon::spawn("adoption", wait) {
         log::error!("wait for the shim of container {:?}: {error}", container.name());
+    }
+}
+
+/// Removes the checkpoints of clones that were cut off, once no shim can be at work on one.
+fn sweep_clones(engine: &Engine, containers: &[Arc<Container>]) {
+    if containers.iter().all(|container| container.lock().out_of_reach.is_none()) {
+        checkpoint::clone::sweep(engine);
     }
 }
 
@@ -433,7 +442,10 @@ fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
             let _action = container.begin();
             lifecycle::finish_removal(engine, container)
         }
-        state if record.host_config.auto_remove && !record.started_at.is_empty() && !state.is_alive() => {
+        state
+            if !state.is_alive()
+                && (record.is_unborn || record.host_config.auto_remove && !record.started_at.is_empty()) =>
+        {
             lifecycle::remove_with_volumes(engine, container, false)
         }
         _ => Ok(()),

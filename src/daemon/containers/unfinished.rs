@@ -7,6 +7,7 @@
 //! | checkpoint | [`Record::dump`] | published if the dump is whole or took the container, else removed |
 //! | restore | a second writable layer | the one that is in use stays |
 //! | update | [`Record::is_updating`] | the recorded limits are in force |
+//! | restore of a copy, clone | [`Record::is_unborn`] | the copy is there if it came to life, else removed (`recover`) |
 //! | commit | [`Record::is_held`] | the container goes on (`recover`) |
 //!
 //! Not here: creations and removals, which their directories tell of (`create`, `lifecycle`).
@@ -39,6 +40,7 @@ pub fn complete_start(record: &mut Record, dir: &Path, run_dir: &Path) {
     record.started_at = started_at.map_or_else(now, |time| format!("{time:.9}"));
     (record.exit_code, record.oom_killed, record.manually_stopped) = (0, false, false);
     record.error.clear();
+    record.is_unborn = false;
     let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
     let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
     record.layer = layer.unwrap_or(record.layer);

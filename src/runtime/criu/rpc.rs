@@ -175,6 +175,8 @@ pub struct Response {
     pub message: String,
     /// Notify: the phase.
     pub script: String,
+    /// Notify: the root of the tree, once it is there.
+    pub root: i32,
     pub version: Option<Version>,
 }
 
@@ -206,8 +208,10 @@ impl Response {
                 }
                 (5, Value::Bytes(notify)) => {
                     for field in Fields(notify) {
-                        if let (1, value) = field? {
-                            response.script = value.text();
+                        match field? {
+                            (1, value) => response.script = value.text(),
+                            (2, value) => response.root = value.int() as i32,
+                            _ => {}
                         }
                     }
                 }
@@ -243,6 +247,8 @@ pub struct Notice<'a> {
     pub fd: Option<OwnedFd>,
     /// CRIU's own process.
     pub criu_pid: u32,
+    /// The root of the tree; 0 where there is none yet.
+    pub pid: i32,
 }
 
 /// A running `criu swrk`. Dropping it ends CRIU.
@@ -299,7 +305,8 @@ impl Conversation {
                 _ => return Err(failed(Cause::Refused("its response is malformed".into()))),
             };
             if response.kind == RequestType::Notify as u64 {
-                let notice = Notice { phase: &response.script, fd: fds.pop(), criu_pid: self.child.id() };
+                let (phase, pid) = (response.script.as_str(), response.root);
+                let notice = Notice { phase, fd: fds.pop(), criu_pid: self.child.id(), pid };
                 let outcome = if refusal.is_none() { notify(notice) } else { Ok(()) };
                 let mut answer = Writer::default();
                 answer.int(1, RequestType::Notify as u64).bool(3, outcome.is_ok());

@@ -392,6 +392,7 @@ fn restore(
         cgroup_namespace: has_namespace(spec, NamespaceKind::Cgroup),
         terminal: launch.stdio.terminal,
         tcp_close: thaw.tcp_close,
+        hostname: thaw.hostname.as_deref(),
     };
     let restored = criu::restore(criu, request)?;
     let end = || -> Result<(OwnedFd, Ends), Error> {

@@ -89,6 +89,8 @@ pub enum Call {
         clients: Vec<Client>,
         #[serde(default)]
         tcp_close: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hostname: Option<String>,
     },
     /// Fds: the stream. `exec` absent means the container's first process, here and below.
     Attach {
@@ -391,6 +393,7 @@ mod tests {
                     criu: criu(),
                     clients: vec![],
                     tcp_close: true,
+                    hostname: Some("h".into()),
                 },
             ),
             ("attach", Call::Attach { exec: None, client: client() }),

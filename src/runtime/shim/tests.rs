@@ -569,7 +569,9 @@ impl Bed {
         std::fs::create_dir(&launch.overlay.work).unwrap();
         let tar = std::fs::File::open(dir.join("rootfs.tar")).unwrap();
         layer::unpack(tar, &launch.overlay.upper, layer::Limits::default()).unwrap();
-        self.runtime().thaw(launch, Thaw { dir: dir.to_owned(), tcp_close: false }, attachments).unwrap()
+        self.runtime()
+            .thaw(launch, Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None }, attachments)
+            .unwrap()
     }
 
     fn last_count(&self) -> Option<u32> {
@@ -700,7 +702,10 @@ fn a_thaw_that_fails_leaves_nothing() {
     assert!(bed.exit().checkpointed);
     sandbox.dismiss().unwrap();
     std::fs::remove_file(dir.join("images/pstree.img")).unwrap();
-    let error = bed.runtime().thaw(bed.launch(""), Thaw { dir, tcp_close: false }, vec![]).unwrap_err();
+    let error = bed
+        .runtime()
+        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None }, vec![])
+        .unwrap_err();
     assert!(error.to_string().starts_with("thaw container: "), "{error}");
     bed.assert_clean();
 }

@@ -27,19 +27,26 @@ pub struct Frozen {
     /// By the network's name.
     pub networks: BTreeMap<String, Given>,
     pub ports: Vec<Claim>,
+    /// Another container has its places still: they are not asked for.
+    #[serde(skip)]
+    pub is_anothers: bool,
 }
 
 impl Frozen {
     /// Of a container that runs.
     pub fn of(record: &Record) -> Frozen {
         let networks = given(record).map(|(name, given)| (name.clone(), given.clone())).collect();
-        Frozen { networks, ports: record.ports.clone() }
+        Frozen { networks, ports: record.ports.clone(), is_anothers: false }
     }
 
     /// What to ask of a network for the place to be what it was; nothing for a network it was not in. What the
     /// container asks for by itself comes first.
     pub(super) fn wanted(&self, network: &str, asked: &Wanted) -> Option<Wanted> {
-        let was = self.networks.get(network).filter(|was| was.ipv4.is_some() || was.ipv6.is_some())?;
+        let was = self
+            .networks
+            .get(network)
+            .filter(|_| !self.is_anothers)
+            .filter(|was| was.ipv4.is_some() || was.ipv6.is_some())?;
         let v4 = was.ipv4.and_then(|subnet| match subnet.address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -58,7 +65,7 @@ impl Frozen {
 
     /// The wishes for ports, with those of the host's that it had where any would do.
     pub(super) fn wishes(&self, wishes: &[Wish]) -> Vec<Wish> {
-        let mut left = self.ports.clone();
+        let mut left = if self.is_anothers { Vec::new() } else { self.ports.clone() };
         left.sort_unstable();
         let again = |wish: &Wish| {
             let (protocol, port) = (wish.protocol, wish.port);
@@ -108,7 +115,10 @@ pub fn without<T>(engine: &Engine, record: &Record, lost: &[IpAddr], work: impl 
         return work();
     }
     let list: Vec<String> = lost.iter().map(IpAddr::to_string).collect();
-    log::warn!(
+    // Of a copy nothing else is to be expected.
+    let level = if record.is_unborn { log::Level::Info } else { log::Level::Warn };
+    log::log!(
+        level,
         "container {:?} has other addresses than when it was frozen, without {}: its TCP connections are closed",
         record.name,
         list.join(", ")
