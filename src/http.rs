@@ -16,6 +16,7 @@ pub mod hijack;
 pub mod message;
 pub mod middleware;
 pub mod plugin;
+pub mod registry;
 pub mod reply;
 pub mod request;
 pub mod route;

@@ -141,7 +141,7 @@ pub fn tls(
         let file = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
         let (ca, pair) = (file(CA), file(CERT).zip(file(KEY)));
         let is_on = trusts_anyone || ca.is_some() || pair.is_some();
-        return Ok(is_on.then_some(ClientFiles { ca, pair, trusts_anyone }));
+        return Ok(is_on.then_some(ClientFiles { ca, more_cas: Vec::new(), pair, trusts_anyone }));
     }
     let given = |name: &str| environment(name).filter(|value| !value.is_empty());
     let Some(verifies) = wants_tls(wish, given) else { return Ok(None) };
@@ -157,7 +157,7 @@ pub fn tls(
     };
     // Compat: docker never falls back to the system's authorities here.
     let ca = wish.ca.map_or_else(|| dir.join(CA), PathBuf::from);
-    Ok(Some(ClientFiles { ca: Some(ca), pair, trusts_anyone: !verifies }))
+    Ok(Some(ClientFiles { ca: Some(ca), more_cas: Vec::new(), pair, trusts_anyone: !verifies }))
 }
 
 /// Compat: docker's words for every way not to know where the daemon is.

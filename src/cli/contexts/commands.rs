@@ -202,7 +202,12 @@ impl Place {
     fn files(&self) -> Option<ClientFiles> {
         let pair = self.cert.clone().zip(self.key.clone());
         let is_on = self.skips_verification || self.ca.is_some() || pair.is_some();
-        is_on.then(|| ClientFiles { ca: self.ca.clone(), pair, trusts_anyone: self.skips_verification })
+        is_on.then(|| ClientFiles {
+            ca: self.ca.clone(),
+            more_cas: Vec::new(),
+            pair,
+            trusts_anyone: self.skips_verification,
+        })
     }
 
     /// Copies the files to where a context has them, for its owner alone.

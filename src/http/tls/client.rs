@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::session::TlsSocket;
 use super::{files, provider};
@@ -24,6 +24,8 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 pub struct ClientFiles {
     /// Who signs the daemon's certificate; `None` trusts the system's list.
     pub ca: Option<PathBuf>,
+    /// Who is trusted beside those.
+    pub more_cas: Vec<PathBuf>,
     /// What is shown to a daemon that asks, and its key.
     pub pair: Option<(PathBuf, PathBuf)>,
     /// Takes whatever the daemon shows. Whoever sits between reads everything.
@@ -48,6 +50,27 @@ const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/ca-bundle.pem",
 ];
 
+const NO_ROOTS: &str = "verify the server's certificate: no CA certificate given, and this system has none";
+
+/// The files of those everybody trusts. `SSL_CERT_FILE` and `SSL_CERT_DIR` replace the usual places, as OpenSSL and
+/// Go have it.
+fn system_roots() -> Vec<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let mut paths: Vec<PathBuf> = match named("SSL_CERT_FILE") {
+        Some(file) => vec![file.into()],
+        None => SYSTEM_ROOTS.iter().map(PathBuf::from).filter(|path| path.exists()).take(1).collect(),
+    };
+    let directories = named("SSL_CERT_DIR");
+    for directory in directories.iter().flat_map(std::env::split_paths) {
+        let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        // Hashed names are links to the others.
+        paths.extend(files.filter(|path| {
+            path.extension().is_some_and(|extension| extension == "pem" || extension == "crt")
+        }));
+    }
+    paths
+}
+
 impl ClientFiles {
     /// Reads and checks the files.
     ///
@@ -60,15 +83,21 @@ impl ClientFiles {
         let builder = if self.trusts_anyone {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider())))
         } else {
-            let system = || SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists());
-            let path = self.ca.as_deref().or_else(system);
-            let path = path.ok_or(
-                "verify the daemon's certificate: no CA certificate given, and this system has none",
-            )?;
-            let (roots, _) = files::roots(path)?;
+            let mut paths = match &self.ca {
+                Some(path) => vec![path.clone()],
+                None => system_roots(),
+            };
+            paths.extend_from_slice(&self.more_cas);
+            let mut roots = RootCertStore::empty();
+            for path in &paths {
+                roots.extend(files::roots(path)?.0.roots);
+            }
+            if roots.is_empty() {
+                return Err(NO_ROOTS.to_owned());
+            }
             let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
                 .build()
-                .map_err(|cause| format!("use CA certificate {path:?}: {cause}"))?;
+                .map_err(|cause| format!("use CA certificates {paths:?}: {cause}"))?;
             builder.with_webpki_verifier(verifier)
         };
         let mut config = match &self.pair {
