@@ -18,6 +18,7 @@ mod config;
 mod container;
 mod context;
 mod contexts;
+mod credentials;
 pub mod daemon;
 mod disk_usage;
 pub mod doctor;
@@ -26,6 +27,7 @@ mod format;
 mod help;
 mod image;
 mod inspect;
+mod login;
 mod network;
 // The pages are committed; a test writes and compares them, the program never does.
 #[cfg(test)]

@@ -34,7 +34,7 @@ use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_STA
 use crate::http::api::filesystem::{CONTAINER_CHANGES, CONTAINER_EXPORT, IMAGE_COMMIT};
 use crate::http::api::image::{
     IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT, IMAGE_LIST,
-    IMAGE_LOAD, IMAGE_PRUNE, IMAGE_TAG,
+    IMAGE_LOAD, IMAGE_PRUNE, IMAGE_PUSH, IMAGE_TAG,
 };
 use crate::http::api::network::{
     NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DELETE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LIST,
@@ -165,6 +165,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(IMAGE_HISTORY, image::history),
     route!(IMAGE_TAG, image::tag),
     route!(IMAGE_DELETE, image::delete),
+    route!(IMAGE_PUSH, image::push),
     route!(IMAGE_PRUNE, usage::prune_images),
     route!(IMAGE_LOAD, image::load),
     route!(IMAGE_GET, image::save),
@@ -188,7 +189,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     //
     // The rest of the API, refused by name.
     refused!(Post "/build", "ImageBuild", BUILD),
-    refused!(Post "/images/{name...}/push", "ImagePush", REGISTRY),
     refused!(Get "/images/search", "ImageSearch", REGISTRY),
     refused!(Post "/auth", "SystemAuth", LOGIN),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),

@@ -2,8 +2,8 @@
 
 use super::command::{Command, Flag, Noun};
 use super::{
-    checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, network,
-    prune, registry, restore, system, volume,
+    checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, login,
+    network, prune, registry, restore, system, volume,
 };
 
 pub static HOST: Flag =
@@ -65,6 +65,8 @@ pub static COMMANDS: &[&Command] = &[
     &inspect::IMAGE_INSPECT_COMMAND,
     &container::KILL,
     &image::LOAD,
+    &login::LOGIN,
+    &login::LOGOUT,
     &container::logs::LOGS,
     &container::PAUSE,
     &system::PING,

@@ -8,13 +8,23 @@
 //! | `HttpHeaders` | sent with every request |
 //! | `proxies` | proxy variables for new containers |
 //!
-//! Other keys are left as they are, also when `context use` writes the file. A file that does not read is
-//! told about and taken as empty, as docker does.
+//! | `auths`, `credsStore`, `credHelpers` | who the user is at registries: see `credentials.rs` |
+//!
+//! Other keys are left as they are, and in their order, also when the file is written. A file that does not read
+//! is told about and taken as empty, as docker does; it is not written then, where docker would lose what it says.
 
-use std::io;
+mod ordered;
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
+
+pub use ordered::Json;
 
 use super::error::{Error, go_cause};
 
@@ -41,7 +51,7 @@ impl Config {
         let warn = |cause: &str| {
             super::say(&format!("WARNING: Error loading config file: {}: {cause}", path.display()));
         };
-        let fields = match std::fs::read(&path) {
+        let fields = match fs::read(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(Value::Object(fields)) => fields,
                 Ok(_) => {
@@ -117,28 +127,93 @@ impl Config {
         variables
     }
 
-    /// Makes `name` the context used from now on; `default` is written as none.
-    pub fn set_context(&mut self, name: &str) -> Result<(), Error> {
-        match name {
-            "default" => self.fields.remove("currentContext"),
-            name => self.fields.insert("currentContext".to_owned(), Value::from(name)),
-        };
-        let path = self.dir.join("config.json");
-        let failed = |cause: io::Error| Error::local(format!("write {}", path.display()), cause);
-        std::fs::create_dir_all(&self.dir).map_err(failed)?;
-        let text = serde_json::to_vec_pretty(&self.fields).expect("a map of JSON is JSON");
-        write_whole(&path, &text).map_err(failed)
+    /// A setting of whatever kind.
+    pub fn value(&self, name: &str) -> Option<&Value> {
+        self.fields.get(name)
     }
+
+    /// The file itself.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
+    /// Makes `name` the context used from now on; `default` is written as none.
+    pub fn set_context(&self, name: &str) -> Result<(), Error> {
+        self.change(|settings| match name {
+            "default" => drop(settings.remove("currentContext")),
+            name => {
+                if let Some(context) = settings.at("currentContext") {
+                    *context = Json::Plain(name.into());
+                }
+            }
+        })
+    }
+
+    /// Changes the file as it is by now, which may not be as it was read; `self` stays as it is.
+    ///
+    /// Whoever reads meanwhile sees the old file or the new one. A new file is the user's alone, an existing one
+    /// keeps its mode and owner; where the file is a link, what it leads to is written.
+    pub fn change(&self, edit: impl FnOnce(&mut Json)) -> Result<(), Error> {
+        let path = self.path();
+        let failed = |cause: String| Error::local(format!("write {}", path.display()), cause);
+        let mut settings = match fs::read(&path) {
+            Ok(text) => match serde_json::from_slice(&text) {
+                Ok(settings @ Json::Object(_)) => settings,
+                Ok(_) => return Err(failed("it is not an object".to_owned())),
+                Err(cause) => return Err(failed(format!("it does not read: {cause}"))),
+            },
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Json::object(),
+            Err(cause) => return Err(failed(go_cause(&cause))),
+        };
+        edit(&mut settings);
+        let mut text = Vec::new();
+        // Compat: docker indents with tabs.
+        settings
+            .serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")))
+            .expect("JSON is JSON");
+        let mut dirs = fs::DirBuilder::new();
+        dirs.recursive(true).mode(0o700).create(&self.dir).map_err(|cause| failed(go_cause(&cause)))?;
+        write_private(&path, &text).map_err(|cause| failed(go_cause(&cause)))
+    }
+}
+
+/// Replaces `path`, or what it leads to, by a file that only its owner reads, unless it was readable before.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link to what is not there yet is followed as well.
+    let path = match fs::read_link(path) {
+        Ok(target) => path.parent().unwrap_or(Path::new("/")).join(target),
+        Err(_) => path.to_owned(),
+    };
+    let partial = partial(&path);
+    let write = || {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
+        if let Ok(before) = fs::metadata(&path) {
+            file.set_permissions(Permissions::from_mode(before.mode() & 0o777))?;
+            // Of somebody else's file who may write it says nothing; it then becomes ours, as with docker.
+            let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
+        }
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, &path)
+    };
+    write().inspect_err(|_| {
+        // The reason is known; a leftover that will not go adds nothing.
+        let _ = fs::remove_file(&partial);
+    })
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".partial-{}", std::process::id()));
+    PathBuf::from(partial)
 }
 
 /// Writes beside `path`, then renames: whoever reads meanwhile sees the old file or the new one.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".partial-{}", std::process::id()));
-    let partial = PathBuf::from(partial);
-    std::fs::write(&partial, bytes).and_then(|()| std::fs::rename(&partial, path)).inspect_err(|_| {
+    let partial = partial(path);
+    fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).inspect_err(|_| {
         // The reason is known; a leftover that will not go adds nothing.
-        let _ = std::fs::remove_file(&partial);
+        let _ = fs::remove_file(&partial);
     })
 }
 
@@ -179,13 +254,39 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("config.json"), r#"{"auths":{"x":{}}}"#).unwrap();
         Config::load(dir.clone()).set_context("far").unwrap();
-        let mut again = Config::load(dir.clone());
+        let again = Config::load(dir.clone());
         assert_eq!(again.text("currentContext"), Some("far"));
         assert!(again.fields.contains_key("auths"));
         again.set_context("default").unwrap();
         assert_eq!(Config::load(dir.clone()).text("currentContext"), None);
         std::fs::write(dir.join("config.json"), "{").unwrap();
-        assert!(Config::load(dir.clone()).fields.is_empty());
+        let broken = Config::load(dir.clone());
+        assert!(broken.fields.is_empty());
+        assert!(broken.set_context("far").unwrap_err().to_string().contains("does not read"));
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn writing_keeps_order_mode_and_links() {
+        let dir = std::env::temp_dir().join(format!("dewar-config-write-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let config = Config::load(dir.join("new"));
+        config.set_context("far").unwrap();
+        assert_eq!(fs::read_to_string(config.path()).unwrap(), "{\n\t\"currentContext\": \"far\"\n}");
+        assert_eq!((mode(&config.path()), mode(&dir.join("new"))), (0o600, 0o700));
+
+        let real = dir.join("real.json");
+        fs::write(&real, "{\"z\": 1, \"auths\": {\"x\": {}}, \"a\": [\"b\"]}").unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("real.json", dir.join("config.json")).unwrap();
+        Config::load(dir.clone()).set_context("far").unwrap();
+        let text = "{\n\t\"z\": 1,\n\t\"auths\": {\n\t\t\"x\": {}\n\t},\n\t\"a\": [\n\t\t\"b\"\n\t],\n\
+                    \t\"currentContext\": \"far\"\n}";
+        assert_eq!(fs::read_to_string(&real).unwrap(), text);
+        assert_eq!(mode(&real), 0o640);
+        assert!(fs::symlink_metadata(dir.join("config.json")).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 3);
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

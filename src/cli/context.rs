@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::http::api::auth::AUTH_HEADER;
 use crate::http::api::{API_VERSION, ApiVersion, Endpoint, Filters, Query};
 use crate::http::client::{AnswerHead, Client, ClientError, Host};
 use crate::http::hijack::Hijacked;
@@ -18,6 +19,7 @@ use super::command::{Flag, Matches};
 use super::commands;
 use super::config::Config;
 use super::contexts::{self, Wish};
+use super::credentials;
 use super::error::Error;
 use super::terminal::output_error;
 
@@ -97,6 +99,13 @@ impl Context {
     /// The API version the client speaks by now.
     pub fn api_version(&self) -> String {
         self.client.as_ref().map_or(API_VERSION, Client::version).to_string()
+    }
+
+    /// The same daemon, told who the user is at the registry of the repository `name` (in full).
+    pub fn as_known_at(&self, name: &str) -> Context {
+        let header = credentials::header_for(&self.config, name);
+        let client = self.client.clone().map(|client| client.with_header(AUTH_HEADER, header));
+        Context { client, ..self.clone() }
     }
 
     /// A context whose daemon is not there, for tests.

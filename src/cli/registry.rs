@@ -49,7 +49,7 @@ pub static PULL: Command = Command {
             if !all && !has_version && !quiet {
                 print("Using default tag: latest\n")?;
             }
-            let reader = context.stream(&IMAGE_CREATE, &[], &query, &())?;
+            let reader = context.as_known_at(&reference.name).stream(&IMAGE_CREATE, &[], &query, &())?;
             progress::show(reader, quiet, std::io::stdout())?;
             let full = match (reference.tag.as_str(), reference.digest.as_str()) {
                 ("", "") => reference.name,
@@ -83,7 +83,12 @@ pub static PUSH: Command = Command {
             if !all && !has_tag && !quiet {
                 print("Using default tag: latest\n")?;
             }
-            let reader = context.stream(&IMAGE_PUSH, &[&reference.familiar], &query, &())?;
+            let reader = context.as_known_at(&reference.name).stream(
+                &IMAGE_PUSH,
+                &[&reference.familiar],
+                &query,
+                &(),
+            )?;
             progress::show(reader, quiet, std::io::stdout())?;
             if quiet { print(&format!("{reference}\n")).map(|()| 0) } else { Ok(0) }
         })
@@ -100,6 +105,8 @@ pub static SEARCH: Command = Command {
     example: "dewar search alpine",
     usage_code: 1,
     plan: |matches| {
+        // Compat: a term that names a host is looked for there; any other at Docker Hub.
+        let name = Reference::parse(&matches.args[0]).map(|term| term.name).unwrap_or_default();
         let query = SearchQuery {
             term: matches.args[0].clone(),
             limit: matches.integer(&LIMIT)?,
@@ -108,7 +115,7 @@ pub static SEARCH: Command = Command {
         let no_trunc = matches.is(&NO_TRUNC);
         let format = Format::parse(matches.get(&FORMAT).unwrap_or_default())?;
         Action::call(move |context| {
-            let found = context.call(&IMAGE_SEARCH, &[], &query, &())?;
+            let found = context.as_known_at(&name).call(&IMAGE_SEARCH, &[], &query, &())?;
             let rows: Vec<Row> = found
                 .into_iter()
                 .map(|image| {

@@ -8,6 +8,7 @@
 //!
 //! Source: Docker Engine API v1.51.
 
+pub mod auth;
 pub mod checkpoint;
 pub mod container;
 pub mod copies;

@@ -217,6 +217,13 @@ impl Client {
         self
     }
 
+    /// The same client, sending one header more.
+    pub fn with_header(mut self, name: &str, value: String) -> Client {
+        let more = std::iter::once((name.to_owned(), value));
+        self.headers = self.headers.iter().cloned().chain(more).collect();
+        self
+    }
+
     /// The API version asked for.
     pub fn version(&self) -> ApiVersion {
         *self.version.version.lock().unwrap_or_else(PoisonError::into_inner)

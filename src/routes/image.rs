@@ -8,6 +8,7 @@ use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
 use crate::daemon::images::{ImageId, Import, Reference};
 use crate::daemon::usage;
+use crate::http::api::auth::{AUTH_HEADER, AuthConfig};
 use crate::http::api::image::*;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
@@ -57,6 +58,17 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
         }
     }
     Ok(IMAGE_DELETE.reply(&items))
+}
+
+/// Pushing needs a registry, which this version cannot speak to.
+pub fn push(engine: &Arc<Engine>, call: Call<PushQuery>) -> Result<Reply> {
+    let reference = Reference::parse(call.param("name"))?;
+    let who = AuthConfig::from_header(call.raw.headers.get(AUTH_HEADER));
+    engine.images.resolve(&reference.to_string())?;
+    Err(Error::not_implemented(format!(
+        "push {} as {:?}: there is no registry client",
+        reference, who.username
+    )))
 }
 
 /// `docker import`; pulling needs a registry, which this version cannot speak to.

@@ -136,7 +136,7 @@ fn pull(context: &Context, creation: &Creation) -> Result<(), Error> {
         platform: creation.query.platform.clone(),
         ..image::CreateQuery::default()
     };
-    let reader = context.stream(&IMAGE_CREATE, &[], &query, &())?;
+    let reader = context.as_known_at(&reference.name).stream(&IMAGE_CREATE, &[], &query, &())?;
     // Standard output belongs to the container.
     progress::show(reader, creation.quiet, std::io::stderr())
 }

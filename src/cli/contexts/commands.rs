@@ -90,7 +90,7 @@ pub static USE: Command = Command {
             if name != DEFAULT {
                 find(context.config(), &name)?;
             }
-            context.config().clone().set_context(&name)?;
+            context.config().set_context(&name)?;
             print(&format!("{name}\n"))?;
             crate::cli::say(&format!("Current context is now {name:?}"));
             if std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) && name != DEFAULT {
@@ -258,7 +258,7 @@ fn remove(context: &Context, name: &str, force: bool) -> Result<(), Error> {
         }
     }
     if config.text("currentContext") == Some(name) {
-        config.clone().set_context(DEFAULT)?;
+        config.set_context(DEFAULT)?;
     }
     let meta = config.contexts_dir().join("meta").join(digest(name));
     for dir in [meta, tls_dir(config, name)] {
