@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `unpack_plain`/`pack_plain` do the same for directories without whiteouts (`/dev/shm`). [`put`] unpacks
-//! into a directory a container may be writing to at the same time, and [`pack_tree`] packs one. [`changes`]
+//! into a directory a container may be writing to at the same time, and [`pack_tree`] packs one; [`walk`] shows
+//! a tree entry by entry. [`changes`]
 //! tells what a writable layer changed.
 //!
 //! An archive is hostile until proven otherwise: names are resolved by `openat2` beneath the directory
@@ -34,7 +35,7 @@ use super::{Cause, Error};
 
 pub use copy::copy;
 pub use diff::{Change, changes};
-pub use pack::{Trees, pack, pack_live, pack_plain, pack_tree};
+pub use pack::{Trees, describe_directory, pack, pack_live, pack_plain, pack_tree, walk};
 pub use split::reassemble;
 pub use unpack::{Put, put, unpack, unpack_plain, unpack_recording};
 

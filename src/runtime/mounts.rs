@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 
 use super::plan::{Binding, Options};
 use super::sys::mount::{Attributes, Reach, set_attributes};
-use super::{Cause, Error};
+use super::{Cause, Error, Overlay, rootfs};
 
 /// A line of mountinfo, as far as it matters.
 #[derive(Debug, PartialEq, Eq)]
@@ -119,6 +119,17 @@ pub fn mount(kind: &str, device: &str, at: &Path, words: &[String]) -> Result<()
         Ok(())
     })
     .map_err(|cause| failed("mount on", at, cause))
+}
+
+/// Mounts layers, with one that is written to on top, on the existing directory `at` of the host; shared, as
+/// [`mount`] does.
+///
+/// # Errors
+/// As [`rootfs::mount`].
+pub fn mount_layers(overlay: &Overlay, at: &Path) -> Result<(), Error> {
+    rootfs::mount(overlay, at)?;
+    rustix::mount::mount_change(at, MountPropagationFlags::SHARED)
+        .map_err(|cause| failed("mount on", at, cause.into()))
 }
 
 /// Takes away what is mounted on `at`; nothing there is fine.

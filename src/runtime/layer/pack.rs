@@ -98,13 +98,7 @@ fn add_link<W: Write>(
     for directory in ends.map(|end| &path[..end]) {
         let is_new = diff::open(upper, directory)?.is_none() && written.insert(directory.to_vec());
         let Some(inode) = (if is_new { diff::open(below, directory)? } else { None }) else { continue };
-        let stat = rustix::fs::statat(&inode, "", AtFlags::EMPTY_PATH)?;
-        let mut entry = Entry::new([directory, b"/"].concat(), Kind::Directory, stat.st_mode & 0o7777);
-        (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, mtime(&stat));
-        entry.xattrs = xattrs(inode.as_fd())?;
-        entry.xattrs.retain(|(name, _)| !name.starts_with(OVERLAY_XATTRS));
-        entry.xattrs.sort();
-        writer.append(&entry, &mut io::empty())?;
+        writer.append(&describe_directory(inode.as_fd(), directory)?, &mut io::empty())?;
     }
     let mut entry = Entry::new(path, Kind::HardLink, 0);
     entry.link = of;
@@ -137,29 +131,65 @@ pub fn pack_tree<W: Write>(
     trees: Trees,
     writer: &mut Writer<W>,
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let mut packer = Packer { start, name, trees, links: HashMap::new(), marked: Vec::new(), writer };
-    // A stack of paths below `start`, the next one last.
-    let mut pending = vec![Vec::new()];
-    while let Some(path) = pending.pop() {
-        let children = packer
-            .add(&path)
-            .map_err(|cause| error("pack", format!("{:?}", shown(&packer.shown_path(&path))), cause))?;
-        pending.extend(children);
-    }
+    let mut take = |entry: &Entry, content: &mut dyn Read| writer.append(entry, content).map(|()| true);
+    let mut packer =
+        Packer { start, name, trees, links: HashMap::new(), marked: Vec::new(), take: &mut take };
+    packer.add_all()?;
     Ok(packer.marked)
 }
 
-struct Packer<'a, W> {
+/// What is done with each entry and its content: whether it was taken. What is in a directory that was not is
+/// passed over.
+type Take<'a> = dyn FnMut(&Entry, &mut dyn Read) -> io::Result<bool> + 'a;
+
+/// Shows the inode `start`, and everything below it when it is a directory, to `take`: names in the order of their
+/// bytes, relative to `start`, which is `./` or, when it is no directory, `.`. Of a file with several names, the
+/// first that is taken has the content, and the others are hard links to it.
+pub fn walk(
+    start: BorrowedFd<'_>,
+    take: &mut dyn FnMut(&Entry, &mut dyn Read) -> io::Result<bool>,
+) -> Result<(), Error> {
+    let links = HashMap::new();
+    Packer { start, name: b".", trees: Trees::Plain, links, marked: Vec::new(), take }.add_all()
+}
+
+/// An entry that says of a directory what it is: owner, mode, time and attributes. `inode` is any descriptor of it.
+///
+/// # Errors
+/// As fstat(2) and flistxattr(2).
+pub fn describe_directory(inode: BorrowedFd<'_>, path: &[u8]) -> io::Result<Entry> {
+    let stat = rustix::fs::statat(inode, "", AtFlags::EMPTY_PATH)?;
+    let mut entry = Entry::new([path, b"/"].concat(), Kind::Directory, stat.st_mode & 0o7777);
+    (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, mtime(&stat));
+    entry.xattrs = xattrs(inode)?;
+    entry.xattrs.retain(|(name, _)| !name.starts_with(OVERLAY_XATTRS));
+    entry.xattrs.sort();
+    Ok(entry)
+}
+
+struct Packer<'a, 'b> {
     start: BorrowedFd<'a>,
     name: &'a [u8],
     trees: Trees,
     /// Device and inode to the name under which the content is in the archive.
     links: HashMap<(u64, u64), Vec<u8>>,
     marked: Vec<Vec<u8>>,
-    writer: &'a mut Writer<W>,
+    take: &'a mut Take<'b>,
 }
 
-impl<W: Write> Packer<'_, W> {
+impl Packer<'_, '_> {
+    fn add_all(&mut self) -> Result<(), Error> {
+        // A stack of paths below `start`, the next one last.
+        let mut pending = vec![Vec::new()];
+        while let Some(path) = pending.pop() {
+            let children = self
+                .add(&path)
+                .map_err(|cause| error("pack", format!("{:?}", shown(&self.shown_path(&path))), cause))?;
+            pending.extend(children);
+        }
+        Ok(())
+    }
+
     fn shown_path(&self, path: &[u8]) -> Vec<u8> {
         match (self.name, path) {
             (name, b"") => name.to_vec(),
@@ -205,7 +235,7 @@ impl<W: Write> Packer<'_, W> {
             let name = [&shown_path[..at], WHITEOUT, &shown_path[at..]].concat();
             let mut entry = Entry::new(name, Kind::File, 0);
             entry.mtime = mtime(&stat);
-            self.writer.append(&entry, &mut io::empty())?;
+            (self.take)(&entry, &mut io::empty())?;
             return Ok(Vec::new());
         }
         let mut entry = Entry::new(shown_path, kind, stat.st_mode & 0o7777);
@@ -224,21 +254,17 @@ impl<W: Write> Packer<'_, W> {
             }
         }
         entry.xattrs.sort();
-        if kind != Kind::Directory && stat.st_nlink > 1 {
-            let known = self.links.entry((stat.st_dev, stat.st_ino));
-            match known {
-                std::collections::hash_map::Entry::Occupied(first) => {
-                    entry.kind = Kind::HardLink;
-                    entry.link = first.get().clone();
-                    entry.xattrs.clear();
-                    return self.append(&entry, &mut io::empty());
-                }
-                std::collections::hash_map::Entry::Vacant(free) => {
-                    free.insert(entry.path.clone());
-                }
-            }
+        if kind != Kind::Directory
+            && stat.st_nlink > 1
+            && let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino))
+        {
+            entry.kind = Kind::HardLink;
+            entry.link.clone_from(first);
+            entry.xattrs.clear();
+            (self.take)(&entry, &mut io::empty())?;
+            return Ok(Vec::new());
         }
-        match kind {
+        let is_taken = match kind {
             Kind::File => {
                 // The magic link reopens this very inode; anything put in its place is not looked at.
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -249,24 +275,25 @@ impl<W: Write> Packer<'_, W> {
                 };
                 entry.size = u64::try_from(stat.st_size).unwrap_or(0);
                 match self.trees.is_live() {
-                    true => self.append(&entry, &mut (&file).chain(io::repeat(0))),
-                    false => self.append(&entry, &mut &file),
+                    true => (self.take)(&entry, &mut (&file).chain(io::repeat(0)))?,
+                    false => (self.take)(&entry, &mut &file)?,
                 }
             }
             Kind::Symlink => {
                 entry.link = rustix::fs::readlinkat(inode, "", Vec::new())?.into_bytes();
-                self.append(&entry, &mut io::empty())
+                (self.take)(&entry, &mut io::empty())?
             }
             Kind::Directory => {
                 if !entry.path.ends_with(b"/") {
                     entry.path.push(b'/');
                 }
-                if !(path.is_empty() && self.trees == Trees::Bare) {
-                    self.append(&entry, &mut io::empty())?;
+                let is_shown = !(path.is_empty() && self.trees == Trees::Bare);
+                if is_shown && !(self.take)(&entry, &mut io::empty())? {
+                    return Ok(Vec::new());
                 }
                 if opaque && self.trees.is_upper() {
                     let inside = self.shown_path(&join(path, WHITEOUT_OPAQUE));
-                    self.append(&Entry::new(inside, Kind::File, 0), &mut io::empty())?;
+                    (self.take)(&Entry::new(inside, Kind::File, 0), &mut io::empty())?;
                 }
                 if self.trees == Trees::Mounted && self.is_kernel_tree(inode)? {
                     return Ok(Vec::new());
@@ -274,17 +301,16 @@ impl<W: Write> Packer<'_, W> {
                 let mut names = list(inode)?;
                 names.sort();
                 names.reverse();
-                Ok(names.into_iter().map(|name| join(path, &name)).collect())
+                return Ok(names.into_iter().map(|name| join(path, &name)).collect());
             }
             _ => {
                 entry.device = (major(stat.st_rdev), minor(stat.st_rdev));
-                self.append(&entry, &mut io::empty())
+                (self.take)(&entry, &mut io::empty())?
             }
+        };
+        if is_taken && stat.st_nlink > 1 {
+            self.links.insert((stat.st_dev, stat.st_ino), entry.path);
         }
-    }
-
-    fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<Vec<Vec<u8>>, Cause> {
-        self.writer.append(entry, content)?;
         Ok(Vec::new())
     }
 
