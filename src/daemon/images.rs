@@ -17,13 +17,14 @@
 //! One lock guards the tables. It is held for reading, renaming and writing `references.json`, never while
 //! anything is unpacked, digested or deleted. Layers an operation relies on are pinned meanwhile.
 //!
-//! Not here: registries, the builder; tar and overlayfs (`runtime::layer`).
+//! Not here: registries, what a builder does; tar and overlayfs (`runtime::layer`).
 
 pub mod changes;
 pub mod codec;
 mod commit;
 pub mod config;
 mod content;
+mod derive;
 mod import;
 mod list;
 mod load;
@@ -48,6 +49,7 @@ use crate::runtime::layer::Limits;
 
 pub use codec::Digest;
 pub use commit::Commit;
+pub use derive::Step;
 pub use import::Import;
 pub use list::{prune_labels_match, until};
 pub use reference::Reference;
@@ -90,6 +92,9 @@ struct Record {
     /// RFC 3339.
     #[serde(skip_serializing_if = "String::is_empty")]
     tagged_at: String,
+    /// Made here by a build, which may take it for the same step again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_step: bool,
 }
 
 /// The version of `references.json` this program writes.

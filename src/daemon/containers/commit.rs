@@ -45,6 +45,7 @@ pub fn commit(
         comment: query.comment.clone(),
         created_by: record.config.cmd.clone().unwrap_or_default().join(" "),
         reference,
+        is_step: false,
     };
     let still = if query.pause.unwrap_or(true) { Still::hold(engine, container) } else { None };
     let now = container.record();

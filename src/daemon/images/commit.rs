@@ -1,15 +1,15 @@
 //! `docker commit`: the writable layer of a container on top of its image.
 
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use super::codec::Digest;
 use super::config::{Config, History};
-use super::content::{LayerInfo, Pins};
+use super::content::Pins;
 use super::{Image, ImageId, Record, Reference, Store};
 use crate::daemon::error::{Error, Result};
-use crate::http::api::Class;
 use crate::http::api::image::ImageConfig;
 use crate::runtime::layer;
 
@@ -24,6 +24,8 @@ pub struct Commit {
     /// The container's command, for the history.
     pub created_by: String,
     pub reference: Option<Reference>,
+    /// Made by a build: it may be taken for the same step again.
+    pub is_step: bool,
 }
 
 impl Store {
@@ -48,7 +50,7 @@ impl Store {
         let is_empty = fs::read_dir(upper).map_err(failed)?.next().is_none();
         let mut rootfs = parent.config.rootfs.clone();
         if !is_empty {
-            rootfs.diff_ids.push(self.add_upper(upper, below, &mut pins)?.diff_id);
+            rootfs.diff_ids.push(self.add_upper(upper, below, &mut pins)?);
         }
         check().map_err(|cause| Error::conflict(cause.to_string()))?;
         let now = jiff::Timestamp::now().to_string();
@@ -71,30 +73,12 @@ impl Store {
             ..(*parent.config).clone()
         };
         let blob = serde_json::to_vec(&config).map_err(|cause| Error::system("write image config", cause))?;
-        let record = Record { parent: Some(parent.id), ..Record::default() };
+        let record = Record { parent: Some(parent.id), is_step: commit.is_step, ..Record::default() };
         self.publish(&blob, record, commit.reference.as_slice(), &mut pins)
     }
 
-    /// Packing writes and unpacking reads: a thread and a pipe join them, so that no layer is held in memory
-    /// or on disk twice.
-    fn add_upper(&self, upper: &Path, below: BorrowedFd<'_>, pins: &mut Pins<'_>) -> Result<LayerInfo> {
-        let (reader, pipe) = io::pipe().map_err(|cause| Error::system("make a pipe", cause))?;
-        let (packed, added) = std::thread::scope(|scope| {
-            let packer = scope.spawn(move || {
-                let mut pipe = BufWriter::with_capacity(64 << 10, pipe);
-                layer::pack_live(upper, below, &mut pipe)?;
-                pipe.flush().map_err(|cause| Error::system("write layer", cause))
-            });
-            // The reader is dropped by then, so that the thread fails instead of waiting.
-            let added = self.add_layer(reader, None, pins);
-            (packer.join(), added)
-        });
-        match (packed.map_err(|_| Error::system("pack layer", "its thread panicked"))?, added) {
-            (Ok(()), added) => added,
-            // The packer found nobody reading any more; the reader knows why.
-            (Err(_), Err(cause)) if cause.class == Class::System => Err(cause),
-            // The reader found the stream cut off; the packer knows why.
-            (Err(cause), _) => Err(cause),
-        }
+    fn add_upper(&self, upper: &Path, below: BorrowedFd<'_>, pins: &mut Pins<'_>) -> Result<Digest> {
+        let pack = move |out: &mut dyn Write| Ok(layer::pack_live(upper, below, out).map(drop)?);
+        Ok(self.add_packed(pack, pins)?.diff_id)
     }
 }
