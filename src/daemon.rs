@@ -13,10 +13,10 @@
 
 pub mod authorization;
 pub mod bell;
+pub mod build;
 pub mod config;
 pub mod containers;
 mod dispatch;
-#[cfg_attr(not(test), expect(dead_code, reason = "whole files are the builder's"))]
 pub mod dockerfile;
 pub mod doctor;
 mod dump;
@@ -130,6 +130,7 @@ pub fn run(loaded: Loaded, given: &Given, tables: Tables) -> Result<()> {
     let authorization = &engine.authorization;
     authorization.commit(authorization.prepare(&config.authorization_plugins)?);
     containers::recover::recover(&engine)?;
+    build::Builds::recover(&engine);
     let metrics =
         metrics_listener.map(|listener| serve_metrics(&engine, listener, metrics_table)).transpose()?;
     let server = serve(&engine, std::mem::take(&mut bound.listeners), table, tables.middlewares)?;

@@ -4,6 +4,7 @@
 
 mod attach;
 mod authorization;
+mod build;
 mod checkpoint;
 mod compat;
 mod container;
@@ -21,6 +22,7 @@ mod volume;
 use std::sync::Arc;
 
 use crate::daemon::engine::Engine;
+use crate::http::api::build::IMAGE_BUILD;
 use crate::http::api::checkpoint::{CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST};
 use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
@@ -88,7 +90,7 @@ impl Refusal {
 const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
 const LOGIN: Refusal =
     Refusal::later("this version of dewar has no registry client: there is nothing to log in to");
-const BUILD: Refusal = Refusal::later("this version of dewar does not build images: use load or import");
+const BUILD: Refusal = Refusal::later("dewar has the classic builder only: set DOCKER_BUILDKIT=0");
 /// Compat: Docker's words and status for what only a swarm's volumes have.
 const CLUSTER_VOLUMES: Refusal = Refusal {
     class: Class::Unavailable,
@@ -145,6 +147,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CONTAINER_CHANGES, filesystem::changes),
     route!(CONTAINER_EXPORT, filesystem::export),
     route!(CONTAINER_PRUNE, usage::prune_containers),
+    route!(IMAGE_BUILD, build::build),
     route!(BUILD_PRUNE, usage::prune_build_cache),
     route!(IMAGE_COMMIT, filesystem::commit),
     //
@@ -188,7 +191,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(PLUGIN_LIST, system::plugins),
     //
     // The rest of the API, refused by name.
-    refused!(Post "/build", "ImageBuild", BUILD),
     refused!(Get "/images/search", "ImageSearch", REGISTRY),
     refused!(Post "/auth", "SystemAuth", LOGIN),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),

@@ -24,6 +24,9 @@ mod daemon;
 /// What users do: images, containers, logs, exec, events, the daemon's restart; by dewar and by docker.
 mod engine;
 
+/// Building images: what clients send, what instructions do, the cache.
+mod build;
+
 /// Other people's programs, at length: docker-py, Compose, Testcontainers, curl, and what dashboards and proxies ask.
 mod clients;
 

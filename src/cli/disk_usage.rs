@@ -115,11 +115,20 @@ fn summary(usage: &SystemDataUsage) -> Vec<Row> {
             volumes.reclaimable += if links == 0 { size } else { 0 };
         }
     }
+    let mut caches = Sum::default();
+    for cache in usage.build_cache.iter().flatten() {
+        let (size, is_used) =
+            (cache["Size"].as_i64().unwrap_or(0), cache["InUse"].as_bool().unwrap_or(false));
+        caches.count += 1;
+        caches.active += usize::from(is_used);
+        caches.size += size;
+        caches.reclaimable += if is_used { 0 } else { size };
+    }
     vec![
         images.row("Images", true),
         containers.row("Containers", true),
         volumes.row("Local Volumes", true),
-        Sum::default().row("Build Cache", false),
+        caches.row("Build Cache", false),
     ]
 }
 
@@ -160,6 +169,8 @@ fn verbose(usage: &SystemDataUsage, format: &Format) -> Result<String, Error> {
     let containers =
         usage.containers.iter().flatten().map(|one| container_row(one, !is_table)).collect::<Vec<_>>();
     let volumes = usage.volumes.iter().flatten().map(volume_row).collect::<Vec<_>>();
+    let caches = usage.build_cache.iter().flatten().map(cache_row).collect::<Vec<_>>();
+    let cache_size = usage.build_cache.iter().flatten().filter_map(|cache| cache["Size"].as_i64()).sum();
     let field = |name: &str, rows: &[Row]| {
         let value = Value::List(rows.iter().map(Value::row).collect());
         Field { name: name.to_owned(), value, shown: true }
@@ -169,7 +180,7 @@ fn verbose(usage: &SystemDataUsage, format: &Format) -> Result<String, Error> {
             field("Images", &images),
             field("Containers", &containers),
             field("Volumes", &volumes),
-            field("BuildCache", &[]),
+            field("BuildCache", &caches),
         ])
     };
     let render = |template: &Template| {
@@ -187,8 +198,8 @@ fn verbose(usage: &SystemDataUsage, format: &Format) -> Result<String, Error> {
         table(IMAGE_COLUMNS, &images)?,
         table(CONTAINER_COLUMNS, &containers)?,
         table(VOLUME_COLUMNS, &volumes)?,
-        size_total(0),
-        table(CACHE_COLUMNS, &[])?,
+        size_total(cache_size),
+        table(CACHE_COLUMNS, &caches)?,
     ))
 }
 
@@ -229,6 +240,27 @@ fn volume_row(volume: &Volume) -> Row {
     row.insert("Links".to_owned(), links.to_string().into());
     row.insert("Size".to_owned(), if size < 0 { "N/A".to_owned() } else { size_total(size) }.into());
     row
+}
+
+/// A directory that builds keep.
+fn cache_row(cache: &serde_json::Value) -> Row {
+    let text = |name: &str| cache[name].as_str().unwrap_or_default().to_owned();
+    let since = |name: &str| {
+        let time = text(name).parse::<jiff::Timestamp>();
+        time.map(|time| format!("{} ago", format::ago(time.as_second()).trim_end_matches(" ago")))
+            .unwrap_or_default()
+    };
+    fields([
+        ("ID", text("ID")),
+        ("CacheType", text("Type")),
+        ("Size", size_decimal(cache["Size"].as_i64().unwrap_or_default())),
+        ("CreatedSince", since("CreatedAt")),
+        ("LastUsedSince", since("LastUsedAt")),
+        ("UsageCount", cache["UsageCount"].as_i64().unwrap_or_default().to_string()),
+        ("Shared", cache["Shared"].as_bool().unwrap_or_default().to_string()),
+        ("InUse", cache["InUse"].as_bool().unwrap_or_default().to_string()),
+        ("Description", text("Description")),
+    ])
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ pub static IMAGES: Command = Command {
 
 pub static BUILDER: Command = Command {
     names: &["builder prune"],
-    summary: "Remove the build cache, of which there is none",
+    summary: "Remove the build cache",
     usage: "[OPTIONS]",
     about: "",
     flags: &[&CACHE_ALL, &FILTER, &FORCE, &KEEP_STORAGE],

@@ -5,6 +5,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::authorization::Authorization;
+use super::build::Builds;
 use super::config::Config;
 use super::containers::{Containers, health};
 use super::error::Result;
@@ -27,6 +28,7 @@ pub struct Engine {
     config: RwLock<Arc<Config>>,
     pub state_dir: StateDir,
     pub images: images::Store,
+    pub builds: Builds,
     pub volumes: Volumes,
     pub containers: Containers,
     pub networks: Networks,
@@ -55,6 +57,7 @@ impl Engine {
     pub fn open(config: Config) -> Result<(Arc<Engine>, Receiver<SandboxEvent>)> {
         let state_dir = StateDir::open(&config.data_root, &config.exec_root)?;
         let images = images::Store::open(&config.data_root.join("images"))?;
+        let builds = Builds::open(&state_dir)?;
         let volumes = Volumes::open(&config.data_root.join("volumes"))?;
         let (sender, receiver) = std::sync::mpsc::channel();
         let runtime = Runtime::new(
@@ -74,6 +77,7 @@ impl Engine {
             config: RwLock::new(Arc::new(config)),
             state_dir,
             images,
+            builds,
             volumes,
             containers: Containers::default(),
             networks,

@@ -13,7 +13,7 @@ use super::error::{Error, Result};
 use super::images::{self, ImageId, Usage};
 use crate::http::api::container::ListQuery;
 use crate::http::api::image::{ImageDeleteItem, ImagesPruned};
-use crate::http::api::usage::{ContainersPruned, SystemDataUsage};
+use crate::http::api::usage::{CachePruned, ContainersPruned, SystemDataUsage};
 use crate::http::api::{Class, Filters};
 
 /// Held by the one prune that runs.
@@ -62,7 +62,7 @@ pub fn data_usage(engine: &Arc<Engine>, kinds: &[String]) -> Result<SystemDataUs
         usage.volumes = Some(engine.volumes.usage());
     }
     if is_asked("build-cache") {
-        usage.build_cache = Some(Vec::new());
+        usage.build_cache = Some(engine.builds.caches.usage());
     }
     Ok(usage)
 }
@@ -90,7 +90,12 @@ pub fn users_of_images(engine: &Engine) -> impl Fn(&ImageId) -> Option<Usage> + 
             *usage = Usage { container: container.id.clone(), running };
         }
     }
-    move |id| users.get(&id.to_string()).cloned()
+    let held = engine.builds.held();
+    move |id| {
+        let by_build =
+            || held.contains(id).then(|| Usage { container: "of a build".to_owned(), running: true });
+        users.get(&id.to_string()).cloned().or_else(by_build)
+    }
 }
 
 /// Removes the containers that do not run. Filters: `label`, `label!`, `until`.
@@ -160,6 +165,14 @@ pub fn prune_images(engine: &Engine, filters: &Filters) -> Result<ImagesPruned> 
         }
     }
     told(engine, "image", pruned.space_reclaimed);
+    Ok(pruned)
+}
+
+/// Removes what builds keep and none uses; see [`Caches::prune`](super::build::Caches::prune).
+pub fn prune_build_cache(engine: &Engine, filters: &Filters) -> Result<CachePruned> {
+    let _pruner = engine.pruning.begin()?;
+    let pruned = engine.builds.caches.prune(filters)?;
+    told(engine, "builder", pruned.space_reclaimed);
     Ok(pruned)
 }
 

@@ -9,12 +9,14 @@
 //! Source: Docker Engine API v1.51.
 
 pub mod auth;
+pub mod build;
 pub mod checkpoint;
 pub mod container;
 pub mod copies;
 pub mod event;
 pub mod exec;
 pub mod filesystem;
+pub mod ignore;
 pub mod image;
 pub mod network;
 pub mod query;

@@ -19,6 +19,7 @@
 mod auth;
 mod certs;
 mod error;
+mod fetch;
 mod proxy;
 mod transport;
 mod upload;
@@ -39,6 +40,7 @@ use transport::{Cancelled, ConnectFailed, RegistryConnector};
 pub use auth::Credentials;
 pub use certs::CERTS_DIRS;
 pub use error::{ApiError, RegistryError};
+pub use fetch::{Fetched, fetch};
 pub use proxy::{Proxies, in_network, is_loopback};
 pub use transport::Cancel;
 pub use upload::{Mount, Upload};

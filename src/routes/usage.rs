@@ -7,7 +7,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
 use crate::daemon::usage;
 use crate::http::api::image::{IMAGE_PRUNE, PruneQuery};
-use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, CachePruned, DataUsageQuery, SYSTEM_DATA_USAGE};
+use crate::http::api::usage::{BUILD_PRUNE, CONTAINER_PRUNE, DataUsageQuery, SYSTEM_DATA_USAGE};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
@@ -23,7 +23,6 @@ pub fn prune_images(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Repl
     Ok(IMAGE_PRUNE.reply(&usage::prune_images(engine, &call.query.filters)?))
 }
 
-/// There is no build cache, so there is nothing in it.
-pub fn prune_build_cache(_: &Arc<Engine>, _: Call<PruneQuery>) -> Result<Reply> {
-    Ok(BUILD_PRUNE.reply(&CachePruned::default()))
+pub fn prune_build_cache(engine: &Arc<Engine>, call: Call<PruneQuery>) -> Result<Reply> {
+    Ok(BUILD_PRUNE.reply(&usage::prune_build_cache(engine, &call.query.filters)?))
 }

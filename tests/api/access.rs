@@ -54,11 +54,9 @@ fn a_debug_log_has_bodies_without_their_secrets() {
 fn what_is_not_implemented_is_no_error() {
     requires!(root);
     let daemon = Daemon::empty();
-    daemon.api("POST", "/build").is(501);
+    daemon.api("POST", "/session").is(501);
     daemon.api("GET", "/swarm").is(503);
-    eventually("the refusals' lines", || {
-        daemon.log().contains("ImageBuild") && daemon.log().contains("Swarm")
-    });
+    eventually("the refusals' lines", || daemon.log().contains("Session") && daemon.log().contains("Swarm"));
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
 }
 

@@ -173,7 +173,7 @@ fn what_is_beside_the_operations_is_answered_too() {
     assert_eq!(daemon.api("GET", "/plugins").is(200).json(), serde_json::json!([]));
     daemon.api("GET", "/plugins?filters=%7B%22bogus%22%3A%5B%22x%22%5D%7D").refuses(400, "invalid filter");
     for path in ["/session", "/grpc", "/v1.51/session"] {
-        daemon.api("POST", path).refuses(501, "does not build images");
+        daemon.api("POST", path).refuses(501, "classic builder only");
     }
     daemon.api("POST", "/auth").refuses(501, "log in");
     for path in ["/nope", "/containers/json", "/v1.51/images/x/json"] {

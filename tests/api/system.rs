@@ -158,7 +158,7 @@ fn what_is_not_built_yet_is_refused_with_a_reason() {
     let daemon = Daemon::start();
     for (method, path) in [
         ("POST", "/images/create?fromImage=alpine&tag=latest"),
-        ("POST", "/build"),
+        ("POST", "/session"),
         ("POST", "/commit?container=x"),
     ] {
         let reply = daemon.api(method, path);

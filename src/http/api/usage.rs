@@ -17,7 +17,7 @@ pub struct SystemDataUsage {
     pub images: Option<Vec<ImageSummary>>,
     pub containers: Option<Vec<ContainerSummary>>,
     pub volumes: Option<Vec<Volume>>,
-    /// Always empty: there is no builder.
+    /// Directories that builds keep.
     pub build_cache: Option<Vec<serde_json::Value>>,
 }
 
@@ -48,7 +48,7 @@ pub struct ContainersPruned {
     pub space_reclaimed: u64,
 }
 
-/// What `docker builder prune` did: nothing, as there is no build cache.
+/// What `docker builder prune` did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct CachePruned {
@@ -62,7 +62,7 @@ pub static SYSTEM_DATA_USAGE: Endpoint<DataUsageQuery, (), SystemDataUsage> =
 pub static CONTAINER_PRUNE: Endpoint<PruneQuery, (), ContainersPruned> =
     Endpoint::new("ContainerPrune", Method::Post, "/containers/prune", Shape::Json, 200).slow();
 pub static BUILD_PRUNE: Endpoint<PruneQuery, (), CachePruned> =
-    Endpoint::new("BuildPrune", Method::Post, "/build/prune", Shape::Json, 200);
+    Endpoint::new("BuildPrune", Method::Post, "/build/prune", Shape::Json, 200).slow();
 
 #[cfg(test)]
 mod tests {
