@@ -1,6 +1,8 @@
 //! Round trips, archives of foreign writers, and archives that mean harm. They need root: owners, devices
 //! and `trusted.` attributes are part of a layer.
 
+mod fuzz;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -271,6 +273,7 @@ fn archives_that_lead_out_are_refused() {
             "a hard link to the directory",
             vec![bare("d/", Kind::Directory, 0o755), link("b", Kind::HardLink, "d")],
         ),
+        ("which is not there", vec![file("d/x", "x"), link("d", Kind::HardLink, "d/x")]),
         ("is no directory", vec![file("a", "x"), file("a/b", "x")]),
         ("a whiteout of no file", vec![file(".wh...", "")]),
         ("a whiteout of no file", vec![file("d/.wh.", "")]),

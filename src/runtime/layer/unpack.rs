@@ -423,9 +423,13 @@ impl<'a> Unpacker<'a> {
         {
             return Ok(());
         }
-        self.create(parent, name, || {
+        match self.create(parent, name, || {
             rustix::fs::linkat(&directory, target_name, parent, name, AtFlags::empty())
-        })
+        }) {
+            // It was in the directory that the link takes the place of.
+            Err(Cause::Io(cause)) if cause.kind() == std::io::ErrorKind::NotFound => Err(missing()),
+            other => other,
+        }
     }
 
     /// Runs `make`, which fails with `EEXIST` when `name` is taken; then the later entry wins.
