@@ -27,6 +27,7 @@ static FILTER: Flag =
     Flag::many("filter", "KEY=VALUE", "Show only what matches, such as dangling=true").short('f');
 static FORCE: Flag = Flag::switch("force", "Remove the image although something uses it").short('f');
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as table, json or by a Go template");
+static ARTIFACTS: Flag = Flag::switch("artifacts", "List what is stored by name but is no image");
 static HUMAN: Flag = Flag::switch("human", "Print sizes and ages in words").short('H').default("true");
 static INPUT: Flag = Flag::value("input", "FILE", "Read this file instead of stdin").short('i');
 static MESSAGE: Flag = Flag::value("message", "TEXT", "Comment in the image's history").short('m');
@@ -44,7 +45,7 @@ pub static IMAGES: Command = Command {
     summary: "List images",
     usage: "[OPTIONS] [REPOSITORY[:TAG]]",
     about: "",
-    flags: &[&ALL, &DIGESTS, &FILTER, &FORMAT, &NO_TRUNC, &QUIET_IDS, &TREE],
+    flags: &[&ALL, &ARTIFACTS, &DIGESTS, &FILTER, &FORMAT, &NO_TRUNC, &QUIET_IDS, &TREE],
     args: Args::between(0, 1),
     example: "dewar images",
     usage_code: 1,
@@ -194,12 +195,12 @@ pub static SAVE: Command = Command {
     summary: "Write images to a tar archive",
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "",
-    flags: &[&OUTPUT],
+    flags: &[&OUTPUT, &PLATFORM],
     args: Args::at_least(1),
     example: "dewar save -o images.tar alpine",
     usage_code: 1,
     plan: |matches| {
-        let query = SaveQuery { names: matches.args.clone() };
+        let query = SaveQuery { names: matches.args.clone(), platform: matches.text(&PLATFORM) };
         let output = matches.text(&OUTPUT);
         Action::call(move |context| {
             write_archive(&output, "Saving - ", || context.stream(&IMAGE_GET_ALL, &[], &query, &()))
@@ -228,6 +229,7 @@ fn list_request(matches: &Matches) -> Result<ListRequest, Error> {
         filters,
         shared_size: false,
         digests: matches.is(&DIGESTS),
+        artifacts: matches.is(&ARTIFACTS),
         ..ListQuery::default()
     };
     Ok(ListRequest { query, format: Format::given(format)?, no_trunc: matches.is(&NO_TRUNC) })

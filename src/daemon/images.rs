@@ -7,6 +7,7 @@
 //!        layers/<hex>/layer.json         one unpacked layer, named by the digest of its tar (diff id)
 //!                     diff/              its files, a lower directory for overlayfs
 //!                     split.gz           what of the tar is no file's content
+//!        artifacts/                      what is stored by name but is no image: see `artifact`
 //!        tmp/                            unfinished work; swept when the store is opened
 //! ```
 //!
@@ -19,6 +20,7 @@
 //!
 //! Not here: registries, what a builder does; tar and overlayfs (`runtime::layer`).
 
+pub mod artifact;
 pub mod changes;
 pub mod codec;
 mod commit;
@@ -26,6 +28,7 @@ pub mod config;
 mod content;
 mod derive;
 mod import;
+mod legacy;
 mod list;
 mod load;
 mod recover;
@@ -55,7 +58,7 @@ pub use list::{prune_labels_match, until};
 pub use reference::Reference;
 pub use remove::Usage;
 
-use config::Config;
+use config::{Config, Platform};
 use content::{Pins, Staging};
 
 /// The digest of an image's config.
@@ -122,6 +125,8 @@ struct Tables {
     references: BTreeMap<Reference, ImageId>,
     /// What is left out until it is mended.
     damaged: recover::Damaged,
+    /// By name, or by digest where there is none.
+    artifacts: artifact::Table,
     /// Layers and blobs that unfinished operations rely on, with how many do.
     pins: HashMap<Digest, usize>,
 }
@@ -154,7 +159,8 @@ impl Store {
         if tmp.exists() {
             fs::remove_dir_all(&tmp).map_err(|cause| failed(&cause))?;
         }
-        for directory in [&tmp, &root.join("blobs/sha256"), &root.join("layers")] {
+        let places = ["blobs/sha256", "layers", artifact::BLOBS].map(|place| root.join(place));
+        for directory in places.iter().chain([&tmp]) {
             fs::create_dir_all(directory).map_err(|cause| failed(&cause))?;
         }
         let path = root.join("references.json");
@@ -167,6 +173,8 @@ impl Store {
         };
         let (tables, refusal) = store.read_tables();
         *store.lock() = tables;
+        let artifacts = store.read_artifacts();
+        store.lock().artifacts = artifacts;
         store.refusal = refusal;
         if !path.exists() {
             // Made again, or the first: the next start has one to read.
@@ -225,6 +233,12 @@ impl Store {
             layers.push(empty);
         }
         Ok(layers)
+    }
+
+    /// Sees that the image called `name` is made for `platform`, if one is asked for.
+    pub fn check_platform(&self, name: &str, platform: Option<&Platform>) -> Result<()> {
+        let image = self.resolve(name)?;
+        platform.map_or(Ok(()), |wanted| image.config.check_platform(name, wanted))
     }
 
     /// Gives the image called `name` the further name `repo:tag`; a name in use moves.
@@ -293,7 +307,6 @@ impl Store {
     /// `docker history`, newest first.
     pub fn history(&self, name: &str) -> Result<Vec<ImageHistoryItem>> {
         let image = self.resolve(name)?;
-        let tags: Vec<_> = self.references_of(&image.id).iter().map(Reference::familiar).collect();
         let mut layers = image.config.rootfs.diff_ids.iter();
         let mut items = Vec::new();
         for step in &image.config.history {
@@ -314,11 +327,17 @@ impl Store {
                 comment: step.comment.clone(),
             });
         }
-        if let Some(newest) = items.last_mut() {
-            newest.id = image.id.to_string();
-            newest.tags = (!tags.is_empty()).then_some(tags);
-        }
         items.reverse();
+        // The steps an image took are known as far down as its parents are here.
+        let mut id = Some(image.id);
+        for item in &mut items {
+            let Some(known) = id.take() else { break };
+            let is_tag = |name: &Reference| name.tag().is_some().then(|| name.familiar());
+            let tags: Vec<_> = self.references_of(&known).iter().filter_map(is_tag).collect();
+            item.tags = (!tags.is_empty()).then_some(tags);
+            item.id = known.to_string();
+            id = self.get(&known).ok().and_then(|image| image.parent);
+        }
         Ok(items)
     }
 

@@ -18,16 +18,23 @@ pub fn list(engine: &Arc<Engine>, mut call: Call<ListQuery>) -> Result<Reply> {
     let used = usage::containers_of_images(engine);
     let count = |id: &ImageId| used.get(&id.to_string()).copied().unwrap_or(0);
     let query = &call.query;
+    if query.artifacts {
+        return compat::reply(&IMAGE_LIST, call.raw.version, &engine.images.artifacts());
+    }
     let images = engine.images.list(query.all, query.shared_size, &query.filters, &count)?;
     compat::reply(&IMAGE_LIST, call.raw.version, &images)
 }
 
 pub fn inspect(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
-    compat::reply(&IMAGE_INSPECT, call.raw.version, &engine.images.inspect(call.param("name"))?)
+    let name = call.param("name");
+    engine.images.check_platform(name, Platform::from_query(&call.query.platform)?.as_ref())?;
+    compat::reply(&IMAGE_INSPECT, call.raw.version, &engine.images.inspect(name)?)
 }
 
 pub fn history(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
-    Ok(IMAGE_HISTORY.reply(&engine.images.history(call.param("name"))?))
+    let name = call.param("name");
+    engine.images.check_platform(name, Platform::from_query(&call.query.platform)?.as_ref())?;
+    Ok(IMAGE_HISTORY.reply(&engine.images.history(name)?))
 }
 
 pub fn tag(engine: &Arc<Engine>, call: Call<TagQuery>) -> Result<Reply> {
@@ -48,12 +55,15 @@ fn publish(engine: &Engine, action: &str, id: &str, name: &str) {
 
 pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
     let name = call.param("name");
-    let id = engine.images.resolve(name)?.id.to_string();
+    // What is left out for damage, and artifacts, have no image to look up.
+    let id = engine.images.resolve(name).map(|image| image.id.to_string()).unwrap_or_default();
     let items =
         engine.images.remove(name, call.query.force, call.query.noprune, &usage::users_of_images(engine))?;
     for item in &items {
         match item {
-            ImageDeleteItem::Untagged(reference) => publish(engine, "untag", &id, reference),
+            ImageDeleteItem::Untagged(reference) => {
+                publish(engine, "untag", if id.is_empty() { reference } else { &id }, reference);
+            }
             ImageDeleteItem::Deleted(image) => publish(engine, "delete", image, image),
         }
     }
@@ -114,15 +124,16 @@ pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
 
 pub fn load(engine: &Arc<Engine>, call: Call<LoadQuery>) -> Result<Reply> {
     let is_quiet = call.query.quiet.unwrap_or(true);
+    let platform = Platform::from_query(&call.query.platform)?;
     let (engine, mut body) = (Arc::clone(engine), call.raw.body);
     progress::stream("load", move |tell| {
-        let loaded = engine.images.load(&mut body, &mut |message| {
+        let loaded = engine.images.load(&mut body, platform.as_ref(), &mut |message| {
             let is_result = message.stream.is_some();
             if is_result || !is_quiet {
                 tell(message);
             }
         })?;
-        for image in &loaded {
+        for image in &loaded.images {
             let id = image.id.to_string();
             publish(&engine, "load", &id, &id);
         }
@@ -131,18 +142,18 @@ pub fn load(engine: &Arc<Engine>, call: Call<LoadQuery>) -> Result<Reply> {
 }
 
 pub fn save(engine: &Arc<Engine>, call: Call<PlatformQuery>) -> Result<Reply> {
-    save_all(engine, vec![call.param("name").to_owned()])
+    save_all(engine, vec![call.param("name").to_owned()], &call.query.platform)
 }
 
 pub fn save_several(engine: &Arc<Engine>, call: Call<SaveQuery>) -> Result<Reply> {
     if call.query.names.is_empty() {
         return Err(Error::invalid("save: no image named"));
     }
-    save_all(engine, call.query.names)
+    save_all(engine, call.query.names, &call.query.platform)
 }
 
-fn save_all(engine: &Arc<Engine>, names: Vec<String>) -> Result<Reply> {
-    engine.images.check_names(&names)?;
+fn save_all(engine: &Arc<Engine>, names: Vec<String>, platform: &str) -> Result<Reply> {
+    engine.images.check_names(&names, Platform::from_query(platform)?.as_ref())?;
     let engine = Arc::clone(engine);
     Ok(Reply::stream("application/x-tar", move |out| {
         let saved = engine.images.save(&names, out);

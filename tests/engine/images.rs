@@ -1,4 +1,4 @@
-//! import, load, images, tag, rmi, inspect.
+//! import, load, images, tag, rmi, inspect. What other tools read and write: `image_archives`.
 
 use std::path::{Path, PathBuf};
 

@@ -10,6 +10,7 @@ mod exec;
 mod failures;
 mod filesystem;
 mod health;
+mod image_archives;
 mod images;
 mod limits;
 mod log_drivers;

@@ -244,6 +244,11 @@ fn installed(variable: &str, usual: &str) -> Option<PathBuf> {
     named.or_else(|| Some(usual.into())).filter(|path| path.exists())
 }
 
+/// umoci makes and unpacks layouts that are not ours.
+pub fn umoci() -> Result<(), String> {
+    on_path("umoci").map(|_| ()).ok_or_else(|| "no umoci: run scripts/deps.sh test".to_owned())
+}
+
 /// skopeo writes archives that are not ours.
 pub fn skopeo() -> Result<(), String> {
     on_path("skopeo").map(|_| ()).ok_or_else(|| "no skopeo: run scripts/deps.sh test".to_owned())

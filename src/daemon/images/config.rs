@@ -91,6 +91,24 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// What it runs on.
+    pub fn platform(&self) -> Platform {
+        let (architecture, os) = (self.architecture.clone(), self.os.clone());
+        Platform { architecture, os, variant: self.variant.clone() }
+    }
+
+    /// Sees that the image, called `name` in messages, is made for `wanted`.
+    pub fn check_platform(&self, name: &str, wanted: &Platform) -> Result<()> {
+        let offered = self.platform();
+        if wanted.accepts(&offered) {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "image with reference {name} was found but its platform ({offered}) does not match the specified \
+             platform ({wanted})"
+        )))
+    }
 }
 
 /// Points to a blob.
@@ -106,6 +124,9 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// Of what it points to, if that is an artifact.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub artifact_type: String,
 }
 
 impl Descriptor {
@@ -117,7 +138,19 @@ impl Descriptor {
             size,
             annotations: BTreeMap::new(),
             platform: None,
+            artifact_type: String::new(),
         }
+    }
+
+    /// Sees that `size` bytes are what it promises.
+    pub fn check_size(&self, size: u64) -> Result<()> {
+        if size == self.size {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "blob {}: it has {size} bytes where {} are promised",
+            self.digest, self.size
+        )))
     }
 
     /// Whether it points to a list of manifests.
@@ -158,6 +191,18 @@ impl Platform {
                 Ok(Platform { architecture, os, variant: variant.unwrap_or_default() })
             }
             _ => Err(Error::invalid(format!("platform {text:?} is not os/architecture[/variant]"))),
+        }
+    }
+
+    /// The parameter of a request: `os/architecture[/variant]`, or JSON as clients of 1.48 and later send it; empty
+    /// for none.
+    pub fn from_query(text: &str) -> Result<Option<Platform>> {
+        match text {
+            "" => Ok(None),
+            json if json.starts_with('{') => crate::http::api::decode(json.as_bytes())
+                .map(Some)
+                .map_err(|cause| Error::invalid(format!("platform {json:?}: {cause}"))),
+            text => Platform::parse(text).map(Some),
         }
     }
 

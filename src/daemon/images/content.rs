@@ -79,10 +79,18 @@ impl<'a> Pins<'a> {
         *self.store.lock().pins.entry(digest.clone()).or_default() += 1;
         self.digests.push(digest.clone());
     }
+
+    /// Takes over what another operation's part has pinned.
+    pub(super) fn absorb(&mut self, mut other: Pins<'a>) {
+        self.digests.append(&mut other.digests);
+    }
 }
 
 impl Drop for Pins<'_> {
     fn drop(&mut self) {
+        if self.digests.is_empty() {
+            return;
+        }
         let garbage = {
             let mut tables = self.store.lock();
             for digest in &self.digests {
@@ -277,7 +285,14 @@ impl Store {
                 return None;
             }
         };
-        for (directory, kind) in [("layers", "layer"), ("blobs/sha256", "blob")] {
+        let of_artifacts = self.blobs_of_artifacts(tables);
+        let places = [
+            ("layers", "layer", Some(&used)),
+            ("blobs/sha256", "blob", Some(&used)),
+            (super::artifact::BLOBS, "artifact", of_artifacts.as_ref()),
+        ];
+        for (directory, kind, used) in places {
+            let Some(used) = used else { continue };
             let Ok(entries) = fs::read_dir(self.root.join(directory)) else { continue };
             for entry in entries.flatten() {
                 let name = entry.file_name();

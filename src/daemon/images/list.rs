@@ -152,29 +152,67 @@ fn matches(pattern: &str, reference: &Reference) -> bool {
         .any(|text| glob(&pattern, &text.chars().collect::<Vec<_>>()))
 }
 
-/// Go's `path.Match`, without character classes: `*` and `?` stand for anything but `/`.
+/// Go's `path.Match`: `*` and `?` stand for anything but `/`, `[a-z]` and `[^x]` for one letter, `\\` takes the next
+/// literally. A pattern that is none fits nothing.
 fn glob(pattern: &[char], text: &[char]) -> bool {
     // Where to go on when what follows the last star does not fit: one more letter for the star.
     let mut retry: Option<(usize, usize)> = None;
     let (mut at, mut seen) = (0, 0);
     while seen < text.len() {
-        match pattern.get(at) {
-            Some('*') => {
-                retry = Some((at + 1, seen));
-                at += 1;
+        if pattern.get(at) == Some(&'*') {
+            retry = Some((at + 1, seen));
+            at += 1;
+            continue;
+        }
+        if let Some(length) = one(&pattern[at..], text[seen]) {
+            (at, seen) = (at + length, seen + 1);
+            continue;
+        }
+        match retry {
+            Some((after, from)) if text[from] != '/' => {
+                retry = Some((after, from + 1));
+                (at, seen) = (after, from + 1);
             }
-            Some('?') if text[seen] != '/' => (at, seen) = (at + 1, seen + 1),
-            Some(letter) if *letter == text[seen] => (at, seen) = (at + 1, seen + 1),
-            _ => match retry {
-                Some((after, from)) if text[from] != '/' => {
-                    retry = Some((after, from + 1));
-                    (at, seen) = (after, from + 1);
-                }
-                _ => return false,
-            },
+            _ => return false,
         }
     }
     pattern[at..].iter().all(|letter| *letter == '*')
+}
+
+/// How much of the pattern's start stands for `letter`, if it does.
+fn one(pattern: &[char], letter: char) -> Option<usize> {
+    match *pattern.first()? {
+        '?' => (letter != '/').then_some(1),
+        '\\' => (*pattern.get(1)? == letter).then_some(2),
+        '[' => {
+            let mut at = 1;
+            let negated = *pattern.get(at)? == '^';
+            at += usize::from(negated);
+            let literal = |at: &mut usize| -> Option<char> {
+                match *pattern.get(*at)? {
+                    '-' | ']' => return None,
+                    '\\' => *at += 1,
+                    _ => {}
+                }
+                *at += 1;
+                pattern.get(*at - 1).copied()
+            };
+            let (mut fits, first) = (false, at);
+            while at == first || *pattern.get(at)? != ']' {
+                let low = literal(&mut at)?;
+                let high = match *pattern.get(at)? {
+                    '-' => {
+                        at += 1;
+                        literal(&mut at)?
+                    }
+                    _ => low,
+                };
+                fits |= (low..=high).contains(&letter);
+            }
+            (fits != negated).then_some(at + 1)
+        }
+        other => (other == letter).then_some(1),
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +231,12 @@ mod tests {
             ("m*l:1", "me/tool:1", false),
             ("docker.io/library/busybox:1", "busybox:1", true),
             ("usy*", "busybox:1", false),
+            ("[a-c]usybox", "busybox:1", true),
+            ("[^a-c]usybox", "busybox:1", false),
+            ("b[tu]*:[0-9]", "busybox:1", true),
+            ("b[u", "busybox:1", false),
+            ("b\\usybox", "busybox:1", true),
+            ("bu*y[]b]*", "busybox:1", false),
         ] {
             assert_eq!(matches(pattern, &Reference::parse(text).unwrap()), wanted, "{pattern} {text}");
         }

@@ -45,7 +45,7 @@ impl Conflict {
 }
 
 impl Store {
-    /// Removes a name, and the image with its last one. `in_use` is asked about images that would go; it
+    /// Removes a name, and the image (or the artifact) with its last one. `in_use` is asked about images that would go; it
     /// must not call back into the store. `noprune` keeps untagged parents.
     ///
     /// Docker's conflicts and texts; what was done comes in the order it was.
@@ -63,11 +63,15 @@ impl Store {
                 Ok(id) => id,
                 Err(error) => {
                     let items = tables.damaged.remove(name);
-                    if items.is_empty() {
-                        return Err(error);
-                    }
-                    self.write_references(&tables)?;
-                    drop(self.collect(&tables));
+                    let items = if items.is_empty() {
+                        self.remove_artifact(&mut tables, name, error)?
+                    } else {
+                        self.write_references(&tables)?;
+                        items
+                    };
+                    let garbage = self.collect(&tables);
+                    drop(tables);
+                    drop(garbage);
                     return Ok(items);
                 }
             };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! blobs/sha256/<hex>   layers (uncompressed, byte for byte as they came), configs, manifests
-//! index.json           the OCI table of contents
+//! index.json           the OCI table of contents, with artifacts as they came
 //! manifest.json        Docker's table of contents, with the tags
 //! oci-layout
 //! ```
@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
+use super::artifact::Artifact;
 use super::codec::Digest;
 use super::config::{Descriptor, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform};
 use super::content::Pins;
@@ -20,15 +21,22 @@ use crate::daemon::error::{Error, Result};
 use crate::runtime::layer::tar::{Entry, Kind, Writer};
 
 impl Store {
-    /// Checks that every name is there, so that a caller can still answer 404 before the first byte.
-    pub fn check_names(&self, names: &[String]) -> Result<()> {
-        names.iter().try_for_each(|name| self.resolve(name).map(drop))
+    /// Checks that every name is there, and an image for `platform`, so that a caller can still answer 404 before the
+    /// first byte.
+    pub fn check_names(&self, names: &[String], platform: Option<&Platform>) -> Result<()> {
+        for name in names {
+            let (images, _) = self.selection(std::slice::from_ref(name))?;
+            for (image, _) in images.values() {
+                platform.map_or(Ok(()), |wanted| image.config.check_platform(name, wanted))?;
+            }
+        }
+        Ok(())
     }
 
-    /// Writes the images called `names`. A name that is an id saves the image without tags; a repository
-    /// without a tag saves all its tags. Returns what was saved.
+    /// Writes the images and artifacts called `names`. A name that is an id saves the image without tags; a repository
+    /// without a tag saves all its tags. Returns which images were saved.
     pub fn save(&self, names: &[String], out: impl Write) -> Result<Vec<ImageId>> {
-        let wanted = self.selection(names)?;
+        let (wanted, artifacts) = self.selection(names)?;
         let mut pins = Pins::new(self);
         let mut writer = Writer::new(out);
         let mut written = BTreeSet::new();
@@ -63,16 +71,10 @@ impl Store {
                 }
             }
             let mut descriptor = Descriptor::new(OCI_MANIFEST, digest, manifest.len() as u64);
-            descriptor.platform = Some(Platform {
-                architecture: image.config.architecture.clone(),
-                os: image.config.os.clone(),
-                variant: image.config.variant.clone(),
-            });
+            descriptor.platform = Some(image.config.platform());
             for tag in tags {
                 let mut named = descriptor.clone();
-                named.annotations.insert("io.containerd.image.name".to_owned(), tag.to_string());
-                let short = tag.tag().unwrap_or_default().to_owned();
-                named.annotations.insert("org.opencontainers.image.ref.name".to_owned(), short);
+                annotate(&mut named, tag);
                 index.push(named);
             }
             if tags.is_empty() {
@@ -85,6 +87,9 @@ impl Store {
                 "Layers": paths,
             }));
         }
+        for artifact in &artifacts {
+            index.push(self.save_artifact(artifact, &mut writer, &mut written, &mut pins)?);
+        }
         let index = Index { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests: index };
         add(&mut writer, "index.json", Some(&json(&index)?))?;
         add(&mut writer, "manifest.json", Some(&json(&table)?))?;
@@ -93,8 +98,32 @@ impl Store {
         Ok(wanted.into_keys().collect())
     }
 
-    fn selection(&self, names: &[String]) -> Result<BTreeMap<ImageId, (Image, Vec<Reference>)>> {
-        let mut wanted: BTreeMap<ImageId, (Image, Vec<Reference>)> = BTreeMap::new();
+    /// Writes what is not written yet; the entry for the table of contents.
+    fn save_artifact<W: Write>(
+        &self,
+        artifact: &Artifact,
+        writer: &mut Writer<W>,
+        written: &mut BTreeSet<Digest>,
+        pins: &mut Pins<'_>,
+    ) -> Result<Descriptor> {
+        for blob in artifact.manifest.blobs().chain([&artifact.descriptor]) {
+            pins.add(&blob.digest);
+            if written.insert(blob.digest.clone()) {
+                self.append_piped(&blob.digest, blob.size, writer, |pipe| {
+                    self.write_artifact_blob(blob, pipe)
+                })?;
+            }
+        }
+        let mut descriptor = artifact.descriptor.clone();
+        if let Some(name) = &artifact.reference {
+            annotate(&mut descriptor, name);
+        }
+        Ok(descriptor)
+    }
+
+    fn selection(&self, names: &[String]) -> Result<(Selection, Vec<Artifact>)> {
+        let mut artifacts: Vec<Artifact> = Vec::new();
+        let mut wanted = Selection::new();
         let mut select = |image: Image, tag: Option<Reference>| {
             let (_, tags) = wanted.entry(image.id.clone()).or_insert_with(|| (image, Vec::new()));
             if let Some(tag) = tag
@@ -114,7 +143,16 @@ impl Store {
                 _ => Vec::new(),
             };
             if repository.is_empty() {
-                let image = self.resolve(name)?;
+                let image = match self.resolve(name) {
+                    Ok(image) => image,
+                    Err(missing) => {
+                        let artifact = self.artifact(name).map_err(|_| missing)?;
+                        if !artifacts.contains(&artifact) {
+                            artifacts.push(artifact);
+                        }
+                        continue;
+                    }
+                };
                 let named = self.references_of(&image.id);
                 select(image, parsed.filter(|name| name.tag().is_some() && named.contains(name)));
             }
@@ -122,19 +160,29 @@ impl Store {
                 select(self.resolve(&tag.to_string())?, Some(tag));
             }
         }
-        Ok(wanted)
+        Ok((wanted, artifacts))
+    }
+
+    fn save_layer<W: Write>(&self, diff_id: &Digest, size: u64, writer: &mut Writer<W>) -> Result<()> {
+        self.append_piped(diff_id, size, writer, |pipe| self.write_layer(diff_id, pipe).map(drop))
     }
 
     /// The writer of an archive takes content from a reader, the layer gives it to a writer: a thread and a
     /// pipe of the kernel's join them, so no layer is held in memory or written to disk.
-    fn save_layer<W: Write>(&self, diff_id: &Digest, size: u64, writer: &mut Writer<W>) -> Result<()> {
-        let mut entry = Entry::new(blob_name(diff_id), Kind::File, 0o644);
+    fn append_piped<W: Write>(
+        &self,
+        digest: &Digest,
+        size: u64,
+        writer: &mut Writer<W>,
+        write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
+    ) -> Result<()> {
+        let mut entry = Entry::new(blob_name(digest), Kind::File, 0o644);
         entry.size = size;
         let (mut reader, pipe) = io::pipe().map_err(|cause| Error::system("write archive", cause))?;
         let (content, archive) = std::thread::scope(|scope| {
             let content = scope.spawn(move || {
                 let mut pipe = io::BufWriter::with_capacity(64 << 10, pipe);
-                self.write_layer(diff_id, &mut pipe)?;
+                write(&mut pipe)?;
                 pipe.flush().map_err(|cause| Error::system("write archive", cause))
             });
             let archive = writer.append(&entry, &mut (&mut reader as &mut dyn Read));
@@ -142,8 +190,7 @@ impl Store {
             drop(reader);
             (content.join(), archive)
         });
-        let content =
-            content.map_err(|_| Error::system(format!("write layer {diff_id}"), "its thread panicked"))?;
+        let content = content.map_err(|_| Error::system(format!("write {digest}"), "its thread panicked"))?;
         match archive {
             // The layer ended early: its own failure says why.
             Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
@@ -153,6 +200,17 @@ impl Store {
             Ok(()) => content,
         }
     }
+}
+
+/// Images by id, with the names they are saved under.
+type Selection = BTreeMap<ImageId, (Image, Vec<Reference>)>;
+
+/// The names of an entry in a table of contents, as Docker and containerd read them.
+fn annotate(descriptor: &mut Descriptor, name: &Reference) {
+    let annotations = &mut descriptor.annotations;
+    annotations.insert("io.containerd.image.name".to_owned(), name.to_string());
+    let short = name.tag().unwrap_or_default().to_owned();
+    annotations.insert("org.opencontainers.image.ref.name".to_owned(), short);
 }
 
 fn blob_name(digest: &Digest) -> String {

@@ -85,7 +85,7 @@ fn above(text: &str) -> Vec<u8> {
 }
 
 fn load(store: &Store, archive: &[u8]) -> Result<Vec<LoadedImage>> {
-    store.load(archive, &mut |_| {})
+    store.load(archive, None, &mut |_| {}).map(|loaded| loaded.images)
 }
 
 fn unused(_: &ImageId) -> Option<Usage> {
@@ -95,7 +95,7 @@ fn unused(_: &ImageId) -> Option<Usage> {
 /// Every path below the store that is not one of its fixed places.
 fn content(store: &Store) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for place in ["blobs/sha256", "layers", "tmp"] {
+    for place in ["blobs/sha256", "layers", artifact::BLOBS, "tmp"] {
         found.extend(fs::read_dir(store.root.join(place)).unwrap().map(|entry| entry.unwrap().path()));
     }
     found.sort();
@@ -109,8 +109,10 @@ fn a_loaded_image_can_be_asked_about_and_outlives_the_process() {
     let (base, above) = (base(), above("1"));
     let mut messages = Vec::new();
     let archive = docker_archive("tool:1", [&base, &above], "x");
-    let loaded =
-        store.load(gzip(&archive).as_slice(), &mut |message: JsonMessage| messages.push(message)).unwrap();
+    let loaded = store
+        .load(gzip(&archive).as_slice(), None, &mut |message: JsonMessage| messages.push(message))
+        .unwrap()
+        .images;
     let id = loaded[0].id.clone();
     assert_eq!(messages.last().unwrap().stream.as_deref(), Some("Loaded image: tool:1\n"));
     assert_eq!(id, Digest::of(&config(&[&base, &above], "x")));
@@ -301,7 +303,8 @@ fn hostile_archives_leave_nothing_behind() {
     let oci = |manifest: &str| {
         let digest = Digest::of(manifest.as_bytes());
         let index = format!(
-            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":1}}]}}"#
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{}}}]}}"#,
+            manifest.len()
         );
         tar(&[
             ("index.json", index.as_bytes()),
@@ -315,11 +318,42 @@ fn hostile_archives_leave_nothing_behind() {
         ))
     };
     let c = Digest::of(b"c");
+    // An image of one layer, whose descriptors promise what is said.
+    let promised = |config_size: usize, layer_size: usize, layer: &[u8]| {
+        let config = config(&[&base], "");
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{}","size":{}}}]}}"#,
+            Digest::of(&config),
+            config.len() + config_size,
+            Digest::of(layer),
+            layer.len() + layer_size
+        );
+        let mut members = oci(&manifest);
+        // What ends an archive gives way to what goes on.
+        members.truncate(members.len() - 1024);
+        let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+        [members, tar(&[(&blob(&config), &config), (&blob(layer), layer)])].concat()
+    };
+    let packed = gzip(&base);
+    let mut twice = base.clone();
+    twice.extend_from_slice(&base);
+    let artifact = |size: usize| {
+        let blob = b"blob".as_slice();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"artifactType":"x/y","config":{{"mediaType":"x/y","digest":"{0}","size":4}},"layers":[{{"mediaType":"x/z","digest":"{0}","size":{size}}}]}}"#,
+            Digest::of(blob)
+        );
+        let mut members = oci(&manifest);
+        members.truncate(members.len() - 1024);
+        [members, tar(&[(&format!("blobs/sha256/{}", Digest::of(blob).hex()), blob)])].concat()
+    };
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("neither manifest.json nor index.json", tar(&[("x", b"")])),
         ("not a tar archive", b"not an archive in any way".repeat(50)),
         ("the archive is truncated", whole[..whole.len() / 2].to_vec()),
-        ("compressed with xz", b"\xfd7zXZ\0....".to_vec()),
+        ("read archive", b"\xfd7zXZ\0....".to_vec()),
+        ("read archive", b"BZh91AY&SY....".to_vec()),
+        ("read archive", b"\x28\xb5\x2f\xfd\xff...".to_vec()),
         ("read manifest.json", tar(&[("manifest.json", b"{}")])),
         ("no image in it", tar(&[("manifest.json", b"[]")])),
         ("has no file \"c\"", tar(&[("manifest.json", &table("c"))])),
@@ -364,10 +398,49 @@ fn hostile_archives_leave_nothing_behind() {
         ("digest", tar(&[("manifest.json", &table("c")), ("c", &bombs), ("l0", &bomb), ("l1", &bomb)])),
         ("more than 100 entries", tar(&vec![("x", &b""[..]); 101])),
         ("schema version 1", tar(&[("index.json", schema1)])),
+        ("has no file \"blobs/sha256/", described("application/vnd.cncf.helm.config.v1+json", "text/plain")),
         (
-            "is no image config",
-            described("application/vnd.cncf.helm.config.v1+json", "application/vnd.oci.image.layer.v1.tar"),
+            "it has 4 bytes where 5 are promised",
+            artifact(5),
         ),
+        ("bytes where", promised(1, 0, &packed)),
+        ("bytes where", promised(0, 1, &packed)),
+        ("the archive is truncated", promised(0, 0, &packed[..packed.len() / 2])),
+        ("corrupt", promised(0, 0, &[&packed[..packed.len() - 8], [0; 8].as_slice()].concat())),
+        ("its content has digest", promised(0, 0, &gzip(&twice))),
+        ("not a tar archive", promised(0, 0, &gzip(b"no archive".repeat(100).as_slice()))),
+        ("more than 4194304 bytes", promised(0, 0, &gzip(&[base.as_slice(), &vec![0; 5 << 20]].concat()))),
+        (
+            "has no file",
+            oci(&r#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:0","size":1},"layers":[]}"#
+                .replace("sha256:0", Digest::of(b"").as_str())),
+        ),
+        ("is no image manifest", oci(r#"{"schemaVersion":2,"mediaType":"text/plain","config":{"mediaType":"a","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1},"layers":[]}"#)),
+        ("is no sha256 digest", oci(r#"{"schemaVersion":2,"config":{"mediaType":"a","digest":"md5:1","size":1},"layers":[]}"#)),
+        ("read image manifest", oci("[]")),
+        ("nested too deep", {
+            // An index that is its own member cannot be: one whose digest is not its content's is refused first.
+            let mut inner = r#"{"schemaVersion":2,"manifests":[]}"#.to_owned();
+            let mut members = Vec::new();
+            for _ in 0..6 {
+                let digest = Digest::of(inner.as_bytes());
+                members.push((format!("blobs/sha256/{}", digest.hex()), inner.clone()));
+                inner = format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{digest}","size":{}}}]}}"#, inner.len());
+            }
+            members.push(("index.json".to_owned(), inner));
+            let members: Vec<_> = members.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+            tar(&members)
+        }),
+        ("its name is no id", tar(&[("repositories", br#"{"a":{"1":"../../etc"}}"#)])),
+        ("read repositories", tar(&[("repositories", b"[]")])),
+        ("more than 500 layers", {
+            let id = "a".repeat(64);
+            let json = format!(r#"{{"id":"{id}","parent":"{id}"}}"#);
+            tar(&[
+                ("repositories", format!(r#"{{"a":{{"1":"{id}"}}}}"#).as_bytes()),
+                (&format!("{id}/json"), json.as_bytes()),
+            ])
+        }),
         (
             "foreign layer",
             described(
@@ -577,12 +650,203 @@ fn skopeo_and_the_store_understand_each_other() {
         format!("docker-archive:{}:oci:1", path("from-oci.tar")),
     );
     for (file, name) in [("docker.tar", "back:1"), ("from-oci.tar", "oci:1")] {
-        let loaded = store.load(fs::File::open(path(file)).unwrap(), &mut |_| {}).unwrap();
+        let loaded = store.load(fs::File::open(path(file)).unwrap(), None, &mut |_| {}).unwrap().images;
         assert_eq!((&loaded[0].id, loaded[0].references[0].familiar().as_str()), (&id, name));
     }
     let other = Store::open(&scratch.0.join("other")).unwrap();
-    let loaded = other.load(fs::File::open(path("oci.tar")).unwrap(), &mut |_| {}).unwrap();
+    let loaded = other.load(fs::File::open(path("oci.tar")).unwrap(), None, &mut |_| {}).unwrap().images;
     let image = other.get(&loaded[0].id).unwrap();
     assert_eq!(image.config.rootfs, store.get(&id).unwrap().config.rootfs);
     assert_eq!(image.size, 5);
+}
+
+/// An OCI layout in a tar: an artifact of two blobs, about another, and its name.
+fn artifact_layout(annotations: &str, content: &[u8]) -> (Vec<u8>, Digest) {
+    let config = b"{}".as_slice();
+    let manifest = format!(
+        r#"{{ "schemaVersion": 2, "artifactType": "application/vnd.example.dump", "unknown": [1],
+             "config": {{"mediaType": "application/vnd.oci.empty.v1+json", "digest": "{}", "size": 2, "data": "e30="}},
+             "layers": [{{"mediaType": "application/vnd.example.pages", "digest": "{}", "size": {}}}],
+             "subject": {{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": "{}", "size": 7}},
+             "annotations": {{"org.opencontainers.image.created": "2024-05-06T07:08:09Z", "a": "b"}} }}"#,
+        Digest::of(config),
+        Digest::of(content),
+        content.len(),
+        Digest::of(b"subject"),
+    );
+    let digest = Digest::of(manifest.as_bytes());
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"artifactType":"application/vnd.example.dump","annotations":{{{annotations}}}}}]}}"#,
+        manifest.len()
+    );
+    let name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let tar = tar(&[
+        ("index.json", index.as_bytes()),
+        ("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#),
+        (&name(manifest.as_bytes()), manifest.as_bytes()),
+        (&name(config), config),
+        (&name(content), content),
+    ]);
+    (tar, digest)
+}
+
+/// The member of this name in an archive.
+fn member(archive: &[u8], name: &str) -> Vec<u8> {
+    let mut reader = crate::runtime::layer::tar::Reader::new(archive, Limits::default());
+    while let Some(entry) = reader.next_entry().unwrap() {
+        if entry.path == name.as_bytes() {
+            let mut content = vec![0; entry.size as usize];
+            let mut filled = 0;
+            while filled < content.len() {
+                filled += reader.read(&mut content[filled..]).unwrap();
+            }
+            return content;
+        }
+    }
+    panic!("no {name}");
+}
+
+#[test]
+fn artifacts_are_kept_beside_the_images_and_carried_through() {
+    let scratch = Scratch::new("artifacts");
+    let content: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    let named = r#""io.containerd.image.name":"docker.io/me/dump:1","x":"y""#;
+    let (archive, digest) = artifact_layout(named, &content);
+    let store = scratch.store();
+    let loaded = store.load(archive.as_slice(), None, &mut |_| {}).unwrap();
+    assert!(loaded.images.is_empty());
+    assert_eq!(loaded.artifacts[0].name(), "me/dump:1");
+    let image = load(&store, &docker_archive("tool:1", [&base(), &above("1")], "x")).unwrap()[0].id.clone();
+
+    // The next daemon has it too, and its sweep leaves the blobs.
+    drop(store);
+    let store = scratch.store();
+    let artifact = store.artifact("me/dump:1").unwrap();
+    assert_eq!(artifact, store.artifact(digest.short()).unwrap());
+    assert_eq!(artifact.descriptor.digest, digest);
+    assert_eq!(artifact.descriptor.annotations["x"], "y");
+    assert_eq!(artifact.manifest.kind(), "application/vnd.example.dump");
+    assert_eq!(artifact.manifest.subject.as_ref().unwrap().digest, Digest::of(b"subject"));
+    let blob = artifact.manifest.blobs().nth(1).unwrap();
+    let mut read = Vec::new();
+    store.write_artifact_blob(blob, &mut read).unwrap();
+    assert!(read == content);
+    assert_eq!(store.images().len(), 1);
+    let shown = store.artifacts();
+    assert_eq!((shown.len(), shown[0].repo_tags[0].as_str()), (1, "me/dump:1"));
+    assert_eq!(shown[0].created, 1_714_979_289);
+
+    // Saved beside an image, and loaded elsewhere: byte for byte the same.
+    let mut saved = Vec::new();
+    let names = ["tool:1".to_owned(), "me/dump:1".to_owned()];
+    assert_eq!(store.save(&names, &mut saved).unwrap(), [image]);
+    let manifest = format!("blobs/sha256/{}", digest.hex());
+    assert_eq!(member(&saved, &manifest), member(&archive, &manifest));
+    let other = Store::open(&scratch.0.join("other")).unwrap();
+    let loaded = other.load(saved.as_slice(), None, &mut |_| {}).unwrap();
+    assert_eq!((loaded.images.len(), loaded.artifacts.len()), (1, 1));
+    assert_eq!(other.artifact("me/dump:1").unwrap().descriptor.annotations["x"], "y");
+
+    // A second name keeps the blobs; the last one takes them along.
+    let (unnamed, _) = artifact_layout(r#""org.opencontainers.image.ref.name":"v1""#, &content);
+    let loaded = store.load(unnamed.as_slice(), None, &mut |_| {}).unwrap();
+    assert_eq!(loaded.artifacts[0].name(), digest.to_string());
+    let items = store.remove("me/dump:1", false, false, &unused).unwrap();
+    assert!(matches!(&items[..], [ImageDeleteItem::Untagged(name)] if name == "me/dump:1"), "{items:?}");
+    let blobs = || fs::read_dir(store.root.join(artifact::BLOBS)).unwrap().count();
+    assert_eq!(blobs(), 3);
+    assert_eq!(store.remove(digest.as_str(), false, false, &unused).unwrap().len(), 2);
+    assert_eq!(blobs(), 0);
+    assert_eq!(store.remove("me/dump:1", false, false, &unused).unwrap_err().class, Class::NotFound);
+}
+
+#[test]
+fn a_damaged_table_of_artifacts_costs_their_names_only() {
+    let scratch = Scratch::new("artifact-damage");
+    let (archive, digest) = artifact_layout(r#""io.containerd.image.name":"docker.io/me/dump:1""#, b"pages");
+    let table = {
+        let store = scratch.store();
+        store.load(archive.as_slice(), None, &mut |_| {}).unwrap();
+        store.root.join("artifacts/references.json")
+    };
+    fs::write(&table, "{").unwrap();
+    let store = scratch.store();
+    assert_eq!(store.artifact(digest.as_str()).unwrap().reference, None);
+    drop(store);
+    // A later dewar's table is left alone, and so is everything it may lead to.
+    fs::write(&table, r#"{"format": 99, "artifacts": {}}"#).unwrap();
+    let store = scratch.store();
+    assert!(store.load(archive.as_slice(), None, &mut |_| {}).is_err());
+    assert_eq!(fs::read_dir(store.root.join(artifact::BLOBS)).unwrap().count(), 3);
+    assert!(fs::read_to_string(&table).unwrap().contains("99"));
+}
+
+/// Old archives have no digests: the id is that of the config Docker makes of them.
+#[test]
+fn archives_without_a_manifest_are_read() {
+    let scratch = Scratch::new("legacy");
+    let store = scratch.store();
+    let (lower, upper) = ("1".repeat(64), "2".repeat(64));
+    let base_json = format!(
+        r#"{{"id":"{lower}","created":"2014-01-01T00:00:00Z","container_config":{{"Cmd":["/bin/sh","-c","ADD"]}},"architecture":"amd64","os":"linux","Size":7}}"#
+    );
+    let json = format!(
+        r#"{{"id":"{upper}","parent":"{lower}","created":"2014-02-03T04:05:06Z","author":"me","config":{{"Cmd":["sh"],"Env":null}},"docker_version":"1.9.1","architecture":"amd64","os":"linux"}}"#
+    );
+    let archive = tar(&[
+        (&format!("{upper}/VERSION"), b"1.0"),
+        (&format!("{upper}/json"), json.as_bytes()),
+        (&format!("{upper}/layer.tar"), &above("1")),
+        (&format!("{lower}/VERSION"), b"1.0"),
+        (&format!("{lower}/json"), base_json.as_bytes()),
+        (&format!("{lower}/layer.tar"), &base()),
+        ("repositories", format!(r#"{{"old/box":{{"latest":"{upper}","1":"{upper}"}}}}"#).as_bytes()),
+    ]);
+    let loaded = load(&store, &archive).unwrap();
+    let image = store.resolve("old/box:1").unwrap();
+    assert_eq!((loaded.len(), &loaded[0].id, loaded[0].references.len()), (1, &image.id, 2));
+    assert_eq!(image.config.rootfs.diff_ids, [Digest::of(&base()), Digest::of(&above("1"))]);
+    assert_eq!(image.defaults().cmd.as_deref(), Some(&["sh".to_owned()][..]));
+    let steps: Vec<_> = image.config.history.iter().map(|step| step.created_by.as_str()).collect();
+    assert_eq!(steps, ["/bin/sh -c ADD", ""]);
+    let wanted = format!(
+        r#"{{"architecture":"amd64","author":"me","config":{{"Cmd":["sh"],"Env":null}},"created":"2014-02-03T04:05:06Z","docker_version":"1.9.1","history":[{{"created":"2014-01-01T00:00:00Z","created_by":"/bin/sh -c ADD"}},{{"author":"me","created":"2014-02-03T04:05:06Z"}}],"os":"linux","rootfs":{{"diff_ids":["{}","{}"],"type":"layers"}}}}"#,
+        Digest::of(&base()),
+        Digest::of(&above("1"))
+    );
+    assert_eq!(image.id, Digest::of(wanted.as_bytes()));
+}
+
+#[test]
+fn an_image_for_another_platform_is_refused_when_one_is_named() {
+    let scratch = Scratch::new("platform");
+    let store = scratch.store();
+    let archive = docker_archive("a:1", [&base(), &above("1")], "x");
+    let (arm, amd) = (Platform::parse("linux/arm64").unwrap(), Platform::parse("linux/amd64").unwrap());
+    let failure = store.load(archive.as_slice(), Some(&arm), &mut |_| {}).unwrap_err();
+    let wanted = "image with reference a:1 was found but its platform (linux/amd64) does not match the specified \
+                  platform (linux/arm64)";
+    assert_eq!((failure.message.as_str(), failure.class), (wanted, Class::NotFound));
+    assert_eq!(content(&store), Vec::<PathBuf>::new());
+    store.load(archive.as_slice(), Some(&amd), &mut |_| {}).unwrap();
+    let names = ["a:1".to_owned()];
+    assert_eq!(store.check_names(&names, Some(&arm)).unwrap_err().message, wanted);
+    store.check_names(&names, Some(&amd)).unwrap();
+    for text in ["linux/arm64", r#"{"os":"linux","architecture":"arm64","variant":null}"#] {
+        assert_eq!(Platform::from_query(text).unwrap(), Some(arm.clone()));
+    }
+    assert!(Platform::from_query("{").is_err());
+}
+
+#[test]
+fn a_name_that_moves_by_loading_is_told() {
+    let scratch = Scratch::new("renamed");
+    let store = scratch.store();
+    let before = load(&store, &docker_archive("a:1", [&base(), &above("1")], "x")).unwrap()[0].id.clone();
+    let mut told = Vec::new();
+    let archive = docker_archive("a:1", [&base(), &above("2")], "x");
+    store.load(archive.as_slice(), None, &mut |message| told.extend(message.stream)).unwrap();
+    let wanted =
+        format!("The image a:1 already exists, renaming the old one with ID {before} to empty string\n");
+    assert_eq!(told, [wanted.as_str(), "Loaded image: a:1\n"]);
 }

@@ -278,6 +278,8 @@ crate::query! {
         filter: String = "filter",
         shared_size: bool = "shared-size",
         digests: bool = "digests",
+        /// Of dewar: the artifacts instead of the images.
+        artifacts: bool = "artifacts",
     }
 }
 crate::query! {
@@ -367,11 +369,16 @@ impl Query for CreateQuery {
 #[derive(Clone, Debug, Default)]
 pub struct SaveQuery {
     pub names: Vec<String>,
+    /// `os/architecture[/variant]`, or JSON.
+    pub platform: String,
 }
 
 impl Query for SaveQuery {
     fn write(&self, pairs: &mut Pairs) {
         pairs.extend(self.names.iter().map(|name| ("names".to_owned(), name.clone())));
+        if let Some(text) = self.platform.to_text() {
+            pairs.push(("platform".to_owned(), text));
+        }
     }
 
     /// Compat: docker-py joins nothing, old clients join with commas; a comma is in no reference.
@@ -383,7 +390,8 @@ impl Query for SaveQuery {
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect();
-        Ok(SaveQuery { names })
+        let platform = pairs.iter().find(|(name, _)| name == "platform");
+        Ok(SaveQuery { names, platform: platform.map(|(_, value)| value.clone()).unwrap_or_default() })
     }
 }
 
