@@ -213,8 +213,9 @@ impl Store {
         let split = File::create(staging.path().join("split.gz")).map_err(|cause| failed("create", cause))?;
         let mut split = GzEncoder::new(io::BufWriter::new(split), Compression::fast());
         let mut stream = Hashing::new(stream);
-        let unpacked =
-            layer::unpack_recording(&mut stream, &diff, self.limits, &mut split).map_err(classed)?;
+        // Headers are 512 bytes: decompressed and digested one by one they would cost more than what they describe.
+        let buffered = io::BufReader::with_capacity(128 << 10, &mut stream);
+        let unpacked = layer::unpack_recording(buffered, &diff, self.limits, &mut split).map_err(classed)?;
         let (diff_id, tar_size) = stream.finish();
         if let Some(wanted) = wanted
             && *wanted != diff_id
