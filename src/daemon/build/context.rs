@@ -95,7 +95,7 @@ fn unpack(body: impl Read, into: std::os::fd::BorrowedFd<'_>) -> Result<Option<V
         return Ok(Some(head));
     }
     let put = Put { limits: Limits::default(), ..Put::default() };
-    let mut whole = Cursor::new(head).chain(stream);
+    let mut whole = Padded { inner: Cursor::new(head).chain(stream), bytes: 0, end: None };
     layer::put(into, b"", &mut whole, put).map_err(|failure| match failure.cause {
         Cause::Refused(_) => Error::invalid(failure.to_string()).during("read the build context"),
         _ => Error::from(failure).during("read the build context"),
@@ -103,6 +103,36 @@ fn unpack(body: impl Read, into: std::os::fd::BorrowedFd<'_>) -> Result<Option<V
     // To its end, so that the connection is free for the answer.
     io::copy(&mut whole, &mut io::sink()).map_err(read_failure)?;
     Ok(None)
+}
+
+/// A tar made whole to its last block.
+///
+/// Compat: the docker client does not end an archive it put a Dockerfile into: its last file is not padded.
+struct Padded<R> {
+    inner: R,
+    bytes: u64,
+    /// Once it has ended, how much of the padding is left.
+    end: Option<usize>,
+}
+
+impl<R: Read> Read for Padded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = match self.end {
+            Some(left) => left,
+            None => {
+                let count = self.inner.read(into)?;
+                self.bytes += count as u64;
+                if count > 0 || into.is_empty() {
+                    return Ok(count);
+                }
+                (self.bytes.wrapping_neg() % 512) as usize
+            }
+        };
+        let count = left.min(into.len());
+        into[..count].fill(0);
+        self.end = Some(left - count);
+        Ok(count)
+    }
 }
 
 fn read_failure(cause: io::Error) -> Error {

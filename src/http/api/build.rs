@@ -168,7 +168,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let query = BuildQuery {
             tags: vec!["a".into(), "b:1".into()],
-            build_args: [("A".to_owned(), Some("1".to_owned())), ("B".to_owned(), None)].into(),
+            build_args: [("A".to_owned(), Some("1".to_owned()))].into(),
             remove: Some(false),
             memory: 7,
             ulimits: vec![Ulimit { name: "nofile".into(), hard: 2, soft: 1 }],

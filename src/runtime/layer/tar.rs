@@ -399,12 +399,7 @@ impl<R: Read> Reader<R> {
             }
         }
         let padding = std::mem::take(&mut self.padding) as usize;
-        // Compat: the docker client does not end an archive it put a Dockerfile into: its last file is not padded.
-        let count = self.fill(&mut piece[..padding])?;
-        if let Some(raw) = &mut self.raw {
-            raw.extend_from_slice(&piece[..count]);
-        }
-        if count == 0 || count == padding { Ok(()) } else { Err(refused("the archive is truncated")) }
+        self.exact(&mut piece[..padding])
     }
 
     /// A header block whose sum is right, or `None` at the end of the archive.
