@@ -34,6 +34,7 @@ pub mod networks;
 mod notify;
 pub mod pattern;
 mod pidfile;
+pub mod registry;
 mod reload;
 pub mod runtimes;
 mod shutdown;

@@ -35,8 +35,8 @@ use crate::http::api::event::SYSTEM_EVENTS;
 use crate::http::api::exec::{CONTAINER_EXEC, EXEC_INSPECT, EXEC_RESIZE, EXEC_START};
 use crate::http::api::filesystem::{CONTAINER_CHANGES, CONTAINER_EXPORT, IMAGE_COMMIT};
 use crate::http::api::image::{
-    IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT, IMAGE_LIST,
-    IMAGE_LOAD, IMAGE_PRUNE, IMAGE_PUSH, IMAGE_TAG,
+    DISTRIBUTION_INSPECT, IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT,
+    IMAGE_LIST, IMAGE_LOAD, IMAGE_PRUNE, IMAGE_PUSH, IMAGE_SEARCH, IMAGE_TAG,
 };
 use crate::http::api::network::{
     NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DELETE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LIST,
@@ -87,7 +87,6 @@ impl Refusal {
     }
 }
 
-const REGISTRY: Refusal = Refusal::later("this version of dewar has no registry client: use load or import");
 const LOGIN: Refusal =
     Refusal::later("this version of dewar has no registry client: there is nothing to log in to");
 const BUILD: Refusal = Refusal::later("dewar has the classic builder only: set DOCKER_BUILDKIT=0");
@@ -170,6 +169,8 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(IMAGE_DELETE, image::delete),
     route!(IMAGE_PUSH, image::push),
     route!(IMAGE_PRUNE, usage::prune_images),
+    route!(IMAGE_SEARCH, image::search),
+    route!(DISTRIBUTION_INSPECT, image::distribution),
     route!(IMAGE_LOAD, image::load),
     route!(IMAGE_GET, image::save),
     route!(IMAGE_GET_ALL, image::save_several),
@@ -191,7 +192,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(PLUGIN_LIST, system::plugins),
     //
     // The rest of the API, refused by name.
-    refused!(Get "/images/search", "ImageSearch", REGISTRY),
     refused!(Post "/auth", "SystemAuth", LOGIN),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
@@ -234,7 +234,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     refused!(Get "/configs/{name}", "ConfigInspect", SWARM),
     refused!(Delete "/configs/{name}", "ConfigDelete", SWARM),
     refused!(Post "/configs/{name}/update", "ConfigUpdate", SWARM),
-    refused!(Get "/distribution/{name...}/json", "DistributionInspect", REGISTRY),
     refused!(Post "/session", "Session", BUILD),
     refused!(Post "/grpc", "Grpc", BUILD),
 ];

@@ -39,6 +39,9 @@ mod kernel;
 /// Networks with real traffic: hosts around the daemon's own, who reaches whom, names, what survives.
 mod network;
 
+/// Registries: what is pulled and pushed, who may, and what a bad one can do.
+mod registry;
+
 /// Freezing and thawing: what survives, what a failure leaves.
 mod checkpoint;
 

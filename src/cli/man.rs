@@ -45,6 +45,14 @@ static DAEMON_SECTIONS: &[(&str, &[(&str, &str)])] = &[
               and how often that all is well.",
             ),
             ("LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID", "The sockets of socket activation, for fd:// hosts."),
+            (
+                "DEWAR_CERTS_DIR",
+                "Where certs.d is, instead of the directories below; several are parted by colons.",
+            ),
+            (
+                "SSL_CERT_FILE, SSL_CERT_DIR",
+                "Whom to trust when registries prove who they are, instead of the system's list.",
+            ),
             ("DEWAR_LOG", "Directives of env_logger, such as dewar::http=debug, where no level is given."),
         ],
     ),
@@ -52,6 +60,11 @@ static DAEMON_SECTIONS: &[(&str, &[(&str, &str)])] = &[
         "FILES",
         &[
             ("/etc/dewar/daemon.json", "The configuration file; see dewar-daemon.json(5)."),
+            (
+                "/etc/dewar/certs.d, /etc/docker/certs.d",
+                "For a registry HOST[:PORT] a directory of CAs (*.crt) and of a client certificate with its key \
+              (NAME.cert, NAME.key).",
+            ),
             ("/var/lib/dewar", "Images, containers, volumes, checkpoints."),
             ("/run/dewar", "Sockets, mounts, dumps."),
             ("/run/dewar.sock", "The API."),

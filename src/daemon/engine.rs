@@ -17,9 +17,11 @@ use super::networks::bridge::Wiring;
 use super::networks::dns::Dns;
 use super::networks::firewall::Firewall;
 use super::networks::ports::Ports;
+use super::registry;
 use super::state_dir::StateDir;
 use super::usage::Pruning;
 use super::volumes::Volumes;
+use crate::http::api::image::JsonMessage;
 use crate::http::tls::Acceptor;
 use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
 
@@ -103,6 +105,26 @@ impl Engine {
     pub fn config(&self) -> Arc<Config> {
         // Only whole values are swapped in: there is nothing a panic could leave half done.
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Pulls an image, or all tags of a repository: see [`images::Store::pull`].
+    pub fn pull(
+        &self,
+        reference: images::Reference,
+        platform: Option<images::config::Platform>,
+        client: &registry::Client,
+        tell: &mut dyn FnMut(JsonMessage),
+    ) -> Result<Vec<images::Pulled>> {
+        let config = self.config();
+        let pull = images::Pull {
+            registries: registry::registries(&config, reference.domain(), client)?,
+            reference,
+            platform,
+            downloads: config.max_concurrent_downloads as usize,
+            attempts: config.max_download_attempts,
+            cancel: client.cancel.clone(),
+        };
+        self.images.pull(&pull, tell)
     }
 
     /// Puts another configuration in force for what asks from now on.

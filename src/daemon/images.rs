@@ -18,7 +18,7 @@
 //! One lock guards the tables. It is held for reading, renaming and writing `references.json`, never while
 //! anything is unpacked, digested or deleted. Layers an operation relies on are pinned meanwhile.
 //!
-//! Not here: registries, what a builder does; tar and overlayfs (`runtime::layer`).
+//! Not here: the registries' protocol (`http::registry`), what a builder does; tar and overlayfs (`runtime::layer`).
 
 pub mod artifact;
 pub mod changes;
@@ -27,10 +27,13 @@ mod commit;
 pub mod config;
 mod content;
 mod derive;
+mod distribution;
 mod import;
 mod legacy;
 mod list;
 mod load;
+mod packed;
+mod pull;
 mod recover;
 pub mod reference;
 mod remove;
@@ -53,8 +56,10 @@ use crate::runtime::layer::Limits;
 pub use codec::Digest;
 pub use commit::Commit;
 pub use derive::Step;
+pub use distribution::distribution;
 pub use import::Import;
 pub use list::{prune_labels_match, until};
+pub use pull::{Pull, Pulled};
 pub use reference::Reference;
 pub use remove::Usage;
 
@@ -140,6 +145,7 @@ pub struct Store {
     /// Why nothing may be written: the table is a later dewar's.
     refusal: Option<Error>,
     next_staging: AtomicU64,
+    transfers: pull::Transfers,
 }
 
 impl Store {
@@ -170,6 +176,7 @@ impl Store {
             tables: Mutex::default(),
             refusal: None,
             next_staging: AtomicU64::new(0),
+            transfers: pull::Transfers::default(),
         };
         let (tables, refusal) = store.read_tables();
         *store.lock() = tables;

@@ -6,10 +6,11 @@ use super::{compat, progress};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
-use crate::daemon::images::{ImageId, Import, Reference};
-use crate::daemon::usage;
+use crate::daemon::images::{self, ImageId, Import, Reference};
+use crate::daemon::{registry, usage};
 use crate::http::api::auth::{AUTH_HEADER, AuthConfig};
 use crate::http::api::image::*;
+use crate::http::message::Headers;
 use crate::http::reply::Reply;
 use crate::http::request::Call;
 
@@ -81,19 +82,56 @@ pub fn push(engine: &Arc<Engine>, call: Call<PushQuery>) -> Result<Reply> {
     )))
 }
 
-/// `docker import`; pulling needs a registry, which this version cannot speak to.
+/// On whose behalf a request asks registries.
+fn client(headers: &Headers) -> registry::Client {
+    let meta = headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-meta-"));
+    registry::Client {
+        credentials: registry::credentials(AuthConfig::from_header(headers.get(AUTH_HEADER))),
+        headers: meta.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        ..registry::Client::default()
+    }
+}
+
+fn pull(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
+    let query = &call.query;
+    let reference = Reference::named(&query.from_image, &query.tag)?;
+    let platform = if query.platform.is_empty() { None } else { Some(Platform::parse(&query.platform)?) };
+    let (engine, client, peer) = (Arc::clone(engine), client(&call.raw.headers), call.raw.peer);
+    let cancel = client.cancel.clone();
+    progress::stream_while_wanted(
+        "pull",
+        &peer,
+        move || cancel.cancel(),
+        move |tell| {
+            for pulled in engine.pull(reference, platform, &client, tell)? {
+                // Compat: a pull's event is about the name.
+                let (id, name) = (pulled.reference.familiar(), pulled.reference.familiar_name());
+                let labels = engine.images.get(&pulled.id)?.config.config.labels.clone();
+                let attributes = labels.into_iter().chain([("name".to_owned(), name)]).collect();
+                engine.events.publish("image", "pull", &id, attributes);
+            }
+            Ok(())
+        },
+    )
+}
+
+pub fn search(engine: &Arc<Engine>, call: Call<SearchQuery>) -> Result<Reply> {
+    let query = &call.query;
+    let client = client(&call.raw.headers);
+    let found = registry::search(&engine.config(), &query.term, query.limit, &query.filters, &client)?;
+    Ok(IMAGE_SEARCH.reply(&found))
+}
+
+pub fn distribution(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
+    let client = client(&call.raw.headers);
+    Ok(DISTRIBUTION_INSPECT.reply(&images::distribution(&engine.config(), call.param("name"), &client)?))
+}
+
+/// `docker pull` and `docker import`.
 pub fn create(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
     let query = &call.query;
     if !query.from_image.is_empty() {
-        let tag = match query.tag.as_str() {
-            "" => String::new(),
-            digest if digest.contains(':') => format!("@{digest}"),
-            tag => format!(":{tag}"),
-        };
-        return Err(Error::not_implemented(format!(
-            "pull {}{tag}: this version of dewar has no registry client: use \"load\" or \"import\"",
-            query.from_image
-        )));
+        return pull(engine, call);
     }
     if query.from_src != "-" {
         return Err(Error::not_implemented(format!(

@@ -8,22 +8,25 @@
 //!     └── waits for the first: a message → 200 and the stream; a failure → its status
 //! ```
 //!
-//! A client that goes away does not end the work: what it asked for is worth finishing, and an upload that
-//! breaks off ends by itself.
+//! A client that goes away does not end the work of [`stream`]: what it asked for is worth finishing, and an upload
+//! that breaks off ends by itself. It ends the work of [`stream_while_wanted`], which somebody else's line pays for.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::daemon::error::{Error, Result};
 use crate::http::api::image::JsonMessage;
+use crate::http::connection::Peer;
 use crate::http::reply::{Outgoing, Reply};
 
 /// Source: Docker sends one message per object and tenth of a second.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// A reader that falls behind slows the work down only when so many messages wait.
 const WAITING: usize = 64;
+/// How often a client that hears nothing is looked for.
+const LOOK_UP: Duration = Duration::from_millis(250);
 
 /// What comes out of the work.
 enum Word {
@@ -36,6 +39,87 @@ pub fn stream(
     name: &str,
     work: impl FnOnce(&mut dyn FnMut(JsonMessage)) -> Result<()> + Send + 'static,
 ) -> Result<Reply> {
+    let receiver = begin(name, work)?;
+    let first = match receiver.recv().map_err(|_| panicked())? {
+        Word::End(result) => return result.map(|()| Reply::stream(JSON, |_| Ok(()))),
+        Word::Message(message) => message,
+    };
+    Ok(Reply::stream(JSON, move |out| {
+        send(out, &first)?;
+        while forward(out, receiver.recv().ok())? {}
+        Ok(())
+    }))
+}
+
+/// As [`stream`], but calls `give_up` when the client goes away, after which the work should end soon.
+pub fn stream_while_wanted(
+    name: &str,
+    peer: &Peer,
+    give_up: impl Fn() + Send + 'static,
+    work: impl FnOnce(&mut dyn FnMut(JsonMessage)) -> Result<()> + Send + 'static,
+) -> Result<Reply> {
+    let receiver = begin(name, work)?;
+    let wanted = Wanted(give_up);
+    let first = match wanted.word(&receiver, peer) {
+        None => return Err(Error::invalid(format!("{name}: the client has gone"))),
+        Some(Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout)) => return Err(panicked()),
+        Some(Ok(Word::End(result))) => return result.map(|()| Reply::stream(JSON, |_| Ok(()))),
+        Some(Ok(Word::Message(message))) => message,
+    };
+    Ok(Reply::stream(JSON, move |out| {
+        let peer = out.peer();
+        send(out, &first)?;
+        // Nobody is there to be told that nobody is there.
+        while let Some(word) = wanted.word(&receiver, &peer) {
+            if !forward(out, word.ok())? {
+                break;
+            }
+        }
+        Ok(())
+    }))
+}
+
+/// Gives up when it is dropped: at the end, where it changes nothing, and when the client is gone.
+struct Wanted<F: Fn()>(F);
+
+impl<F: Fn()> Wanted<F> {
+    /// The next word; `None` when the client has gone.
+    fn word(&self, receiver: &Receiver<Word>, peer: &Peer) -> Option<Result<Word, RecvTimeoutError>> {
+        loop {
+            match receiver.recv_timeout(LOOK_UP) {
+                Err(RecvTimeoutError::Timeout) if peer.wait(&[], Some(Duration::ZERO)) => {}
+                Err(RecvTimeoutError::Timeout) => return None,
+                word => return Some(word),
+            }
+        }
+    }
+}
+
+impl<F: Fn()> Drop for Wanted<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Sends what a word says; false after the last. No word at all means that the work has panicked.
+fn forward(out: &mut Outgoing, word: Option<Word>) -> io::Result<bool> {
+    match word {
+        Some(Word::Message(message)) => send(out, &message).map(|()| true),
+        Some(Word::End(Ok(()))) => Ok(false),
+        Some(Word::End(Err(error))) => send(out, &JsonMessage::failure(error.message)).map(|()| false),
+        None => send(out, &JsonMessage::failure(panicked().message)).map(|()| false),
+    }
+}
+
+fn panicked() -> Error {
+    Error::system("tell the progress", "the thread at work panicked")
+}
+
+/// Starts the work on a thread of its own.
+fn begin(
+    name: &str,
+    work: impl FnOnce(&mut dyn FnMut(JsonMessage)) -> Result<()> + Send + 'static,
+) -> Result<Receiver<Word>> {
     let (sender, receiver) = sync_channel(WAITING);
     std::thread::Builder::new()
         .name(name.to_owned())
@@ -49,22 +133,7 @@ pub fn stream(
             tell(&sender, Word::End(result));
         })
         .map_err(|cause| Error::system(format!("start a thread to {name}"), cause))?;
-    let panicked = move || Error::system("tell the progress", "the thread at work panicked");
-    let first = match receiver.recv().map_err(|_| panicked())? {
-        Word::End(result) => return result.map(|()| Reply::stream(JSON, |_| Ok(()))),
-        Word::Message(message) => message,
-    };
-    Ok(Reply::stream(JSON, move |out| {
-        send(out, &first)?;
-        loop {
-            match receiver.recv() {
-                Ok(Word::Message(message)) => send(out, &message)?,
-                Ok(Word::End(Ok(()))) => return Ok(()),
-                Ok(Word::End(Err(error))) => return send(out, &JsonMessage::failure(error.message)),
-                Err(_) => return send(out, &JsonMessage::failure(panicked().message)),
-            }
-        }
-    }))
+    Ok(receiver)
 }
 
 const JSON: &str = "application/json";

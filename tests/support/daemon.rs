@@ -103,6 +103,14 @@ impl Daemon {
         Daemon::prepare(args, env, None, &[], Some(Namespace::new()))
     }
 
+    /// As [`Daemon::with`], in a network that may be somebody else's too.
+    #[track_caller]
+    pub fn within(network: &Namespace, args: &[&str], env: &[(&str, &str)]) -> Daemon {
+        let mut daemon = Daemon::prepare(args, env, None, &[], Some(network.clone()));
+        daemon.is_shared = true;
+        daemon
+    }
+
     /// As [`Daemon::with`], for those that the test reaches by tcp: on this machine's network, where it makes nothing.
     #[track_caller]
     pub fn on_host(args: &[&str], env: &[(&str, &str)]) -> Daemon {

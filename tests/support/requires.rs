@@ -254,6 +254,19 @@ pub fn skopeo() -> Result<(), String> {
     on_path("skopeo").map(|_| ()).ok_or_else(|| "no skopeo: run scripts/deps.sh test".to_owned())
 }
 
+/// Debian's registry, and skopeo to fill it.
+pub fn docker_registry() -> Result<(), String> {
+    root()?;
+    skopeo()?;
+    docker_registry_path().map(|_| ())
+}
+
+/// What scripts/deps.sh unpacked: `DEWAR_TEST_REGISTRY`, or where it puts it.
+pub fn docker_registry_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_REGISTRY", "/opt/dewar/registry/bin/docker-registry")
+        .ok_or_else(|| "no docker-registry: run scripts/deps.sh test".to_owned())
+}
+
 /// `name` as the shell would find it.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

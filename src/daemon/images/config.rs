@@ -206,11 +206,16 @@ impl Platform {
         }
     }
 
-    /// Whether what is made for `offered` runs where `self` is wanted; a variant not named fits any.
+    /// Whether what is made for `offered` runs where `self` is wanted; a variant not named fits any, and of arm's an
+    /// earlier one runs on a later.
     pub fn accepts(&self, offered: &Platform) -> bool {
+        let is_earlier = self.architecture == "arm" && offered.variant < self.variant;
         self.os == offered.os
             && self.architecture == offered.architecture
-            && (self.variant.is_empty() || offered.variant.is_empty() || self.variant == offered.variant)
+            && (self.variant.is_empty()
+                || offered.variant.is_empty()
+                || self.variant == offered.variant
+                || is_earlier)
     }
 }
 

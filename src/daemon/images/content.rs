@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::{Digest, Hashing};
 use super::config::MAX_JSON_BYTES;
+use super::packed::Packed;
 use super::{Store, Tables};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::put_aside;
@@ -26,6 +27,9 @@ pub(super) struct LayerInfo {
     pub(super) size: u64,
     /// Bytes of its tar.
     pub(super) tar_size: u64,
+    /// How it was packed elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) packed: Vec<Packed>,
 }
 
 /// The version of `layer.json` this program writes.
@@ -33,7 +37,7 @@ const LAYER_FORMAT: u32 = 1;
 
 impl LayerInfo {
     pub(super) fn new(diff_id: Digest, size: u64, tar_size: u64) -> LayerInfo {
-        LayerInfo { format: LAYER_FORMAT, diff_id, size, tar_size }
+        LayerInfo { format: LAYER_FORMAT, diff_id, size, tar_size, packed: Vec::new() }
     }
 }
 

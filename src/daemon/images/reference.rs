@@ -64,6 +64,25 @@ impl Reference {
         Ok(Reference { domain, path, tag, digest })
     }
 
+    /// What `fromImage` and `tag` mean together: the second is a tag or a digest, or empty. With neither, all tags.
+    ///
+    /// Refuses `scratch` (403), which is no image.
+    pub fn named(name: &str, version: &str) -> Result<Reference> {
+        let reference = Reference::parse(name.trim_end_matches(':'))?;
+        if reference.domain() == DEFAULT_DOMAIN && reference.path() == "library/scratch" {
+            return Err(Error::forbidden("'scratch' is a reserved name"));
+        }
+        match version {
+            "" => Ok(reference),
+            digest if digest.contains(':') => {
+                let digest =
+                    Digest::parse(digest).ok_or_else(|| Error::invalid("invalid reference format"))?;
+                Ok(reference.with_digest(digest))
+            }
+            tag => reference.with_tag(tag),
+        }
+    }
+
     /// The same, with the tag `latest` if it has neither tag nor digest.
     pub fn with_default_tag(mut self) -> Reference {
         if self.tag.is_none() && self.digest.is_none() {
@@ -83,6 +102,16 @@ impl Reference {
     /// The same repository with a digest instead of a tag.
     pub fn with_digest(&self, digest: Digest) -> Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
+    /// The registry's host, `docker.io` for Docker's.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The repository's name in its registry.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     pub fn tag(&self) -> Option<&str> {

@@ -418,6 +418,38 @@ pub struct SearchResult {
     pub description: String,
     pub star_count: i64,
     pub is_official: bool,
+    /// Compat: always false, Docker's registry knows no other any more.
+    pub is_automated: bool,
+}
+
+/// What a registry says of a name, without fetching it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DistributionInspect {
+    pub descriptor: DistributionDescriptor,
+    pub platforms: Vec<DistributionPlatform>,
+}
+
+/// Points to a manifest, in OCI's spelling.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DistributionDescriptor {
+    pub media_type: String,
+    pub digest: String,
+    /// Bytes.
+    pub size: i64,
+}
+
+/// A platform a name has an image for, in OCI's spelling.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DistributionPlatform {
+    pub architecture: String,
+    pub os: String,
+    #[serde(rename = "os.version", skip_serializing_if = "is_default")]
+    pub os_version: String,
+    #[serde(skip_serializing_if = "is_default")]
+    pub variant: String,
 }
 
 pub static IMAGE_LIST: Endpoint<ListQuery, (), Vec<ImageSummary>> =
@@ -440,7 +472,10 @@ pub static IMAGE_PRUNE: Endpoint<PruneQuery, (), ImagesPruned> =
 pub static IMAGE_PUSH: Endpoint<PushQuery, (), ()> =
     Endpoint::new("ImagePush", Method::Post, "/images/{name...}/push", Shape::Stream, 200);
 pub static IMAGE_SEARCH: Endpoint<SearchQuery, (), Vec<SearchResult>> =
-    Endpoint::new("ImageSearch", Method::Get, "/images/search", Shape::Json, 200);
+    Endpoint::new("ImageSearch", Method::Get, "/images/search", Shape::Json, 200).slow();
+pub static DISTRIBUTION_INSPECT: Endpoint<(), (), DistributionInspect> =
+    Endpoint::new("DistributionInspect", Method::Get, "/distribution/{name...}/json", Shape::Json, 200)
+        .slow();
 pub static IMAGE_LOAD: Endpoint<LoadQuery, (), ()> =
     Endpoint::new("ImageLoad", Method::Post, "/images/load", Shape::Stream, 200);
 /// Answers an archive (`application/x-tar`).
