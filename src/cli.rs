@@ -28,6 +28,7 @@ mod help;
 mod image;
 mod inspect;
 mod login;
+mod manifest;
 mod network;
 // The pages are committed; a test writes and compares them, the program never does.
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub mod images;
 pub mod info;
 pub mod listeners;
 pub mod logger;
+pub mod login;
 pub mod metrics;
 pub mod names;
 pub mod networks;

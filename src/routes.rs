@@ -22,6 +22,7 @@ mod volume;
 use std::sync::Arc;
 
 use crate::daemon::engine::Engine;
+use crate::http::api::auth::SYSTEM_AUTH;
 use crate::http::api::build::IMAGE_BUILD;
 use crate::http::api::checkpoint::{CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST};
 use crate::http::api::container::{
@@ -87,8 +88,6 @@ impl Refusal {
     }
 }
 
-const LOGIN: Refusal =
-    Refusal::later("this version of dewar has no registry client: there is nothing to log in to");
 const BUILD: Refusal = Refusal::later("dewar has the classic builder only: set DOCKER_BUILDKIT=0");
 /// Compat: Docker's words and status for what only a swarm's volumes have.
 const CLUSTER_VOLUMES: Refusal = Refusal {
@@ -119,6 +118,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(SYSTEM_VERSION, system::version),
     route!(SYSTEM_INFO, system::info),
     route!(SYSTEM_EVENTS, system::events),
+    route!(SYSTEM_AUTH, system::auth),
     route!(SYSTEM_DATA_USAGE, usage::data_usage),
     //
     route!(CONTAINER_LIST, container::list),
@@ -192,7 +192,6 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(PLUGIN_LIST, system::plugins),
     //
     // The rest of the API, refused by name.
-    refused!(Post "/auth", "SystemAuth", LOGIN),
     refused!(Put "/volumes/{name}", "VolumeUpdate", CLUSTER_VOLUMES),
     refused!(Get "/plugins/privileges", "GetPluginPrivileges", PLUGINS),
     refused!(Post "/plugins/pull", "PluginPull", PLUGINS),

@@ -3,7 +3,7 @@
 use super::command::{Command, Flag, Noun};
 use super::{
     checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, login,
-    network, prune, registry, restore, system, volume,
+    manifest, network, prune, registry, restore, system, volume,
 };
 
 pub static HOST: Flag =
@@ -38,6 +38,7 @@ pub static NOUNS: &[Noun] = &[
     Noun { name: "container", summary: "Manage containers" },
     Noun { name: "context", summary: "Manage the places daemons are found at" },
     Noun { name: "image", summary: "Manage images" },
+    Noun { name: "manifest", summary: "Look at what registries have" },
     Noun { name: "network", summary: "Manage the networks containers can be in" },
     Noun { name: "system", summary: "Look at the engine itself" },
     Noun { name: "volume", summary: "Manage volumes" },
@@ -92,6 +93,7 @@ pub static COMMANDS: &[&Command] = &[
     &checkpoint::CREATE,
     &checkpoint::LS,
     &checkpoint::RM,
+    &manifest::INSPECT,
     &network::CONNECT,
     &network::CREATE,
     &network::DISCONNECT,

@@ -77,7 +77,7 @@ pub fn get(config: &Config, server: &str) -> Result<AuthConfig, Error> {
     }
 }
 
-/// Keeps credentials under their server's address. True if a password now lies unencrypted in the file.
+/// Keeps credentials under their server's address. True if a password has come to lie unencrypted in the file.
 pub fn store(config: &Config, credentials: &AuthConfig) -> Result<bool, Error> {
     let server = credentials.server_address.as_str();
     let helper = helper(config, server);
@@ -93,6 +93,8 @@ pub fn store(config: &Config, credentials: &AuthConfig) -> Result<bool, Error> {
             // Compat: docker notes that the server is known.
             Json::object()
         }
+        // Compat: what is kept already is neither written nor warned of again.
+        None if in_file(config, server) == *credentials => return Ok(false),
         None => entry(credentials),
     };
     config.change(|settings| {

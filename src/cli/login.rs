@@ -67,15 +67,16 @@ struct Wish {
 }
 
 fn login(context: &Context, mut wish: Wish) -> Result<u8, Error> {
+    let refused = |words: &str| Err(Error::Local(words.to_owned()));
     if !wish.password.is_empty() {
-        say("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
         if wish.reads_password {
-            return Err(Error::Local("--password and --password-stdin are mutually exclusive".to_owned()));
+            return refused("conflicting options: cannot specify both --password and --password-stdin");
         }
+        say("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
     }
     if wish.reads_password {
         if wish.username.is_empty() {
-            return Err(Error::Local("Must provide --username with --password-stdin".to_owned()));
+            return refused("the --password-stdin option requires --username to be set");
         }
         let mut text = String::new();
         io::stdin()
@@ -94,9 +95,11 @@ fn login(context: &Context, mut wish: Wish) -> Result<u8, Error> {
         if !kept.username.is_empty() && !kept.password.is_empty() {
             let kept = AuthConfig { server_address: server.clone(), identity_token: String::new(), ..kept };
             say(&format!("Authenticating with existing credentials... [Username: {}]\n", kept.username));
-            say(
-                "i Info → To login with a different account, run 'dewar logout' followed by 'dewar login'\n\n",
-            );
+            // Compat: with its sign where somebody sees it.
+            let note = if terminal::is_terminal(io::stderr()) { "i Info →" } else { " Info ->" };
+            say(&format!(
+                "{note} To login with a different account, run 'dewar logout' followed by 'dewar login'\n\n"
+            ));
             known.clone_from(&kept.username);
             match enter(context, kept) {
                 Ok(()) => return Ok(0),
@@ -171,9 +174,10 @@ fn ask_name(server: &str, known: &str) -> Result<String, Error> {
 ///
 /// In raw mode, so that no way out leaves a terminal that shows nothing: Ctrl-C comes as a character.
 fn ask_password() -> Result<Option<String>, Error> {
-    print("Password: ")?;
     let failed = |cause| Error::local("read the password from the terminal", cause);
+    // Before it is asked for: whoever types at once is not shown either.
     let raw = RawMode::enter(io::stdin()).map_err(failed)?;
+    print("Password: ")?;
     let typed = line_of(io::stdin().lock()).map_err(failed);
     drop(raw);
     // The end of the line that was not shown either.

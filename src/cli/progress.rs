@@ -60,6 +60,10 @@ fn show_to(reader: impl Read, columns: Option<u16>, out: &mut impl Write) -> Res
         if let Some(message) = failure {
             return Err(Error::Daemon { status: 200, message });
         }
+        // Compat: results for programs are no progress.
+        if message.aux.is_some() {
+            continue;
+        }
         let text = match columns {
             None => plain(&message),
             Some(columns) => placed(&message, columns, &mut lines),

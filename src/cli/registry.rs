@@ -78,7 +78,8 @@ pub static PUSH: Command = Command {
             return Err(Error::Local("tag can't be used with --all-tags/-a".to_owned()));
         }
         let reference = if all { plain } else { plain.or_latest() };
-        let query = PushQuery { tag: reference.tag.clone(), platform: matches.text(&PLATFORM) };
+        let platform = matches.read(&PLATFORM, platform)?.unwrap_or_default();
+        let query = PushQuery { tag: reference.tag.clone(), platform };
         Action::call(move |context| {
             if !all && !has_tag && !quiet {
                 print("Using default tag: latest\n")?;
@@ -94,6 +95,21 @@ pub static PUSH: Command = Command {
         })
     },
 };
+
+/// Compat: a push takes its platform as JSON.
+fn platform(text: &str) -> Result<String, String> {
+    let mut parts = text.split('/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(os), Some(architecture), variant, None) if !os.is_empty() && !architecture.is_empty() => {
+            let mut platform = serde_json::json!({ "architecture": architecture, "os": os });
+            if let Some(variant) = variant {
+                platform["variant"] = variant.into();
+            }
+            Ok(platform.to_string())
+        }
+        _ => Err("expected os/architecture[/variant]".to_owned()),
+    }
+}
 
 pub static SEARCH: Command = Command {
     names: &["search"],

@@ -33,6 +33,8 @@ impl Error {
         not_modified => NotModified,
         /// 400
         invalid => InvalidParameter,
+        /// 401
+        unauthorized => Unauthorized,
         /// 403
         forbidden => Forbidden,
         /// 404

@@ -34,6 +34,7 @@ mod list;
 mod load;
 mod packed;
 mod pull;
+pub mod push;
 mod recover;
 pub mod reference;
 mod remove;

@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use super::config::Config;
 use super::error::{Error, Result};
 use super::images::Reference;
-use crate::http::api::auth::AuthConfig;
 use crate::http::api::image::SearchResult;
 use crate::http::api::{Class, Filters};
 use crate::http::registry::{
@@ -40,16 +39,6 @@ pub struct Client {
     /// `X-Meta-*` headers of the request, passed on.
     pub headers: Vec<(String, String)>,
     pub cancel: Cancel,
-}
-
-/// What a client's header says, for the wire.
-pub fn credentials(given: AuthConfig) -> Credentials {
-    Credentials {
-        username: given.username,
-        password: given.password,
-        identity_token: given.identity_token,
-        registry_token: given.registry_token,
-    }
 }
 
 /// Whether the registry on `host` (with its port) may be spoken to without proof of who it is.

@@ -184,6 +184,8 @@ pub enum Class {
     NotModified,
     /// 400
     InvalidParameter,
+    /// 401: a registry does not know who asks.
+    Unauthorized,
     /// 403
     Forbidden,
     /// 404

@@ -79,6 +79,7 @@ pub fn status(class: Class) -> u16 {
     match class {
         Class::NotModified => 304,
         Class::InvalidParameter => 400,
+        Class::Unauthorized => 401,
         Class::Forbidden => 403,
         Class::NotFound => 404,
         Class::Conflict => 409,

@@ -6,6 +6,7 @@ use super::{compat, progress};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
+use crate::daemon::images::push::Destination;
 use crate::daemon::images::{self, ImageId, Import, Reference};
 use crate::daemon::{registry, usage};
 use crate::http::api::auth::{AUTH_HEADER, AuthConfig};
@@ -71,22 +72,11 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
     Ok(IMAGE_DELETE.reply(&items))
 }
 
-/// Pushing needs a registry, which this version cannot speak to.
-pub fn push(engine: &Arc<Engine>, call: Call<PushQuery>) -> Result<Reply> {
-    let reference = Reference::parse(call.param("name"))?;
-    let who = AuthConfig::from_header(call.raw.headers.get(AUTH_HEADER));
-    engine.images.resolve(&reference.to_string())?;
-    Err(Error::not_implemented(format!(
-        "push {} as {:?}: there is no registry client",
-        reference, who.username
-    )))
-}
-
 /// On whose behalf a request asks registries.
 fn client(headers: &Headers) -> registry::Client {
     let meta = headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-meta-"));
     registry::Client {
-        credentials: registry::credentials(AuthConfig::from_header(headers.get(AUTH_HEADER))),
+        credentials: AuthConfig::from_header(headers.get(AUTH_HEADER)).into(),
         headers: meta.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         ..registry::Client::default()
     }
@@ -111,6 +101,32 @@ fn pull(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
                 engine.events.publish("image", "pull", &id, attributes);
             }
             Ok(())
+        },
+    )
+}
+
+/// What is not there and who may not comes in the stream, as with Docker: it begins at once.
+pub fn push(engine: &Arc<Engine>, call: Call<PushQuery>) -> Result<Reply> {
+    let mut name = Reference::parse(call.param("name"))?;
+    if name.digest().is_some() {
+        return Err(Error::invalid("cannot push a digest reference"));
+    }
+    if !call.query.tag.is_empty() {
+        name = name.with_tag(&call.query.tag)?;
+    }
+    let platform = Platform::from_query(&call.query.platform)?;
+    let (engine, client, peer) = (Arc::clone(engine), client(&call.raw.headers), call.raw.peer);
+    let registry = registry::registry(&engine.config(), name.domain(), &client)?;
+    progress::stream_while_wanted(
+        "push",
+        &peer,
+        move || client.cancel.cancel(),
+        move |tell| {
+            let uploads = usize::try_from(engine.config().max_concurrent_uploads).unwrap_or(1);
+            let to = Destination { registry: &registry, name: &name, platform: platform.as_ref(), uploads };
+            let mut on_pushed =
+                |tag: &Reference| publish(&engine, "push", &tag.familiar(), &tag.familiar_name());
+            engine.images.push(to, tell, &mut on_pushed)
         },
     )
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::compat;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::{event_stream, info};
+use crate::daemon::{event_stream, info, login};
+use crate::http::api::auth::{AuthConfig, SYSTEM_AUTH};
 use crate::http::api::event::EventsQuery;
 use crate::http::api::system::{OPTIONS, PLUGIN_LIST, PluginQuery, SYSTEM_INFO, SYSTEM_VERSION};
 use crate::http::reply::Reply;
@@ -26,6 +27,10 @@ pub fn version(_: &Arc<Engine>, _: Call) -> Result<Reply> {
 
 pub fn info(engine: &Arc<Engine>, call: Call) -> Result<Reply> {
     compat::reply(&SYSTEM_INFO, call.raw.version, &info::info(engine))
+}
+
+pub fn auth(engine: &Arc<Engine>, call: Call<(), AuthConfig>) -> Result<Reply> {
+    Ok(SYSTEM_AUTH.reply(&login::login(engine, call.body.settled())?))
 }
 
 pub fn options(_: &Arc<Engine>, _: Call) -> Result<Reply> {

@@ -4,5 +4,7 @@
 mod fixture;
 mod hostile;
 mod kill;
+mod login;
 mod pull;
+mod push;
 mod trouble;

@@ -553,7 +553,7 @@ fn kind(said: &str, bytes: &[u8]) -> Result<Kind> {
         layers: Option<serde::de::IgnoredAny>,
     }
     let schema1 = || Error::not_implemented(format!("{SCHEMA1} the image to upgrade it to the OCI format"));
-    if said.contains("manifest.v1+") {
+    if said.contains("docker.distribution.manifest.v1+") {
         return Err(schema1());
     }
     let head: Head = crate::http::api::decode(bytes)

@@ -850,3 +850,31 @@ fn a_name_that_moves_by_loading_is_told() {
         format!("The image a:1 already exists, renaming the old one with ID {before} to empty string\n");
     assert_eq!(told, [wanted.as_str(), "Loaded image: a:1\n"]);
 }
+
+#[test]
+fn packed_forms_of_a_layer_are_remembered_and_bounded() {
+    let scratch = Scratch::new("packed");
+    let store = scratch.store();
+    let mut pins = Pins::new(&store);
+    let diff_id = store.add_layer(&base()[..], None, &mut pins).unwrap().diff_id;
+    let remember = |number: u8, from: &str| {
+        let form = packed::Packed {
+            digest: Digest::of(&[number]),
+            size: 1,
+            media_type: config::OCI_LAYER_GZIP.to_owned(),
+            from: vec![from.to_owned()],
+        };
+        store.remember_packed(&diff_id, &form).unwrap();
+    };
+    remember(1, "a/x");
+    remember(2, "a/y");
+    remember(1, "b/x");
+    remember(1, "b/x");
+    let known = store.layer(&diff_id).unwrap().packed;
+    let places: Vec<_> = known.iter().map(|form| form.from.join(" ")).collect();
+    assert_eq!(places, ["a/x b/x", "a/y"]);
+    (3..30).for_each(|number| remember(number, "c"));
+    assert_eq!(store.layer(&diff_id).unwrap().packed.len(), 16);
+    // What a push writes for it is the layer still.
+    assert_eq!(store.write_layer(&diff_id, io::sink()).unwrap(), base().len() as u64);
+}

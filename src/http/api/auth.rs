@@ -11,6 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Method, Shape};
+use crate::http::registry::Credentials;
 
 /// The header with the credentials for one registry.
 pub const AUTH_HEADER: &str = "X-Registry-Auth";
@@ -63,6 +64,13 @@ impl AuthConfig {
         }
         self.auth.clear();
         self
+    }
+}
+
+impl From<AuthConfig> for Credentials {
+    fn from(who: AuthConfig) -> Credentials {
+        let AuthConfig { username, password, identity_token, registry_token, .. } = who;
+        Credentials { username, password, identity_token, registry_token }
     }
 }
 

@@ -242,6 +242,10 @@ impl Transport for RegistryTransport {
         Ok(count > 0)
     }
 
+    fn is_tls(&self) -> bool {
+        matches!(*self.socket, Socket::Tls(_))
+    }
+
     fn is_open(&mut self) -> bool {
         // Between requests a registry has nothing to say: whatever there is to read is its farewell.
         !self.socket.has(PollFlags::IN | PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
