@@ -12,7 +12,7 @@
 //!
 //! Not here: which registries are asked for a name, and which may be insecure (`daemon::registry`); stores.
 //!
-//! Longer than 500 lines: requests and what they mean are one conversation, and each part of it is short.
+//! It stays whole: requests and what they mean are one conversation, and each part of it is short.
 
 #![expect(dead_code, unused_imports, reason = "pull and push, which use it, come with the next changes")]
 

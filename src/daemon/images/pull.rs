@@ -10,6 +10,8 @@
 //! and as it is unpacked, sizes and counts. What is not published is swept.
 //!
 //! Messages and refusals are Docker's.
+//!
+//! It stays whole: a pull is one story, and what can be told apart (downloads, transfers) is.
 
 mod download;
 mod transfer;
