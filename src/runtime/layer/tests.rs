@@ -313,7 +313,7 @@ fn bombs_meet_the_limits() {
     endless.resize(2 << 20, 0);
     refused(&endless, "more than 1048576 bytes");
     let mut claim = archive(&[file("a", "x")]);
-    claim.truncate(513);
+    claim.truncate(520);
     refused(&claim, "truncated");
     refused(
         b"not a tar archive at all, but longer than one block would be".repeat(20).as_slice(),
