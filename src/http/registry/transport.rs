@@ -89,7 +89,7 @@ impl RegistryConnector {
 /// Go's words for what goes wrong with TLS, where people know them; rustls's otherwise.
 fn tls_words(cause: &str) -> String {
     const FAILED: &str = "tls: failed to verify certificate: x509:";
-    if cause.contains("InvalidContentType") {
+    if cause.contains("InvalidContentType") || cause.contains("answers without TLS") {
         "http: server gave HTTP response to HTTPS client".to_owned()
     } else if cause.contains("UnknownIssuer") {
         format!("{FAILED} certificate signed by unknown authority")

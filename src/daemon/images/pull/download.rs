@@ -140,6 +140,10 @@ impl Read for Download<'_> {
         if into.is_empty() {
             return Ok(0);
         }
+        // Whoever drains what is left must not begin anew.
+        if let Some(failure) = &self.failure {
+            return Err(io::Error::other(failure.to_string()));
+        }
         loop {
             if self.left() == 0 {
                 // What a registry sends beyond its size is nobody's.
