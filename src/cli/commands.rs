@@ -2,8 +2,8 @@
 
 use super::command::{Command, Flag, Noun};
 use super::{
-    checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect, login,
-    manifest, network, prune, registry, restore, system, volume,
+    build, checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect,
+    login, manifest, network, prune, registry, restore, system, volume,
 };
 
 pub static HOST: Flag =
@@ -33,7 +33,7 @@ pub static GLOBALS: &[&Flag] =
 
 /// The nouns, in the order help shows them.
 pub static NOUNS: &[Noun] = &[
-    Noun { name: "builder", summary: "Manage the build cache" },
+    Noun { name: "builder", summary: "Build images and manage the cache of that" },
     Noun { name: "checkpoint", summary: "Freeze containers to disk and manage what was frozen" },
     Noun { name: "container", summary: "Manage containers" },
     Noun { name: "context", summary: "Manage the places daemons are found at" },
@@ -52,6 +52,7 @@ pub static COMMANDS: &[&Command] = &[
     &image::IMAGES,
     &container::attach::ATTACH,
     &clone::CLONE,
+    &build::BUILD,
     &container::filesystem::COMMIT,
     &container::copy::CP,
     &container::run::CREATE,

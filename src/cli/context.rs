@@ -108,6 +108,12 @@ impl Context {
         Context { client, ..self.clone() }
     }
 
+    /// The same daemon, told one header more with each request.
+    pub fn with_header(&self, name: &str, value: String) -> Context {
+        let client = self.client.clone().map(|client| client.with_header(name, value));
+        Context { client, ..self.clone() }
+    }
+
     /// A context whose daemon is not there, for tests.
     #[cfg(test)]
     pub fn nowhere() -> Context {

@@ -8,6 +8,7 @@
 //! | versions do not meet | the daemon's words, or `… does not speak the Engine API` | 1 |
 //! | socket refused | `permission denied …` | 1 |
 //! | the daemon said no | `Error response from daemon: …` | 1 |
+//! | a build failed | the daemon's words | the failed step's, else 1 |
 //!
 //! `run`, whose exit code belongs to the container, uses 125, 126 and 127 instead; `exec` gets 126 and 127 from
 //! the daemon, which tried. `ping` alone tells the ways not to reach a daemon apart: 69 (`EX_UNAVAILABLE`),
@@ -34,6 +35,8 @@ pub enum Error {
     Version(String),
     /// The daemon's own refusal: its words, and the status they came with.
     Daemon { status: u16, message: String },
+    /// A build that failed: the daemon's words, and the exit code of the step that did.
+    Build { message: String, code: u8 },
     /// A failure on this side.
     Local(String),
     /// A failure on this side that is 1 with every command, `run` not excepted.
@@ -76,6 +79,7 @@ impl Error {
         match self {
             Error::Usage { .. } => 125,
             Error::Template(_) => 64,
+            Error::Build { code, .. } => *code,
             Error::BrokenPipe => 0,
             _ => 1,
         }
@@ -110,7 +114,8 @@ impl fmt::Display for Error {
             | Error::Version(message)
             | Error::Local(message)
             | Error::Refused(message)
-            | Error::Template(message) => out.write_str(message),
+            | Error::Template(message)
+            | Error::Build { message, .. } => out.write_str(message),
             // Compat: Docker's client takes off the blanks that some of its daemon's words end in.
             Error::Daemon { message, .. } => write!(out, "Error response from daemon: {}", message.trim()),
             Error::Reported => out.write_str("some of the objects named failed"),

@@ -76,7 +76,11 @@ static DAEMON_SECTIONS: &[(&str, &[(&str, &str)])] = &[
 pub fn pages() -> Vec<(String, String)> {
     let mut pages = vec![("dewar.1".to_owned(), overview())];
     for noun in NOUNS {
-        let commands: Vec<(&Command, &str)> = help::in_noun(noun.name).collect();
+        // One that several nouns have is on the page of the first.
+        let is_first = |(command, name): &(&Command, &str)| {
+            command.names.iter().find(|other| other.contains(' ')).is_none_or(|first| first == name)
+        };
+        let commands: Vec<(&Command, &str)> = help::in_noun(noun.name).filter(is_first).collect();
         let title = format!("dewar-{}", noun.name);
         let mut page = head(&title, 1, noun.summary);
         page += &format!(".SH SYNOPSIS\n.B dewar {}\n.I COMMAND\n", noun.name);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::http::api::image::{JsonMessage, ProgressDetail};
+use crate::http::api::image::{ErrorDetail, JsonMessage, ProgressDetail};
 use crate::runtime::sys::terminal;
 
 use super::error::Error;
@@ -34,18 +34,38 @@ const UNKNOWN_COLUMNS: u16 = 200;
 const TICK: Duration = Duration::from_millis(75);
 
 /// Prints a progress stream, unless `quiet`, and ends with the failure it carries, if it carries one.
-pub fn show(reader: impl Read, quiet: bool, mut out: impl Write + AsFd) -> Result<(), Error> {
+pub fn show(reader: impl Read, quiet: bool, out: impl Write + AsFd) -> Result<(), Error> {
+    follow(reader, quiet, out, &mut |message| match (&message.error_detail, &message.error) {
+        (Some(ErrorDetail { message, .. }), _) | (None, Some(message)) => {
+            Err(Error::Daemon { status: 200, message: message.clone() })
+        }
+        (None, None) => Ok(()),
+    })
+}
+
+/// Prints a progress stream, unless `quiet`, after `look` saw each message: it decides what is a failure.
+pub fn follow(
+    reader: impl Read,
+    quiet: bool,
+    mut out: impl Write + AsFd,
+    look: &mut dyn FnMut(&JsonMessage) -> Result<(), Error>,
+) -> Result<(), Error> {
     if quiet {
-        return show_to(reader, None, &mut io::sink());
+        return show_to(reader, None, &mut io::sink(), look);
     }
     let width = |columns| if columns == 0 { UNKNOWN_COLUMNS } else { columns };
     let columns = terminal::is_terminal(&out)
         .then(|| terminal::size(&out).map_or(UNKNOWN_COLUMNS, |size| width(size.columns)));
-    show_to(reader, columns, &mut out)
+    show_to(reader, columns, &mut out, look)
 }
 
 /// `columns` of the terminal that `out` is, `None` when it is none.
-fn show_to(reader: impl Read, columns: Option<u16>, out: &mut impl Write) -> Result<(), Error> {
+fn show_to(
+    reader: impl Read,
+    columns: Option<u16>,
+    out: &mut impl Write,
+    look: &mut dyn FnMut(&JsonMessage) -> Result<(), Error>,
+) -> Result<(), Error> {
     // Which line an object has, counted from the first of this block.
     let mut lines: BTreeMap<String, usize> = BTreeMap::new();
     for line in BufReader::new(reader).lines() {
@@ -55,11 +75,7 @@ fn show_to(reader: impl Read, columns: Option<u16>, out: &mut impl Write) -> Res
         }
         let message: JsonMessage = serde_json::from_str(line.trim())
             .map_err(|cause| Error::local("read the daemon's progress", cause))?;
-        let failure =
-            message.error_detail.as_ref().map(|detail| detail.message.clone()).or(message.error.clone());
-        if let Some(message) = failure {
-            return Err(Error::Daemon { status: 200, message });
-        }
+        look(&message)?;
         // Compat: results for programs are no progress.
         if message.aux.is_some() {
             continue;
@@ -228,7 +244,7 @@ mod tests {
 
     fn shown(stream: &str, columns: Option<u16>) -> String {
         let mut out = Vec::new();
-        show_to(stream.as_bytes(), columns, &mut out).unwrap();
+        show_to(stream.as_bytes(), columns, &mut out, &mut |_| Ok(())).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -262,9 +278,9 @@ mod tests {
     #[test]
     fn a_failure_in_the_stream_is_one() {
         let failing = "{\"errorDetail\":{\"message\":\"disk full\"},\"error\":\"disk full\"}\r\n";
-        let error = show_to(failing.as_bytes(), None, &mut Vec::new()).unwrap_err();
+        let error = show(failing.as_bytes(), true, io::stdout()).unwrap_err();
         assert_eq!(error.to_string(), "Error response from daemon: disk full");
-        assert!(show_to(&b"garbage"[..], None, &mut Vec::new()).is_err());
+        assert!(show(&b"garbage"[..], true, io::stdout()).is_err());
     }
 
     #[test]

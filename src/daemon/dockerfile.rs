@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::http::api::container::Healthcheck;
 
-pub use expand::{ExpandError, Lexer, Quotes, expand, expand_words};
+pub use expand::{ExpandError, expand, expand_text, expand_words};
 pub use instruction::duration;
 
 /// A whole file.

@@ -4,7 +4,7 @@ use super::args::Args;
 use super::job::Job;
 use super::plan::{Base, at_line};
 use super::{Failure, Outcome, step};
-use crate::daemon::dockerfile::{self, Instruction, Lexer, Quotes};
+use crate::daemon::dockerfile::{self, Instruction};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::config::Platform;
 use crate::daemon::images::{Image, ImageId, Step};
@@ -152,9 +152,7 @@ impl Stage<'_> {
 
     /// As [`expand`](Stage::expand), for whole texts, whose quotes are their own.
     pub fn expand_text(&self, text: &str) -> Result<String> {
-        Lexer::new(text, self.job.plan.file.escape, &|name| self.variable(name))
-            .quotes(Quotes::Kept)
-            .whole()
+        dockerfile::expand_text(text, &|name| self.variable(name))
             .map_err(|cause| Error::invalid(cause.to_string()))
     }
 

@@ -35,7 +35,12 @@ pub fn expand(
     Lexer::new(word, escape, lookup).whole()
 }
 
-/// The same, with the result parted at blanks that no quotes hold together.
+/// [`expand`] for a text of its own, a here-document: quotes are letters like others, escapes go.
+pub fn expand_text(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, ExpandError> {
+    Lexer::new(text, '\\', lookup).quotes(Quotes::Plain).whole()
+}
+
+/// [`expand`], with the result parted at blanks that no quotes hold together.
 pub fn expand_words(
     word: &str,
     escape: char,
@@ -48,7 +53,10 @@ pub fn expand_words(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quotes {
     Removed,
+    /// Both stay, and still keep together what they enclose.
     Kept,
+    /// Quotes mean nothing, escapes are removed.
+    Plain,
 }
 
 /// One word's way through the expansion.
@@ -158,11 +166,11 @@ impl<'a> Lexer<'a> {
                     let value = self.dollar()?;
                     out.open(&value);
                 }
-                '\'' => {
+                '\'' if self.quotes != Quotes::Plain => {
                     let text = self.single_quoted()?;
                     out.closed(&text);
                 }
-                '"' => {
+                '"' if self.quotes != Quotes::Plain => {
                     let text = self.double_quoted()?;
                     out.closed(&text);
                 }

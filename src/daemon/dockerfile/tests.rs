@@ -1,8 +1,8 @@
 //! Tables of what Docker makes of texts, and noise.
 
 use super::{
-    Command, Copy, HereDoc, Instruction, Run, Script, Source, Step, expand, expand_words, mount, parse,
-    parse_step,
+    Command, Copy, HereDoc, Instruction, Run, Script, Source, Step, expand, expand_text, expand_words, mount,
+    parse, parse_step,
 };
 
 fn steps(text: &str) -> Vec<Step> {
@@ -414,6 +414,12 @@ fn words_are_expanded_as_docker_does() {
         let error = expand(word, '\\', &lookup).expect_err(word).to_string();
         assert_eq!(error, format!("failed to process {word:?}: {cause}"));
     }
+}
+
+#[test]
+fn quotes_in_texts_are_their_own() {
+    let text = expand_text("it's \"$x\" \\$x a\\b ${nope:-'}\n", &lookup).unwrap();
+    assert_eq!(text, "it's \"val\" $x ab '\n");
 }
 
 #[test]

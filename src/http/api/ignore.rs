@@ -110,7 +110,6 @@ impl Patterns {
     /// The same for one who walks down: `above` is what this gave for the directory that `path` is in.
     ///
     /// Compat: an exception that a directory had no use for is not known of below it, as with docker.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client walks its context by it"))]
     pub fn matches_below(&self, path: &str, above: &Matched) -> (bool, Matched) {
         let mut result = false;
         let mut matched = vec![false; self.patterns.len()];
@@ -130,7 +129,6 @@ impl Patterns {
     /// Whether an exception may be below `directory`, which itself matches.
     ///
     /// Compat: only one that names the directory counts, as with docker; one with signs in that place does not.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the client walks its context by it"))]
     pub fn has_exception_below(&self, directory: &str) -> bool {
         let below = format!("{directory}/");
         self.patterns
