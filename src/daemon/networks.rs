@@ -23,6 +23,7 @@ pub mod firewall;
 mod host;
 mod ipam;
 mod list;
+pub mod mac;
 mod macvlan;
 pub mod network;
 pub mod ports;

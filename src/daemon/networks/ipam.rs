@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::mac;
 use super::network::{Driver, Given, Network, Pool, Wanted};
 use super::subnet::Subnet;
 use crate::daemon::error::{Error, Result};
@@ -156,7 +157,7 @@ impl Leases {
                 let address = self.address(network, true, wanted.ipv6.map(IpAddr::V6));
                 given.ipv6 = Some(address.inspect_err(|_| self.free(&given))?);
             }
-            match mac(network.driver, wanted, given.ipv4) {
+            match mac_for(network.driver, wanted, given.ipv4) {
                 Ok(mac) => given.mac = mac,
                 Err(error) => {
                     self.free(&given);
@@ -296,17 +297,15 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// The one asked for; else made of the address, as Docker's was; else drawn. An ipvlan has its parent's.
-fn mac(driver: Driver, wanted: &Wanted, address: Option<Subnet>) -> Result<String> {
+fn mac_for(driver: Driver, wanted: &Wanted, address: Option<Subnet>) -> Result<String> {
     if let Some(mac) = &wanted.mac {
         return Ok(mac.clone());
     }
-    let bytes = match address.map(|subnet| subnet.address) {
+    Ok(mac::text(match address.map(|subnet| subnet.address) {
         _ if driver == Driver::Ipvlan => return Ok(String::new()),
-        Some(IpAddr::V4(address)) => address.octets(),
-        _ => names::random::<4>()?,
-    };
-    let [a, b, c, d] = bytes;
-    Ok(format!("02:42:{a:02x}:{b:02x}:{c:02x}:{d:02x}"))
+        Some(IpAddr::V4(address)) => mac::of(address),
+        _ => mac::with(names::random::<4>()?),
+    }))
 }
 
 #[cfg(test)]
