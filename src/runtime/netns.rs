@@ -7,24 +7,28 @@
 //! Source: network_namespaces(7), ip-netns(8) (the bind mount that names one).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::sys::{net, process};
 use super::{Cause, Error};
 
+/// Where the settings of the namespace are. The kernel finds the one of a thread among those of all namespaces: once
+/// is enough.
+const SETTINGS: &str = "/proc/sys/net";
 /// Written inside a new namespace.
 const SYSCTLS: [(&str, &str); 3] = [
     // Go listens with MPTCP by default since 1.24 and falls back to TCP without it; CRIU cannot dump MPTCP.
-    ("/proc/sys/net/mptcp/enabled", "0"),
+    ("mptcp/enabled", "0"),
     // Compat: Docker lets any user of a container bind low ports and send pings.
-    ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
-    ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ("ipv4/ip_unprivileged_port_start", "0"),
+    ("ipv4/ping_group_range", "0 2147483647"),
 ];
 
 /// Makes a network namespace with `lo` up and binds it at `path`, a file that must not exist; its directory
@@ -86,11 +90,14 @@ pub fn set(setting: &str, value: &str) -> io::Result<()> {
 fn populate(path: &Path, setup: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     process::unshare(UnshareFlags::NEWNET)?;
     net::set_up("lo")?;
-    for (file, value) in SYSCTLS {
-        match fs::write(file, value) {
+    let settings =
+        rustix::fs::open(SETTINGS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for (name, value) in SYSCTLS {
+        match rustix::fs::openat(&settings, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => fs::File::from(file).write_all(value.as_bytes())?,
             // A kernel built without MPTCP has nothing to turn off.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => other?,
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
     setup()?;

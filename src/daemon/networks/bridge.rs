@@ -9,7 +9,7 @@
 
 mod device;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::network::{Driver, Given, Network, option};
-use super::{endpoint, firewall, macvlan};
+use super::{endpoint, firewall, mac, macvlan};
 use crate::daemon::config::{Config, DEFAULT_EXEC_ROOT, NetworkDefaults, fnv1a};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::netlink::link::{self, Veth, Which};
@@ -72,6 +72,8 @@ pub(super) struct Host {
     bridges: HashMap<String, u32>,
     /// Forwarding has been seen to, by family.
     forwards: [bool; 2],
+    /// Addresses that neighbours may know with another MAC address than the one that belongs to them.
+    strange: BTreeSet<Ipv4Addr>,
 }
 
 impl Host {
@@ -82,6 +84,33 @@ impl Host {
             self.socket = Some(Socket::open(Protocol::Route)?);
         }
         self.socket.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Waits until a port and its bridge carry traffic; gives the port's index.
+    fn wait_running(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let socket = self.socket()?;
+        let port = Which::Name(name);
+        link::wait_running(socket, port)?;
+        let Some(found) = link::find(socket, port)? else { return Ok(None) };
+        // A bridge has a cable while one of its ports does.
+        link::wait_running(socket, Which::Index(found.master))?;
+        Ok(Some(found.index))
+    }
+}
+
+fn ipv4(given: &Given) -> Option<Ipv4Addr> {
+    match given.ipv4?.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Keeps in mind whether a place's address is with a MAC address of its own; gives whether it was so before.
+fn note(strange: &mut BTreeSet<Ipv4Addr>, given: &Given) -> bool {
+    let Some(own) = ipv4(given) else { return false };
+    match given.mac == mac::text(mac::of(own)) {
+        true => strange.remove(&own),
+        false => !strange.insert(own),
     }
 }
 
@@ -210,22 +239,24 @@ impl Wiring {
             };
             let veth = Veth {
                 host: &given.host_interface,
-                is_up: !options.is_held,
                 master,
                 peer: &given.interface,
                 netns: namespace.as_fd(),
                 mac,
                 mtu: options.mtu.or_else(|| self.mtu(network)),
             };
-            let mut port = link::change(Which::Name(veth.host), None);
+            let mut port = link::change(Which::Name(veth.host), (!options.is_held).then_some(true));
             port.string(libc::IFLA_IFALIAS, &self.mark_of(&Owner::Endpoint(given.endpoint_id.clone())));
             link::hairpin(&mut port, firewall::needs_isolation(network));
             let socket = host.socket().map_err(|error| failed(&error))?;
-            match socket.run(&[link::veth(&veth), port]) {
+            let made = socket.run(&[link::veth(&veth)]);
+            let is_made = made.is_ok();
+            let made = made.map_err(io::Error::from);
+            match made.and_then(|()| device::only_a_port(veth.host)).and_then(|()| Ok(socket.run(&[port])?)) {
                 Ok(()) => break,
                 Err(error) => {
-                    if error.index > 0 {
-                        // It was made, and will not be used.
+                    if is_made {
+                        // It will not be used.
                         let _ = socket.run(&[link::delete(Which::Name(veth.host))]);
                     }
                     // The bridge may have been taken from under us.
@@ -243,10 +274,7 @@ impl Wiring {
         let made = netns::within(netns, || {
             let mut inside = Socket::open(Protocol::Route)?;
             let index = endpoint::configure(&mut inside, given, &options.sysctls, has_router)?;
-            if !options.is_held {
-                self.announce(&mut inside, given, index)?;
-            }
-            Ok(())
+            if options.is_held { Ok(()) } else { self.introduce(&mut inside, given, index) }
         });
         made.map_err(|error| {
             if let Ok(socket) = self.host().socket() {
@@ -256,17 +284,31 @@ impl Wiring {
         })
     }
 
+    /// Has the neighbours know where a container is that has just come; called inside.
+    ///
+    /// What all are told, all have to hear: beside five hundred it took half of a start. So they are only where they
+    /// may know something else. A MAC address goes with its IPv4 address, and the bridge alone has to know the port.
+    fn introduce(&self, inside: &mut Socket, given: &Given, index: u32) -> io::Result<()> {
+        let mac = endpoint::mac(&given.mac)?;
+        let known = (given.ipv6.is_none() && given.link_local.is_empty())
+            .then(|| ipv4(given).filter(|own| mac == Some(mac::of(*own))))
+            .flatten();
+        let mut host = self.host();
+        let port = host.wait_running(&given.host_interface)?;
+        let is_strange = note(&mut host.strange, given);
+        if let (Some(mac), Some(port), Some(_), false) = (mac, port, known, is_strange) {
+            return Ok(host.socket()?.run(&[link::seen(port, mac)])?);
+        }
+        drop(host);
+        endpoint::announce(inside, index)
+    }
+
     /// Tells the neighbours where the container is now; called inside.
     fn announce(&self, inside: &mut Socket, given: &Given, index: u32) -> io::Result<()> {
         if !given.host_interface.is_empty() {
             let mut host = self.host();
-            let socket = host.socket()?;
-            let port = Which::Name(&given.host_interface);
-            link::wait_running(socket, port)?;
-            // A bridge has a cable while one of its ports does.
-            if let Some(found) = link::find(socket, port)? {
-                link::wait_running(socket, Which::Index(found.master))?;
-            }
+            host.wait_running(&given.host_interface)?;
+            note(&mut host.strange, given);
         }
         endpoint::announce(inside, index)
     }
@@ -368,6 +410,7 @@ impl Wiring {
         let master = self.ensure(&mut host, network)?;
         let mut result = Ok(());
         for given in members {
+            note(&mut host.strange, given);
             let name = given.host_interface.as_str();
             let replugged = host.socket().and_then(|socket| match link::find(socket, Which::Name(name))? {
                 Some(found) if found.master == master => Ok(()),

@@ -63,8 +63,6 @@ pub fn configure(
     let index = index(inside, name)?;
     let all = addresses(given);
     let has_ipv6 = all.iter().any(|(address, _)| address.is_ipv6());
-    // Moves, as after a restore elsewhere, are told to the neighbours: see [`announce`].
-    netns::set(&format!("net/ipv4/conf/{name}/arp_notify"), "1")?;
     let ipv6 = |setting: &str, value: &str| netns::set(&format!("net/ipv6/conf/{name}/{setting}"), value);
     if has_ipv6 {
         ipv6("disable_ipv6", "0")?;
@@ -88,6 +86,10 @@ pub fn configure(
     let mut requests: Vec<Message> =
         all.into_iter().map(|(address, prefix)| address::add(&Address { index, address, prefix })).collect();
     requests.push(link::change(Which::Index(index), Some(true)));
+    // Moves, as after a restore elsewhere, are told to the neighbours: see [`announce`]. That it comes up is not.
+    if !sysctls.iter().any(|(setting, _)| setting.ends_with(".arp_notify")) {
+        requests.push(link::notify(index));
+    }
     if ipv6.is_empty() {
         inside.run(&requests)?;
     } else {

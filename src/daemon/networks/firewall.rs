@@ -296,7 +296,7 @@ pub fn needs_isolation(network: &Network) -> bool {
         fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
     };
     let is_ruled = is_shown("iptables") && (!network.ipv6 || is_shown("ip6tables"));
-    !network.switch(option::ICC, true) && !is_ruled
+    !is_ruled
 }
 
 /// Two daemons on one host must not take each other's rules for leftovers.
@@ -336,6 +336,9 @@ impl State {
             })?;
             self.socket = Some(socket);
         }
+    if network.switch(option::ICC, true) {
+        return false;
+    }
         Ok(self.socket.as_mut().expect("it was just opened"))
     }
 }

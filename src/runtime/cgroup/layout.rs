@@ -14,6 +14,7 @@
 //!
 //! Source: cgroups(7), proc_pid_mountinfo(5).
 
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -24,6 +25,9 @@ use crate::runtime::{Cause, Error};
 
 /// Where distributions mount cgroups, and where containers look for them.
 pub const ROOT: &str = "/sys/fs/cgroup";
+
+/// The kernel writes as much of the mount table as is asked for.
+const CHUNK_BYTES: usize = 4 << 10;
 
 /// Every controller a v1 mount option can name; other options are flags of the mount.
 const CONTROLLERS: [&str; 14] = [
@@ -102,9 +106,13 @@ impl Layout {
         {
             return Ok(Layout::unified(Path::new(ROOT)));
         }
-        let table = Path::new("/proc/self/mountinfo");
-        let text = std::fs::read(table).map_err(|e| failed("read", table, e))?;
-        Ok(Layout::parse(&text))
+        let (list, table) = (Path::new("/proc/self/cgroup"), Path::new("/proc/self/mountinfo"));
+        let groups = std::fs::read(list).map_err(|e| failed("read", list, e))?;
+        // One line for each hierarchy of version 1; the other is always there.
+        let count = groups.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        let file = std::fs::File::open(table).map_err(|e| failed("read", table, e))?;
+        let mounts = BufReader::with_capacity(CHUNK_BYTES, file);
+        Layout::read(mounts, count).map_err(|e| failed("read", table, e))
     }
 
     /// A v2-only layout rooted at `root`.
@@ -121,46 +129,48 @@ impl Layout {
         self.v1.is_empty() && self.v2.is_some()
     }
 
-    /// Reads a mount table. Lines that make no sense are skipped.
-    pub fn parse(mountinfo: &[u8]) -> Layout {
-        let mut layout = Layout::default();
-        for line in mountinfo.split(|byte| *byte == b'\n') {
-            let Ok(line) = std::str::from_utf8(line) else {
-                continue;
-            };
-            let Some((mount, filesystem)) = line.split_once(" - cgroup") else {
-                continue;
-            };
-            let mut fields = mount.split(' ').skip(3);
-            let (Some(root), Some(point)) = (fields.next(), fields.next()) else {
-                continue;
-            };
-            // A mount of something outside our cgroup namespace.
-            if root.starts_with("/..") {
-                continue;
+    /// Reads a mount table up to where `count` hierarchies have been seen: with the containers it grows, and those were
+    /// mounted before. Lines that make no sense are skipped.
+    fn read(mut mounts: impl BufRead, count: usize) -> io::Result<Layout> {
+        let (mut layout, mut line) = (Layout::default(), Vec::new());
+        while layout.mounts().count() < count {
+            line.clear();
+            if mounts.read_until(b'\n', &mut line)? == 0 {
+                break;
             }
-            let point = PathBuf::from(unescape(point));
-            let mut fields = filesystem.split(' ');
-            let (kind, options) = (fields.next(), fields.nth(1).unwrap_or_default());
-            match kind {
-                Some("2") if layout.v2.is_none() => layout.v2 = Some(point),
-                Some("") => {
-                    let controllers: Vec<String> = options
-                        .split(',')
-                        .filter(|word| CONTROLLERS.contains(word) || word.starts_with("name="))
-                        .map(str::to_owned)
-                        .collect();
-                    // The first mount of a hierarchy is as good as any later one.
-                    if !controllers.is_empty()
-                        && !layout.v1.iter().any(|known| known.controllers == controllers)
-                    {
-                        layout.v1.push(Hierarchy { mount: point, controllers });
-                    }
-                }
-                _ => {}
-            }
+            layout.take(line.strip_suffix(b"\n").unwrap_or(&line));
         }
-        layout
+        Ok(layout)
+    }
+
+    /// Adds what a line of a mount table says.
+    fn take(&mut self, line: &[u8]) {
+        let Ok(line) = std::str::from_utf8(line) else { return };
+        let Some((mount, filesystem)) = line.split_once(" - cgroup") else { return };
+        let mut fields = mount.split(' ').skip(3);
+        let (Some(root), Some(point)) = (fields.next(), fields.next()) else { return };
+        // A mount of something outside our cgroup namespace.
+        if root.starts_with("/..") {
+            return;
+        }
+        let point = PathBuf::from(unescape(point));
+        let mut fields = filesystem.split(' ');
+        let (kind, options) = (fields.next(), fields.nth(1).unwrap_or_default());
+        match kind {
+            Some("2") if self.v2.is_none() => self.v2 = Some(point),
+            Some("") => {
+                let controllers: Vec<String> = options
+                    .split(',')
+                    .filter(|word| CONTROLLERS.contains(word) || word.starts_with("name="))
+                    .map(str::to_owned)
+                    .collect();
+                // The first mount of a hierarchy is as good as any later one.
+                if !controllers.is_empty() && !self.v1.iter().any(|known| known.controllers == controllers) {
+                    self.v1.push(Hierarchy { mount: point, controllers });
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The mount that holds `controller` (by its v1 name; `blkio` is v2's `io`), and its dialect.
@@ -237,7 +247,7 @@ nonsense - cgroup
 
     #[test]
     fn reads_a_hybrid_mount_table() {
-        let layout = Layout::parse(HYBRID);
+        let layout = Layout::read(HYBRID, usize::MAX).unwrap();
         let names: Vec<_> = layout.v1.iter().map(|h| h.controllers.join("+")).collect();
         assert_eq!(names, ["cpu+cpuacct", "memory", "name=systemd"]);
         assert_eq!(layout.v2.as_deref(), Some(Path::new("/sys/fs/cgroup/uni fied")));
@@ -245,8 +255,21 @@ nonsense - cgroup
     }
 
     #[test]
+    fn the_table_is_read_no_further_than_needed() {
+        struct Broken;
+        impl io::Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("nobody reads this"))
+            }
+        }
+        let long = || io::Read::chain(HYBRID, BufReader::new(Broken));
+        assert_eq!(Layout::read(long(), 4).unwrap(), Layout::read(HYBRID, usize::MAX).unwrap());
+        assert!(Layout::read(long(), 5).is_err());
+    }
+
+    #[test]
     fn a_controller_has_one_home() {
-        let layout = Layout::parse(HYBRID);
+        let layout = Layout::read(HYBRID, usize::MAX).unwrap();
         let (version, mount) = layout.home("memory", "io hugetlb").expect("memory is mounted");
         assert_eq!((version, mount), (Version::V1, Path::new("/sys/fs/cgroup/memory")));
         let (version, mount) = layout.home("blkio", "io hugetlb").expect("io is on v2");
@@ -256,7 +279,9 @@ nonsense - cgroup
 
     #[test]
     fn garbage_is_an_empty_layout() {
-        assert!(Layout::parse(b" - cgroup\n - cgroup2 x\n\xff\xfe - cgroup2\n\\9").is_empty());
+        assert!(
+            Layout::read(&b" - cgroup\n - cgroup2 x\n\xff\xfe - cgroup2\n\\9"[..], 9).unwrap().is_empty()
+        );
     }
 
     #[test]

@@ -15,6 +15,9 @@ const IFF_UP: u32 = libc::IFF_UP as u32;
 // linux/if_link.h and linux/veth.h: what libc does not have.
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+// linux/if_link.h, linux/ip.h
+const IFLA_INET_CONF: u16 = 1;
+const IPV4_DEVCONF_ARP_NOTIFY: u16 = 22;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
@@ -58,9 +61,8 @@ pub struct Link {
 /// Two interfaces that are each other's cable: one here in a bridge, the other in a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Veth<'a> {
+    /// Made down, as is the other end.
     pub host: &'a str,
-    /// The end here is up; the other is always made down, for the kernel allows nothing else.
-    pub is_up: bool,
     pub master: u32,
     pub peer: &'a str,
     pub netns: BorrowedFd<'a>,
@@ -91,11 +93,10 @@ fn head(index: u32, flags: u32, change: u32) -> [u8; HEAD_BYTES] {
     head
 }
 
-/// A new interface of this name here; refused when the name is taken.
-fn new(name: &str, is_up: bool) -> Message {
+/// A new interface of this name here, down; refused when the name is taken.
+fn new(name: &str) -> Message {
     let mut message = Message::new(libc::RTM_NEWLINK, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16);
-    let flags = if is_up { IFF_UP } else { 0 };
-    message.put(&head(0, flags, flags)).string(libc::IFLA_IFNAME, name);
+    message.put(&head(0, 0, 0)).string(libc::IFLA_IFNAME, name);
     message
 }
 
@@ -116,14 +117,14 @@ fn traits(message: &mut Message, mac: Option<[u8; 6]>, mtu: Option<u32>) {
 
 /// A bridge without ports, down.
 pub fn bridge(name: &str, mac: [u8; 6], mtu: Option<u32>) -> Message {
-    let mut message = new(name, false);
+    let mut message = new(name);
     traits(&mut message, Some(mac), mtu);
     info(&mut message, "bridge", |_| {});
     message
 }
 
 pub fn veth(veth: &Veth<'_>) -> Message {
-    let mut message = new(veth.host, veth.is_up);
+    let mut message = new(veth.host);
     message.u32(libc::IFLA_MASTER, veth.master);
     traits(&mut message, None, veth.mtu);
     info(&mut message, "veth", |data| {
@@ -137,7 +138,7 @@ pub fn veth(veth: &Veth<'_>) -> Message {
 }
 
 fn child(child: &Child<'_>, kind: &str, data: impl FnOnce(&mut Message)) -> Message {
-    let mut message = new(child.name, false);
+    let mut message = new(child.name);
     message.u32(libc::IFLA_LINK, child.parent);
     message.u32(libc::IFLA_NET_NS_FD, child.netns.as_raw_fd().cast_unsigned());
     traits(&mut message, child.mac, child.mtu);
@@ -161,7 +162,7 @@ pub fn ipvlan(of: &Child<'_>, mode: u16, flags: u16) -> Message {
 
 /// The part of a parent's traffic that has this tag.
 pub fn vlan(name: &str, parent: u32, id: u16) -> Message {
-    let mut message = new(name, false);
+    let mut message = new(name);
     message.u32(libc::IFLA_LINK, parent);
     info(&mut message, "vlan", |data| {
         data.u16(IFLA_VLAN_ID, id);
@@ -171,7 +172,7 @@ pub fn vlan(name: &str, parent: u32, id: u16) -> Message {
 
 /// An interface that leads nowhere.
 pub fn dummy(name: &str) -> Message {
-    let mut message = new(name, false);
+    let mut message = new(name);
     info(&mut message, "dummy", |_| {});
     message
 }
@@ -192,6 +193,30 @@ pub fn hairpin(port: &mut Message, is_isolated: bool) -> &mut Message {
             data.u8(IFLA_BRPORT_MODE, 1).u8(IFLA_BRPORT_ISOLATED, u8::from(is_isolated));
         });
     })
+}
+
+/// Has an interface tell its neighbours of its IPv4 addresses when it comes up or its hardware address is said anew.
+pub fn notify(index: u32) -> Message {
+    let mut message = change(Which::Index(index), None);
+    message.nested(libc::IFLA_AF_SPEC, |families| {
+        families.nested(libc::AF_INET as u16, |inet| {
+            inet.nested(IFLA_INET_CONF, |settings| {
+                settings.u32(IPV4_DEVCONF_ARP_NOTIFY, 1);
+            });
+        });
+    });
+    message
+}
+
+/// Has the bridge that a running port is in know that this hardware address is behind it, as if it had spoken.
+pub fn seen(port: u32, mac: [u8; 6]) -> Message {
+    let flags = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    let mut message = Message::new(libc::RTM_NEWNEIGH, flags as u16);
+    // struct ndmsg
+    message.put(&[libc::AF_BRIDGE as u8, 0, 0, 0]).put(&port.to_ne_bytes());
+    message.put(&libc::NUD_REACHABLE.to_ne_bytes()).put(&[libc::NTF_MASTER, 0]);
+    message.attribute(libc::NDA_LLADDR, &mac);
+    message
 }
 
 pub fn delete(which: Which<'_>) -> Message {

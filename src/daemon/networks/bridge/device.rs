@@ -6,9 +6,9 @@ use std::net::Ipv6Addr;
 
 use super::{Host, Owner, Wiring};
 use crate::daemon::error::{Error, Result};
-use crate::daemon::networks::endpoint;
 use crate::daemon::networks::network::{Network, option};
 use crate::daemon::networks::subnet::Subnet;
+use crate::daemon::networks::{endpoint, firewall};
 use crate::runtime::netlink::address::{self, Address};
 use crate::runtime::netlink::link::{self, Which};
 use crate::runtime::netns;
@@ -81,6 +81,9 @@ impl Wiring {
         let has_ipv6 = network.pools_of(true).next().is_some();
         if is_ours {
             set_up(&name, has_ipv6).map_err(failed)?;
+            if Wiring::is_default(network) && firewall::needs_isolation(network) {
+                speak_through_the_host(&name).map_err(failed)?;
+            }
         }
         let wanted = self.bridge_addresses(network).into_iter();
         let mut requests: Vec<_> = wanted
@@ -105,7 +108,25 @@ fn set_up(name: &str, has_ipv6: bool) -> io::Result<()> {
         // Containers are no routers (CVE-2020-13401).
         return ipv6("accept_ra", "0");
     }
-    match ipv6("disable_ipv6", "1") {
+    without_ipv6(name)
+}
+
+/// Has containers whose ports are kept apart reach each other by way of the host, whose rules say which may: those
+/// that are linked. The host answers for their addresses, and at once.
+fn speak_through_the_host(name: &str) -> io::Result<()> {
+    netns::set(&format!("net/ipv4/conf/{name}/proxy_arp_pvlan"), "1")?;
+    netns::set(&format!("net/ipv4/neigh/{name}/proxy_delay"), "0")
+}
+
+/// Spares an interface that is only to be in a bridge addresses of its own: each costs routes, in lists that are walked.
+/// Before it is up.
+pub(super) fn only_a_port(name: &str) -> io::Result<()> {
+    without_ipv6(name)
+}
+
+fn without_ipv6(name: &str) -> io::Result<()> {
+    match netns::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1") {
+        // A kernel without IPv6 has nothing to turn off.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

@@ -224,6 +224,49 @@ fn a_held_container_is_reached_after_its_release_and_at_once() {
 }
 
 #[test]
+fn only_what_neighbours_may_know_otherwise_is_told_to_all() {
+    on_a_host(|site| {
+        let network = network("web", 'a', &[("10.9.0.0/24", "10.9.0.1")]);
+        let witness = site.container(&network, &place_v4(9));
+        let heard = || {
+            let counters =
+                netns::within(&witness, || fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+            let line = counters.lines().find(|line| line.trim_start().starts_with("eth0:")).unwrap();
+            line.split_whitespace().nth(2).unwrap().parse::<u32>().unwrap()
+        };
+        let arrives = |given: &Given| {
+            let before = heard();
+            let at = site.container(&network, given);
+            let listener = listen(&at, "10.9.0.2:80");
+            let told = heard() - before;
+            reach(&witness, "10.9.0.2:80", AT_ONCE).unwrap();
+            drop(listener);
+            site.wiring.unplug(&at, &network, given).unwrap();
+            told
+        };
+        let number = |given: Given, nth: u32| Given { endpoint_id: format!("{nth:064x}"), ..given };
+        assert_eq!(arrives(&number(place_v4(2), 100)), 0);
+        assert_eq!(arrives(&number(place_v4(2), 101)), 0);
+        let strange = Given { mac: "02:00:00:00:00:02".to_owned(), ..place_v4(2) };
+        assert!(arrives(&number(strange, 102)) > 0, "nobody knows this one");
+        assert!(arrives(&number(place_v4(2), 103)) > 0, "all know another");
+        assert_eq!(arrives(&number(place_v4(2), 104)), 0);
+    });
+}
+
+#[test]
+fn a_port_has_no_addresses_of_its_own() {
+    on_a_host(|site| {
+        let network = dual();
+        let given = place(2);
+        let _one = site.container(&network, &given);
+        let index = site.link(&given.host_interface).unwrap().index;
+        let all = address::list(&mut Socket::open(Protocol::Route).unwrap()).unwrap();
+        assert!(all.iter().all(|one| one.index != index), "{all:?}");
+    });
+}
+
+#[test]
 fn an_address_that_moved_is_found_at_once() {
     on_a_host(|site| {
         let network = dual();
@@ -393,16 +436,8 @@ fn macvlan_children_speak_to_each_other_and_not_to_their_parent() {
         let far = site.namespace("far");
         let end = fs::File::open(&far).unwrap();
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        let pair = Veth {
-            host: "hw0",
-            is_up: true,
-            master: 0,
-            peer: "hw0",
-            netns: end.as_fd(),
-            mac: None,
-            mtu: None,
-        };
-        socket.run(&[link::veth(&pair)]).unwrap();
+        let pair = Veth { host: "hw0", master: 0, peer: "hw0", netns: end.as_fd(), mac: None, mtu: None };
+        socket.run(&[link::veth(&pair), link::change(Which::Name("hw0"), Some(true))]).unwrap();
         let far_place = Given { interface: "hw0".to_owned(), host_interface: String::new(), ..place(8) };
         netns::within(&far, || {
             endpoint::configure(&mut Socket::open(Protocol::Route)?, &far_place, &[], false)
