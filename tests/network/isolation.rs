@@ -138,3 +138,52 @@ fn none_host_and_anothers_network() {
     );
     site.refuses("network connect more guest", "");
 }
+
+#[test]
+fn a_link_opens_the_exposed_ports_of_the_other() {
+    requires!(root, docker, iproute);
+    // The host's rules see what crosses a bridge only where br_netfilter shows it to them.
+    for shown in ["1", "0"] {
+        let mut site = Site::with(&["--icc=false"]);
+        for file in ["iptables", "ip6tables"] {
+            let set = site
+                .host
+                .within(|| std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{file}"), shown));
+            // Without br_netfilter nothing is shown.
+            assert!(set.is_ok() || !std::path::Path::new("/proc/sys/net/bridge").exists(), "{set:?}");
+        }
+        let db = site.run("db", "--expose 80/tcp --expose 80/udp");
+        let (app, other) = (site.run("app", "--link db:database"), site.run("other", ""));
+        let server = Server::start(&db.inside, "db", 80);
+        let _servers =
+            [(&db, 81), (&app, 80)].map(|(each, port)| Server::start(&each.inside, &each.name, port));
+        let at = |site: &Site, name: &str, port: u16| format!("{}:{port}", site.address(name, "bridge"));
+        let seen = format!("db {}", site.address("app", "bridge"));
+        answers(&app.inside, &at(&site, "db", 80), &seen);
+        is_cut(&app.inside, &at(&site, "db", 81));
+        is_cut(&db.inside, &at(&site, "app", 80));
+        is_cut(&other.inside, &at(&site, "db", 80));
+        // The next daemon knows.
+        site.daemon.kill9();
+        site.daemon.restart();
+        answers(&app.inside, &at(&site, "db", 80), &seen);
+        is_cut(&other.inside, &at(&site, "db", 80));
+        // It goes where the other goes, and nobody inherits it.
+        let old = at(&site, "db", 80);
+        drop(server);
+        drop(_servers);
+        site.ok("stop -t 0 db");
+        let heir = site.run("heir", "--expose 80/tcp --expose 80/udp");
+        assert_eq!(at(&site, "heir", 80), old);
+        let _heirs = Server::start(&heir.inside, "heir", 80);
+        is_cut(&app.inside, &old);
+        site.ok("start db");
+        let _server = Server::start(&site.running("db").inside, "db", 80);
+        answers(&app.inside, &at(&site, "db", 80), &seen);
+        let app_at = site.address("app", "bridge");
+        site.ok("rm -f app");
+        let late = site.run("late", "");
+        assert_eq!(site.address("late", "bridge"), app_at);
+        is_cut(&late.inside, &at(&site, "db", 80));
+    }
+}

@@ -223,6 +223,7 @@ fn build(
     publish_ports(engine, record).map_err(failed)?;
     serve_names(engine, record, &path)?;
     for network in &joined {
+    links::open(engine, record).map_err(failed)?;
         tell(engine, record, network, "connect");
     }
     connected.netns = Some(path);
@@ -317,6 +318,7 @@ pub fn take_down(engine: &Engine, record: &Record) {
     warn(engine.firewall.unpublish(&record.id));
     engine.ports.release(&record.id);
     engine.dns.forget(&record.id);
+    warn(links::close(engine, record));
     let path = engine.state_dir.netns(&record.id);
     if path.exists() {
         if is_shared(engine, record) {
@@ -392,6 +394,7 @@ pub fn adopt(engine: &Engine, record: &Record) {
     warn("ports", publish_ports(engine, record));
     if record.host_config.network_mode != "host" && !record.networks.is_empty() {
         warn("names", serve_names(engine, record, &path));
+    warn("links", links::adopt(engine, record));
     }
 }
 

@@ -13,6 +13,7 @@ mod stale;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,16 @@ use stale::{Stale, forget_flows};
 
 /// After a repair: who takes rules away in a loop is not answered in one as fast.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// What a container may reach of another in a network whose containers may not speak to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passage {
+    pub from: IpAddr,
+    /// Of the same family.
+    pub to: IpAddr,
+    pub protocol: Protocol,
+    pub port: u16,
+}
 
 /// The daemon's rules.
 #[derive(Debug)]
@@ -64,6 +75,8 @@ struct State {
     networks: BTreeMap<String, Vec<(Family, Area)>>,
     /// By container.
     published: BTreeMap<String, Vec<Publication>>,
+    /// By the container that may go through.
+    passages: BTreeMap<String, Vec<Passage>>,
     /// For the thread to forget.
     stale: Vec<Stale>,
     /// The thread is to end.
@@ -213,6 +226,37 @@ impl Firewall {
         outcome
     }
 
+    /// Lets a container through to others, in place of what it was let through to.
+    ///
+    /// # Errors
+    /// System, with the kernel's reason; then nothing has changed, unless there is nothing it is let through to.
+    pub fn link(&self, container: &str, list: Vec<Passage>) -> Result<()> {
+        let mut state = self.shared.state();
+        let before = state.passages.remove(container).unwrap_or_default();
+        if before == list {
+            if !list.is_empty() {
+                state.passages.insert(container.to_owned(), list);
+            }
+            return Ok(());
+        }
+        if !list.is_empty() {
+            state.passages.insert(container.to_owned(), list.clone());
+        }
+        let outcome = self.shared.apply(&mut state, |shared, _, batch| {
+            for table in &shared.tables {
+                batch.delete_elements(table, "linked", &ruleset::linked(table.family, &before));
+                batch.add_elements(table, "linked", &ruleset::linked(table.family, &list));
+            }
+        });
+        if outcome.is_err() && !list.is_empty() {
+            state.passages.remove(container);
+            if !before.is_empty() {
+                state.passages.insert(container.to_owned(), before);
+            }
+        }
+        outcome.map_err(|failed| Error::system(format!("link container {container}"), failed))
+    }
+
     /// Makes the kernel's tables what they are to be, whatever they are: for the daemon's start.
     ///
     /// # Errors
@@ -236,6 +280,7 @@ impl Firewall {
         self.end_watch();
         let mut state = self.shared.state();
         (state.networks, state.published) = (BTreeMap::new(), BTreeMap::new());
+        state.passages = BTreeMap::new();
         self.shared.meet_others(&mut state);
         if let Err(failed) = self.shared.remove_tables(&mut state) {
             log::warn!("remove firewall rules: {failed}");
@@ -291,6 +336,9 @@ impl Drop for Firewall {
 /// Whether the ports of a network's bridge have to keep containers from each other, who may not speak to each other
 /// while the kernel shows no rule what crosses a bridge.
 pub fn needs_isolation(network: &Network) -> bool {
+    if network.switch(option::ICC, true) {
+        return false;
+    }
     let is_shown = |family: &str| {
         let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
         fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
@@ -336,9 +384,6 @@ impl State {
             })?;
             self.socket = Some(socket);
         }
-    if network.switch(option::ICC, true) {
-        return false;
-    }
         Ok(self.socket.as_mut().expect("it was just opened"))
     }
 }
@@ -393,6 +438,8 @@ impl Shared {
             for (set, elements) in ruleset::published(table.family, &all, is_open) {
                 batch.add_elements(table, set, &elements);
             }
+            let all: Vec<Passage> = state.passages.values().flatten().cloned().collect();
+            batch.add_elements(table, "linked", &ruleset::linked(table.family, &all));
         }
         batch.run(state.socket()?)?;
         state.is_installed = true;

@@ -110,6 +110,7 @@ fn rearrange(engine: &Engine, container: &Container, record: &mut Record, was_se
         _ => {}
     }
     super::publish_ports(engine, record)?;
+    super::links::open(engine, record)?;
     names::serve_anew(engine, record, &path, was_served)?;
     files::rewrite(&container.dir, record, &super::surroundings(engine, record)?)
 }

@@ -13,6 +13,7 @@
 //!   set routed { ifname }           and pings
 //!   set bare { ifname }             everything is reached at the containers' own addresses
 //!   set open { inet_proto . ipv4_addr . inet_service }   the ports that `direct` and `trusted` speak of
+//!   set linked { ipv4_addr . ipv4_addr . inet_proto . inet_service }     who may speak to which port of whom by a link
 //!   map own { ifname : verdict }    to the network's chain `own-…`: ip saddr NET masquerade
 //!
 //!   raw   ip daddr 127.0.0.0/8 iifname @bridges drop
@@ -24,6 +25,7 @@
 //!         ct status dnat oifname vmap @own
 //!   forw  ct state established,related accept
 //!         iifname . oifname @same accept
+//!         saddr . daddr . proto . dport @linked accept
 //!         iifname @inside drop ; oifname @inside drop
 //!         ct status dnat accept
 //!         oifname @direct proto . daddr . dport @open accept
@@ -47,6 +49,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::super::network::{Network, option};
 use super::super::ports::Publication;
 use super::super::subnet::Subnet;
+use super::Passage;
 use crate::runtime::nftables::rule::{End, Part};
 use crate::runtime::nftables::{Batch, Element, Family, Hook, Key, Leads, Table, Type, Value};
 
@@ -192,6 +195,20 @@ pub fn published(
     sets
 }
 
+/// The elements of passages in one family: in order, each once.
+pub fn linked(family: Family, list: &[Passage]) -> Vec<Element> {
+    let of_family = list.iter().filter(|one| one.to.is_ipv6() == (family == Family::Ip6));
+    let mut elements: Vec<Element> = of_family
+        .map(|one| {
+            let between = Key::new().address(one.from).address(one.to);
+            between.protocol(one.protocol.number()).port(one.port).element()
+        })
+        .collect();
+    elements.sort();
+    elements.dedup();
+    elements
+}
+
 /// Replaces what there is of a table by an empty ruleset.
 pub fn install(batch: &mut Batch, table: &Table) {
     let family = table.family;
@@ -208,6 +225,7 @@ pub fn install(batch: &mut Batch, table: &Table) {
     for name in ["same", "trusted"] {
         batch.add_set(table, name, &[Type::Interface, Type::Interface], Leads::Nowhere);
     }
+    batch.add_set(table, "linked", &[address, address, Type::Protocol, Type::Port], Leads::Nowhere);
     batch.add_set(table, "own", &[Type::Interface], Leads::Verdict);
     batch.add_chain(table, "publish", None);
     for (name, hook) in [("raw", RAW), ("pre", PRE), ("out", OUT), ("post", POST), ("forw", FORW)] {
@@ -265,6 +283,10 @@ pub fn install(batch: &mut Batch, table: &Table) {
     });
     batch.add_rule(table, "forw", &mut |rule| {
         rule.within(&both, "same").accept();
+    });
+    let source = Part::Address(family, End::Source);
+    batch.add_rule(table, "forw", &mut |rule| {
+        rule.within(&[source, destination, Part::L4Protocol, port], "linked").accept();
     });
     for end in both {
         batch.add_rule(table, "forw", &mut |rule| {

@@ -36,7 +36,8 @@ impl Protocol {
         }
     }
 
-    fn named(name: &str) -> Option<Protocol> {
+    /// By its name, in letters of any size.
+    pub fn named(name: &str) -> Option<Protocol> {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .find(|known| known.name().eq_ignore_ascii_case(name))
