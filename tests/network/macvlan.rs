@@ -85,3 +85,33 @@ fn a_macvlan_without_a_parent_is_its_own() {
         assert!(!site.host.interfaces().contains("lan.7"));
     }
 }
+
+#[test]
+fn networks_share_a_parent_where_docker_has_them() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    if kernel_has("macvlan") {
+        let create = "network create -d macvlan -o parent=lan";
+        site.ok(&format!("{create} --subnet 10.9.0.0/24 one"));
+        site.ok(&format!("{create} --subnet 10.9.1.0/24 two"));
+        site.refuses(
+            &format!("{create} -o macvlan_mode=passthru --subnet 10.9.2.0/24 three"),
+            "is already using parent interface lan",
+        );
+        site.ok("network rm one two");
+        site.ok(&format!("{create} -o macvlan_mode=passthru --subnet 10.9.2.0/24 three"));
+        site.refuses(
+            &format!("{create} --subnet 10.9.0.0/24 one"),
+            "is already using parent interface lan in mode passthru",
+        );
+    }
+    if kernel_has("ipvlan") {
+        let create = "network create -d ipvlan -o parent=lan";
+        site.ok(&format!("{create} --subnet 10.9.4.0/24 four"));
+        let id = site.network("four")["Id"].as_str().expect("an id")[..12].to_owned();
+        site.refuses(
+            &format!("{create} --subnet 10.9.5.0/24 five"),
+            &format!("network di-{id} is already using parent interface lan"),
+        );
+    }
+}

@@ -124,3 +124,30 @@ fn live_restore_and_an_orderly_stop() {
     let _server = Server::start(&again.inside, "web", 80);
     answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
 }
+
+#[test]
+fn a_container_that_is_left_out_keeps_its_addresses() {
+    requires!(root, docker, iproute);
+    let mut site = Site::new();
+    site.ok("network create --subnet 10.82.0.0/24 net");
+    let web = site.run("web", "--network net");
+    let _server = Server::start(&web.inside, "web", 80);
+    let at = format!("{}:80", site.address("web", "net"));
+    let id = site.inspect("web")["Id"].as_str().expect("an id").to_owned();
+    site.daemon.kill9();
+    let record = site.daemon.dir().join("data/containers").join(id).join("container.json");
+    let before = std::fs::read_to_string(&record).expect("a record");
+    // As a later dewar might have written it.
+    std::fs::write(&record, before.replacen("\"format\":1", "\"format\":2", 1)).expect("ours");
+    site.daemon.restart();
+    site.daemon.api("GET", "/containers/web/json").is(404);
+    let peer = site.run("peer", "--network net");
+    assert_eq!(site.address("peer", "net"), "10.82.0.3");
+    answers(&peer.inside, &at, "web 10.82.0.3");
+    site.refuses("run --rm --network net --ip 10.82.0.2 busybox true", "Address already in use");
+    site.ok("rm -f peer");
+    site.daemon.kill9();
+    std::fs::write(&record, before).expect("ours");
+    site.daemon.restart();
+    assert_eq!(site.address("web", "net"), "10.82.0.2");
+}

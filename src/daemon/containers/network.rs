@@ -12,7 +12,8 @@
 //! twice is no error. Addresses, ports and rules are the daemon's memory: a starting daemon adopts what the records
 //! of living containers say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::daemon::networks::network::{Driver, Given, Network, option};
 use crate::daemon::networks::ports::Claim;
 use crate::daemon::state_dir::{self, Durability, Found};
 use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
+use crate::runtime::netlink::{Protocol, Socket, address};
 use crate::runtime::netns;
 
 mod frozen;
@@ -221,9 +223,9 @@ fn build(
     }
     route(engine, record, &path)?;
     publish_ports(engine, record).map_err(failed)?;
+    links::open(engine, record).map_err(failed)?;
     serve_names(engine, record, &path)?;
     for network in &joined {
-    links::open(engine, record).map_err(failed)?;
         tell(engine, record, network, "connect");
     }
     connected.netns = Some(path);
@@ -316,9 +318,9 @@ pub fn take_down(engine: &Engine, record: &Record) {
         }
     };
     warn(engine.firewall.unpublish(&record.id));
+    warn(links::close(engine, record));
     engine.ports.release(&record.id);
     engine.dns.forget(&record.id);
-    warn(links::close(engine, record));
     let path = engine.state_dir.netns(&record.id);
     if path.exists() {
         if is_shared(engine, record) {
@@ -392,9 +394,9 @@ pub fn adopt(engine: &Engine, record: &Record) {
         log::error!("container {:?}: {text}", record.name);
     }
     warn("ports", publish_ports(engine, record));
+    warn("links", links::adopt(engine, record));
     if record.host_config.network_mode != "host" && !record.networks.is_empty() {
         warn("names", serve_names(engine, record, &path));
-    warn("links", links::adopt(engine, record));
     }
 }
 
@@ -438,8 +440,13 @@ pub fn complete_start(record: &mut Record, dir: &Path) {
     }
 }
 
-/// Takes up what the living have, and removes what nobody has any more, unless some containers are not known.
-pub fn recover(engine: &Engine, containers: &[Arc<Container>], is_complete: bool) {
+/// Takes up what the living have, and removes what nobody has any more, unless some containers are not known: those
+/// keep the addresses that their namespaces have.
+pub fn recover(engine: &Engine, containers: &[Arc<Container>], left_out: &BTreeSet<String>) {
+    let is_complete = left_out.is_empty();
+    for id in left_out {
+        keep_addresses(engine, id);
+    }
     let living: Vec<Record> = containers
         .iter()
         .filter(|container| container.lock().record.state.is_alive())
@@ -469,4 +476,21 @@ pub fn recover(engine: &Engine, containers: &[Arc<Container>], is_complete: bool
         }
     }
     told(engine.firewall.synchronize());
+}
+
+/// Keeps the addresses of a container whose record cannot be read from being given to others, as far as its namespace
+/// tells.
+fn keep_addresses(engine: &Engine, id: &str) {
+    let path = engine.state_dir.netns(id);
+    if !path.exists() {
+        return;
+    }
+    match netns::within(&path, || address::list(&mut Socket::open(Protocol::Route)?)) {
+        Ok(list) => {
+            let own: Vec<IpAddr> =
+                list.iter().map(|one| one.address).filter(|own| !own.is_loopback()).collect();
+            engine.networks.keep(&own);
+        }
+        Err(error) => log::error!("container {id}: see which addresses it has: {error}"),
+    }
 }

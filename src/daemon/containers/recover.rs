@@ -46,7 +46,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     let (containers, left_out) = load_all(engine)?;
     side_by_side(&containers, MEETINGS, |container| meet(engine, container));
     exec::restore(engine);
-    network::recover(engine, &containers, left_out.is_empty());
+    network::recover(engine, &containers, &left_out);
     sweep(engine, &left_out);
     sweep_clones(engine, &containers);
     if left_out.is_empty() {

@@ -195,6 +195,11 @@ impl Leases {
         Ok(())
     }
 
+    /// Takes addresses for nobody in particular.
+    pub fn keep(&mut self, addresses: &[IpAddr]) {
+        self.taken.extend(addresses);
+    }
+
     /// Gives a container's place back; one it has not is fine.
     pub fn release(&mut self, network: &str, container: &str) -> bool {
         let given = self.places.get_mut(network).and_then(|places| places.remove(container));

@@ -263,3 +263,54 @@ fn filters_and_prune_go_by_who_is_in() {
     assert_eq!(shown.containers["c"].ipv4_address, "198.18.1.2/24");
     assert!(inspect(&networks, "used", "swarm", &|_| String::new()).is_err());
 }
+
+#[test]
+fn networks_share_a_parent_where_docker_has_them() {
+    let scratch = scratch("parent");
+    let networks = open(&scratch, &defaults());
+    let on = |name: &str, driver: &str, mode: &str| {
+        let options = match mode {
+            "" => serde_json::json!({"parent": "eth7"}),
+            mode => serde_json::json!({"parent": "eth7", "macvlan_mode": mode}),
+        };
+        create(&networks, serde_json::json!({"Name": name, "Driver": driver, "Options": options}))
+    };
+    let system = |message: String| Err((Class::System, message));
+    let first = on("one", "macvlan", "").unwrap();
+    let second = on("two", "macvlan", "bridge").unwrap();
+    let user = first.id.as_str().min(second.id.as_str());
+    assert_eq!(
+        on("three", "macvlan", "passthru"),
+        system(format!(
+            "cannot use mode passthru, macvlan network {user} is already using parent interface eth7"
+        ))
+    );
+    remove(&networks, &first.id).unwrap();
+    remove(&networks, &second.id).unwrap();
+    let whole = on("three", "macvlan", "passthru").unwrap();
+    assert_eq!(
+        on("one", "macvlan", ""),
+        system(format!(
+            "macvlan network {} is already using parent interface eth7 in mode passthru",
+            whole.id
+        ))
+    );
+    let other = on("four", "ipvlan", "").unwrap();
+    assert_eq!(
+        on("five", "ipvlan", ""),
+        system(format!("network di-{} is already using parent interface eth7", &other.id[..12]))
+    );
+    // A refused one has taken nothing along.
+    remove(&networks, &other.id).unwrap();
+    on("five", "ipvlan", "").unwrap();
+}
+
+#[test]
+fn an_address_that_is_kept_is_not_given() {
+    let scratch = scratch("kept");
+    let networks = open(&scratch, &defaults());
+    let front = create(&networks, serde_json::json!({"Name": "front"})).unwrap();
+    networks.keep(&["198.18.1.2".parse().unwrap(), "198.18.1.3".parse().unwrap()]);
+    let given = networks.allocate(&front, "c1", &Wanted::default()).unwrap();
+    assert_eq!(given.ipv4.unwrap().to_string(), "198.18.1.4/24");
+}
