@@ -1,9 +1,12 @@
 //! Connections over a freeze and a thaw: kept where they can be, closed where they cannot or should not.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::peers::{self, Line, PORT, datagram};
 use crate::network::site::{HOST, Site};
+use crate::support::prop::check;
 use crate::support::requires::{self, requires};
 use crate::support::{Cmd, TempDir, eventually};
 
@@ -205,4 +208,58 @@ fn a_daemon_killed_in_the_middle_is_made_good_by_the_next() {
     // The dump came to its end meanwhile.
     eventually("the checkpoint", || site.ok("checkpoint ls web").contains("cp1"));
     site.ok("rm -f web");
+}
+
+#[test]
+fn a_daemon_killed_in_a_thaw_leaves_a_container_that_works_or_its_checkpoint() {
+    requires!(root, criu, docker, iproute, nftables);
+    // Later seeds find other moments.
+    check("killed in a thaw", 1, |random| {
+        let mut site = serving();
+        let (to, before) = (published(&site), place(&site));
+        site.ok("checkpoint create web cp1");
+        let dir = site.daemon.dir().to_owned();
+        let count = |name: &str| std::fs::read_dir(dir.join(name)).map_or(0, Iterator::count);
+        let veths = |site: &Site| site.interfaces().iter().filter(|name| name.starts_with("veth")).count();
+        let begun = Instant::now();
+        site.ok("start --checkpoint cp1 web");
+        let whole = u64::try_from(begun.elapsed().as_millis()).expect("a short while") + 50;
+        site.ok("kill web");
+        for round in 0..8 {
+            let moment = Duration::from_millis(random.next() % whole);
+            let client = site.line("start --checkpoint cp1 web").spawn();
+            std::thread::sleep(moment);
+            site.daemon.kill9();
+            drop(client);
+            site.daemon.restart();
+            // A shim that is still at it is waited for in the background.
+            let settled = || {
+                let log = site.daemon.log();
+                log.matches("its shim does not answer").count() <= log.matches("\"web\" is taken up").count()
+            };
+            eventually("the thaw to come to an end", settled);
+            let is_running = site.daemon.state("web")["Running"] == true;
+            eprintln!("round {round}, {moment:?}: {}", if is_running { "it runs" } else { "it does not" });
+            assert_eq!(site.daemon.state("asker")["Running"], true);
+            assert!(site.ok("checkpoint ls web").contains("cp1"));
+            if is_running {
+                assert_eq!((published(&site), place(&site)), (to.clone(), before.clone()));
+                is_reached(&site);
+                site.ok("kill web");
+            }
+            eventually("the end to be over", || veths(&site) == 1 && count("run/netns") == 1);
+            assert_eq!(count("run/containers"), 1);
+            let (_, port) = to.rsplit_once(':').expect("a port");
+            assert!(!site.rules().iter().any(|word| word == port), "rules of {port} are left");
+            let free = site.host.within(|| std::net::TcpListener::bind(format!("{HOST}:{port}")).map(drop));
+            free.expect("nobody holds the port");
+            // Its address is free: somebody else can have it, for a while.
+            let [address, ..] = &before;
+            let address = address.as_str().unwrap_or_default();
+            site.ok(&format!("run --rm --network shop --ip {address} busybox true"));
+        }
+        site.ok("start --checkpoint cp1 web");
+        assert_eq!((published(&site), place(&site)), (to, before));
+        is_reached(&site);
+    });
 }
