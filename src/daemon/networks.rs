@@ -41,7 +41,6 @@ use super::config::NetworkDefaults;
 use super::error::{Error, Result};
 use super::names;
 use super::state_dir::{self, Durability, Found, StateDir};
-use crate::http::api::Class;
 use crate::http::api::network::NetworkCreate;
 use ipam::Leases;
 pub use list::{inspect, list, prune};
@@ -346,7 +345,7 @@ impl Inner {
         if let Some(other) = self.same_bridge(network) {
             return Err(conflict(network, other, "networks have same bridge name"));
         }
-        if let Some(refusal) = self.same_parent(network) {
+        if let Some(refusal) = create::same_parent(network, self.networks.values()) {
             return Err(refusal);
         }
         let needs = [false, true].map(|is_ipv6| create::needs_gateway(network, is_ipv6));
@@ -373,39 +372,6 @@ impl Inner {
             other.driver == Driver::Bridge && !other.config_only && bridge_name(other) == *name
         };
         self.networks.values().filter(|_| network.driver == Driver::Bridge).find(is_same)
-    }
-
-    /// Why a network cannot live on its parent beside those that do. Source: Docker 28, whose macvlan networks share one
-    /// unless a mode takes it whole, and whose ipvlan networks do not.
-    fn same_parent(&self, network: &Network) -> Option<Error> {
-        let parent = network.options.get(option::PARENT).filter(|name| !name.is_empty())?;
-        let others = self.networks.values().filter(|other| other.driver == network.driver);
-        let mut others =
-            others.filter(|other| !other.config_only && other.options.get(option::PARENT) == Some(parent));
-        let is_whole = |network: &Network| {
-            network.options.get(option::MACVLAN_MODE).is_some_and(|mode| mode == "passthru")
-        };
-        let message = match network.driver {
-            Driver::Macvlan if is_whole(network) => {
-                let other = others.next()?;
-                let id = &other.id;
-                format!(
-                    "cannot use mode passthru, macvlan network {id} is already using parent interface {parent}"
-                )
-            }
-            Driver::Macvlan => {
-                let other = others.find(|other| is_whole(other))?;
-                let id = &other.id;
-                format!("macvlan network {id} is already using parent interface {parent} in mode passthru")
-            }
-            Driver::Ipvlan => {
-                let other = others.next()?;
-                let id = other.id.get(..12).unwrap_or(&other.id);
-                format!("network di-{id} is already using parent interface {parent}")
-            }
-            Driver::Bridge | Driver::Host | Driver::Null => return None,
-        };
-        Some(Error { class: Class::System, message })
     }
 
     /// What the daemon's options make of the default bridge. A subnet no option says is kept as long as no network

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::network::{Driver, Network, Pool, is_predefined, option};
 use super::subnet::Subnet;
@@ -392,6 +393,38 @@ pub fn check_pools(network: &Network) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Why a network cannot live on its parent beside those that do. Source: Docker 28, whose macvlan networks share one
+/// unless a mode takes it whole, and whose ipvlan networks do not.
+pub fn same_parent<'a>(network: &Network, others: impl Iterator<Item = &'a Arc<Network>>) -> Option<Error> {
+    let parent = network.options.get(option::PARENT).filter(|name| !name.is_empty())?;
+    let others = others.filter(|other| other.driver == network.driver);
+    let mut others =
+        others.filter(|other| !other.config_only && other.options.get(option::PARENT) == Some(parent));
+    let is_whole =
+        |network: &Network| network.options.get(option::MACVLAN_MODE).is_some_and(|mode| mode == "passthru");
+    let message = match network.driver {
+        Driver::Macvlan if is_whole(network) => {
+            let other = others.next()?;
+            let id = &other.id;
+            format!(
+                "cannot use mode passthru, macvlan network {id} is already using parent interface {parent}"
+            )
+        }
+        Driver::Macvlan => {
+            let other = others.find(|other| is_whole(other))?;
+            let id = &other.id;
+            format!("macvlan network {id} is already using parent interface {parent} in mode passthru")
+        }
+        Driver::Ipvlan => {
+            let other = others.next()?;
+            let id = other.id.get(..12).unwrap_or(&other.id);
+            format!("network di-{id} is already using parent interface {parent}")
+        }
+        Driver::Bridge | Driver::Host | Driver::Null => return None,
+    };
+    Some(Error { class: Class::System, message })
 }
 
 #[cfg(test)]

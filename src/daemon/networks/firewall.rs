@@ -8,12 +8,12 @@
 //! Everything happens in the network namespace of the thread that first changes something.
 
 mod foreign;
+mod passage;
 mod ruleset;
 mod stale;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,26 +25,17 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::network::{Network, option};
 use super::ports::{Protocol, Publication};
 use crate::daemon::bell::Bell;
-use crate::daemon::config::{Config, DEFAULT_EXEC_ROOT};
+use crate::daemon::config::{Config, DEFAULT_EXEC_ROOT, fnv1a};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::netlink::{Failed, Socket};
 use crate::runtime::nftables::{self, Batch, Family, Table};
 use foreign::Foreign;
+pub use passage::Passage;
 use ruleset::Area;
 use stale::{Stale, forget_flows};
 
 /// After a repair: who takes rules away in a loop is not answered in one as fast.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// What a container may reach of another in a network whose containers may not speak to each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Passage {
-    pub from: IpAddr,
-    /// Of the same family.
-    pub to: IpAddr,
-    pub protocol: Protocol,
-    pub port: u16,
-}
 
 /// The daemon's rules.
 #[derive(Debug)]
@@ -218,43 +209,11 @@ impl Firewall {
         let (gone, new) = (before.iter().filter(is_datagram), list.iter().filter(is_datagram));
         state.stale.extend(gone.map(|one| Stale::To(one.to, one.to_port)));
         state.stale.extend(new.map(|one| Stale::At(one.host, one.host_port)));
-        let is_stale = !state.stale.is_empty();
-        drop(state);
-        if is_stale {
+        if !state.stale.is_empty() {
+            drop(state);
             self.ring();
         }
         outcome
-    }
-
-    /// Lets a container through to others, in place of what it was let through to.
-    ///
-    /// # Errors
-    /// System, with the kernel's reason; then nothing has changed, unless there is nothing it is let through to.
-    pub fn link(&self, container: &str, list: Vec<Passage>) -> Result<()> {
-        let mut state = self.shared.state();
-        let before = state.passages.remove(container).unwrap_or_default();
-        if before == list {
-            if !list.is_empty() {
-                state.passages.insert(container.to_owned(), list);
-            }
-            return Ok(());
-        }
-        if !list.is_empty() {
-            state.passages.insert(container.to_owned(), list.clone());
-        }
-        let outcome = self.shared.apply(&mut state, |shared, _, batch| {
-            for table in &shared.tables {
-                batch.delete_elements(table, "linked", &ruleset::linked(table.family, &before));
-                batch.add_elements(table, "linked", &ruleset::linked(table.family, &list));
-            }
-        });
-        if outcome.is_err() && !list.is_empty() {
-            state.passages.remove(container);
-            if !before.is_empty() {
-                state.passages.insert(container.to_owned(), before);
-            }
-        }
-        outcome.map_err(|failed| Error::system(format!("link container {container}"), failed))
     }
 
     /// Makes the kernel's tables what they are to be, whatever they are: for the daemon's start.
@@ -279,8 +238,7 @@ impl Firewall {
     pub fn uninstall(&self) {
         self.end_watch();
         let mut state = self.shared.state();
-        (state.networks, state.published) = (BTreeMap::new(), BTreeMap::new());
-        state.passages = BTreeMap::new();
+        (state.networks, state.published, state.passages) = Default::default();
         self.shared.meet_others(&mut state);
         if let Err(failed) = self.shared.remove_tables(&mut state) {
             log::warn!("remove firewall rules: {failed}");
@@ -343,8 +301,7 @@ pub fn needs_isolation(network: &Network) -> bool {
         let file = format!("/proc/sys/net/bridge/bridge-nf-call-{family}");
         fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
     };
-    let is_ruled = is_shown("iptables") && (!network.ipv6 || is_shown("ip6tables"));
-    !is_ruled
+    !(is_shown("iptables") && (!network.ipv6 || is_shown("ip6tables")))
 }
 
 /// Two daemons on one host must not take each other's rules for leftovers.
@@ -352,10 +309,8 @@ fn table_name(exec_root: &Path) -> String {
     if exec_root == Path::new(DEFAULT_EXEC_ROOT) {
         return "dewar".to_owned();
     }
-    let bytes = exec_root.as_os_str().as_encoded_bytes();
-    // FNV-1a, as for cgroups: a collision would only cost one daemon's leftovers.
-    let hash =
-        bytes.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    // A collision would only cost one daemon's leftovers.
+    let hash = fnv1a(exec_root.as_os_str().as_encoded_bytes());
     format!("dewar-{hash:08x}")
 }
 
