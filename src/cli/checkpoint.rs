@@ -4,12 +4,13 @@
 
 use crate::http::api::checkpoint::{
     CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST, CheckpointCreate, CheckpointQuery,
+    CheckpointSummary,
 };
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::print;
 use super::error::Error;
-use super::format::{Column, Format, Row};
+use super::format::{Column, Format, Row, ago, size_decimal};
 
 static CHECKPOINT_DIR: Flag =
     Flag::value("checkpoint-dir", "PATH", "Directory of the host that holds the checkpoints");
@@ -55,12 +56,11 @@ pub static LS: Command = Command {
         })?;
         Action::call(move |context| {
             let checkpoints = context.call(&CHECKPOINT_LIST, &[&container], &query, &())?;
-            let rows: Vec<Row> = checkpoints
-                .into_iter()
-                .map(|checkpoint| Row::from_iter([("Name".to_owned(), checkpoint.name.into())]))
-                .collect();
-            const COLUMNS: &[Column] = &[("CHECKPOINT NAME", "Name")];
-            print(&format.print(&rows, COLUMNS, &[])?).map(|()| 0)
+            let rows: Vec<Row> = checkpoints.into_iter().map(row).collect();
+            const COLUMNS: &[Column] =
+                &[("CHECKPOINT NAME", "Name"), ("CREATED", "CreatedSince"), ("SIZE", "Size")];
+            const TITLES: &[Column] = &[("CREATED AT", "CreatedAt")];
+            print(&format.print(&rows, COLUMNS, TITLES)?).map(|()| 0)
         })
     },
 };
@@ -83,6 +83,19 @@ pub static RM: Command = Command {
         })
     },
 };
+
+/// A line of the list. What a checkpoint of old does not say is left open.
+fn row(checkpoint: CheckpointSummary) -> Row {
+    let created = checkpoint.created.parse::<jiff::Timestamp>().ok();
+    let since = created.map_or_else(|| "N/A".to_owned(), |at| ago(at.as_second()));
+    let size = checkpoint.size.map_or_else(|| "N/A".to_owned(), |bytes| size_decimal(bytes as i64));
+    Row::from_iter([
+        ("Name".to_owned(), checkpoint.name.into()),
+        ("CreatedAt".to_owned(), checkpoint.created.into()),
+        ("CreatedSince".to_owned(), since.into()),
+        ("Size".to_owned(), size.into()),
+    ])
+}
 
 fn create_request(matches: &Matches) -> Result<(String, CheckpointCreate), Error> {
     let request = CheckpointCreate {

@@ -22,6 +22,7 @@
 //! Sources: criu(8), CRIU's `images/rpc.proto`.
 
 pub mod fault;
+pub mod images;
 pub mod rpc;
 
 use std::ffi::{OsStr, OsString};

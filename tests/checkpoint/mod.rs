@@ -1,6 +1,7 @@
 //! Freezing and thawing. The counter's log tells it all: a number lost, repeated or begun again is a failure.
 
 mod clone;
+mod complete;
 mod contents;
 mod failures;
 mod lifecycle;

@@ -262,7 +262,7 @@ const READING: &[(&str, But)] = &[
     ("info -f '{{.Nope}}'", Nothing),
     ("info", Text(OWN_VERSION)),
     ("system info -f '{{.ID}}'", Nothing),
-    ("checkpoint ls web", Nothing),
+    ("checkpoint ls web", Text("dewar shows age and size, too")),
     ("checkpoint ls nope", Nothing),
     ("context ls", Nothing),
     ("context ls -q", Nothing),

@@ -21,6 +21,8 @@ static DETACH_KEYS: Flag =
     Flag::value("detach-keys", "KEYS", "Keys that detach from the container (ctrl-p,ctrl-q)");
 static INTERACTIVE: Flag = Flag::switch("interactive", "Send stdin to the container").short('i');
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let the checkpoint's TCP connections come back closed");
+static TRUST: Flag =
+    Flag::switch("trust", "Thaw processes that have more than the container's configuration gives them");
 
 pub static START: Command = Command {
     names: &["start", "container start"],
@@ -28,8 +30,9 @@ pub static START: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "A container that is thawed has its addresses again, and the ports of the host that led to it, and \
             its TCP connections go on. Where an address is another's by now it gets a new one, and the \
-            connections come back closed.",
-    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE, &TCP_CLOSE],
+            connections come back closed. A checkpoint that does not fit this machine or this container, or \
+            has changed since it was taken, is refused.",
+    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE, &TCP_CLOSE, &TRUST],
     args: Args::at_least(1),
     example: "dewar start --checkpoint cp1 web",
     usage_code: 1,
@@ -72,6 +75,7 @@ fn request(matches: &Matches) -> Result<Request, Error> {
             checkpoint_dir: matches.text(&CHECKPOINT_DIR),
             detach_keys: String::new(),
             tcp_close: matches.is(&TCP_CLOSE),
+            trust: matches.is(&TRUST),
         },
         keys_text: matches.get(&DETACH_KEYS).map(str::to_owned),
         attach: matches.is(&ATTACH),
@@ -80,6 +84,9 @@ fn request(matches: &Matches) -> Result<Request, Error> {
     };
     if request.query.tcp_close && request.query.checkpoint.is_empty() {
         return Err(Error::Local("--tcp-close goes with --checkpoint".to_owned()));
+    }
+    if request.query.trust && request.query.checkpoint.is_empty() {
+        return Err(Error::Local("--trust goes with --checkpoint".to_owned()));
     }
     if request.containers.len() > 1 {
         if request.attach || request.stdin {

@@ -7,8 +7,17 @@
 //! <name>/           images/ rootfs.tar shm.tar dump.log descriptors.json checkpoint.json
 //! ```
 //!
+//! [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
+//! one is thawed.
+//!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
+
+pub mod clone;
+pub mod manifest;
+pub mod preflight;
+pub mod restore;
+pub mod seal;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,10 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use super::container::{Container, Record};
-use super::create::now;
 use super::lifecycle;
 use super::network::{self, Frozen};
 use super::state::Action;
@@ -29,32 +35,13 @@ use crate::daemon::error::{Error, Result};
 use crate::daemon::metrics;
 use crate::daemon::names::CheckpointId;
 use crate::daemon::runtimes;
-use crate::daemon::state_dir::{self, Durability};
+use crate::daemon::state_dir;
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
-use crate::runtime::shim::checkpoint::WHOLE;
 use crate::runtime::{Dump, Thaw, layer};
+use manifest::{MANIFEST, Options};
+use seal::Follower;
 
-pub mod clone;
-pub mod restore;
-
-/// `checkpoint.json`: what must hold for the images to be thawed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Manifest {
-    pub name: String,
-    pub container_id: String,
-    pub container_name: String,
-    /// The image below the saved layer; another one would not fit.
-    pub image_id: String,
-    /// UTC, RFC 3339 with nanoseconds.
-    pub created: String,
-    pub kernel: String,
-    pub architecture: String,
-    /// The dewar that wrote it.
-    pub engine: String,
-    /// Where it was in networks, which it is to be again.
-    #[serde(default)]
-    pub places: Frozen,
-}
+pub use manifest::{Manifest, PARTIAL, UnderWay};
 
 /// A checkpoint on its way back to life.
 #[derive(Clone, Debug)]
@@ -65,48 +52,13 @@ pub struct Thawing {
     pub places: Frozen,
 }
 
-const MANIFEST: &str = "checkpoint.json";
-/// What a checkpoint's name ends in while it is made or removed.
-pub const PARTIAL: &str = ".partial";
-
-/// A dump that has begun: where it goes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct UnderWay {
-    /// The directory of checkpoints.
-    pub dir: PathBuf,
-    pub name: String,
-}
-
-impl UnderWay {
-    /// Where the shim writes it.
-    pub fn partial(&self) -> PathBuf {
-        self.dir.join(format!("{}{PARTIAL}", self.name))
-    }
-
-    /// Whether the shim has said that nothing is missing.
-    pub fn is_whole(&self) -> bool {
-        self.partial().join(WHOLE).is_file()
-    }
-
-    /// Gives it its name, and what must hold for it to be thawed.
-    pub fn publish(&self, record: &Record) -> Result<()> {
-        let (partial, target) = (self.partial(), self.dir.join(&self.name));
-        let uname = rustix::system::uname();
-        let manifest = Manifest {
-            name: self.name.clone(),
-            container_id: record.id.clone(),
-            container_name: record.name.clone(),
-            image_id: record.image_id.clone(),
-            created: now(),
-            kernel: uname.release().to_string_lossy().into_owned(),
-            architecture: uname.machine().to_string_lossy().into_owned(),
-            engine: env!("CARGO_PKG_VERSION").to_owned(),
-            places: Frozen::of(record),
-        };
-        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
-        fs::rename(&partial, &target)
-            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
-    }
+/// How a checkpoint is to be thawed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// TCP connections come back closed, even if they could go on.
+    pub tcp_close: bool,
+    /// Its processes may have more than the container's configuration gives them.
+    pub trust: bool,
 }
 
 /// Where a container's checkpoints are: its own directory, or one the caller names.
@@ -148,7 +100,14 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         )));
     }
     state_dir::make_dir(&parent, 0o700)?;
-    let under_way = UnderWay { dir: parent, name: id.to_string() };
+    let mut under_way = UnderWay {
+        dir: parent,
+        name: id.to_string(),
+        options: Options { leave_running: !request.exit, tcp_close: false },
+        criu: String::new(),
+        volumes: Vec::new(),
+        log_bytes: log_bytes(container),
+    };
     let partial = under_way.partial();
     // Left by a daemon that died in the middle; the action lock says that nobody is writing it now.
     state_dir::remove_tree(&partial)?;
@@ -160,12 +119,15 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
         network::hold(engine, &record);
+        let follower = Follower::of(partial.clone());
         let dumped = sandbox.dump(dump);
         if dumped.is_err() || !request.exit {
             network::release(engine, &record);
         }
         dumped.map_err(|error| explained(engine, error))?;
-        under_way.publish(&record)
+        // Asked for now: the first time takes a tenth of a second, which nothing is to wait for.
+        under_way.criu = engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone());
+        under_way.publish(&record, follower.finish())
     };
     let written = write();
     if let Err(error) = note(container, None) {
@@ -187,6 +149,12 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
             .wait_until(Some(std::time::Duration::from_secs(10)), |inner| !inner.record.state.is_alive());
     }
     Ok(())
+}
+
+/// How much the container has said so far; `None` where that is not kept in a file.
+fn log_bytes(container: &Container) -> Option<u64> {
+    let path = container.dir.join(format!("{}-json.log", container.id));
+    fs::metadata(path).ok().map(|meta| meta.len())
 }
 
 /// Writes down that a dump is under way, or that none is.
@@ -222,7 +190,14 @@ pub fn list(container: &Container, custom: &str) -> Result<Vec<CheckpointSummary
         })
         .collect();
     names.sort();
-    Ok(names.into_iter().map(|name| CheckpointSummary { name }).collect())
+    let summary = |name: String| {
+        // One that cannot be read has a name all the same, and can be removed by it.
+        let manifest = Manifest::load(&dir.join(&name)).ok();
+        let created = manifest.as_ref().map_or_else(String::new, |manifest| manifest.created.clone());
+        let bytes = manifest.filter(|manifest| !manifest.files.is_empty()).map(|manifest| manifest.bytes());
+        CheckpointSummary { name, created, size: bytes }
+    };
+    Ok(names.into_iter().map(summary).collect())
 }
 
 /// The directory of a whole checkpoint.
@@ -240,7 +215,7 @@ fn locate(container: &Container, id: &CheckpointId, custom: &str) -> Result<Path
 /// As [`locate`], with what it says of itself.
 fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathBuf, Manifest)> {
     let dir = locate(container, id, custom)?;
-    let manifest = state_dir::load(&dir.join(MANIFEST)).inspect_err(|error| {
+    let manifest = Manifest::load(&dir).inspect_err(|error| {
         log::error!("checkpoint {id} of container {:?} cannot be used: {error}", container.name());
     })?;
     Ok((dir, manifest))
@@ -263,14 +238,14 @@ pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
 /// as they can be had. Its TCP connections go on if it has its addresses, unless they are to be closed.
 ///
 /// # Errors
-/// NotFound for an unknown checkpoint; Conflict when the container runs or the image is another; System
+/// NotFound for an unknown checkpoint; Conflict when the container runs, or for what [`preflight`] finds; System
 /// with CRIU's reason. The container and its layer are then as they were.
 pub fn restore(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     id: &str,
     custom: &str,
-    tcp_close: bool,
+    wish: &Wish,
 ) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
@@ -279,15 +254,8 @@ pub fn restore(
     let (dir, manifest) = find(container, &id, custom)?;
     let record = container.record();
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
-    if manifest.image_id != record.image_id {
-        return Err(Error::conflict(format!(
-            "{}: it was taken over image {}, the container has {}",
-            attempt(),
-            manifest.image_id,
-            record.image_id
-        )));
-    }
-    check_machine(&manifest).map_err(|error| error.during(attempt()))?;
+    preflight::check(engine, &record, &dir, &manifest, wish.trust)
+        .map_err(|error| error.during(attempt()))?;
     let fresh = record.layer.wrapping_add(1);
     let fresh_dir = container.layer_dir(fresh);
     let bring_back = || -> Result<()> {
@@ -296,7 +264,11 @@ pub fn restore(
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
         unpack(&dir.join("rootfs.tar"), &upper)?;
-        let thaw = Thaw { dir: dir.clone(), tcp_close, hostname: None };
+        let thaw = Thaw {
+            dir: dir.clone(),
+            tcp_close: wish.tcp_close || manifest.options.tcp_close,
+            hostname: None,
+        };
         let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
         lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))
     };
@@ -313,15 +285,6 @@ pub fn restore(
             Err(error.during(attempt()))
         }
     }
-}
-
-/// Refuses what another kind of machine has frozen.
-fn check_machine(manifest: &Manifest) -> Result<()> {
-    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    if manifest.architecture == machine {
-        return Ok(());
-    }
-    Err(Error::conflict(format!("it was taken on {}, this is {machine}", manifest.architecture)))
 }
 
 fn unpack(tar: &Path, upper: &Path) -> Result<()> {

@@ -287,6 +287,40 @@ fn capability_set(host: &crate::http::api::container::HostConfig) -> Result<Vec<
     Ok(set)
 }
 
+/// The most that processes of a container may have, as far as a checkpoint can bring more.
+#[derive(Clone, Copy, Debug)]
+pub struct Confinement {
+    /// A set as in [`capabilities`].
+    pub capabilities: u64,
+    /// They are under a filter of system calls.
+    pub has_seccomp: bool,
+    pub no_new_privileges: bool,
+    /// The container has a user that is not root.
+    pub is_never_root: bool,
+}
+
+/// What the configuration says its processes may have at most.
+///
+/// # Errors
+/// InvalidParameter.
+pub fn confinement(record: &Record) -> Result<Confinement> {
+    let host = &record.host_config;
+    let security = parse_security(host.security_opt.as_deref().unwrap_or(&[]))?;
+    let names = capability_set(host)?;
+    let capabilities =
+        capabilities::set(&names).map_err(|name| Error::invalid(format!("unknown capability: {name:?}")))?;
+    let user = record.config.user.split(':').next().unwrap_or_default();
+    Ok(Confinement {
+        capabilities,
+        has_seccomp: !matches!(
+            (&security.seccomp, host.privileged),
+            (SeccompChoice::Unconfined, _) | (SeccompChoice::Builtin, true)
+        ),
+        no_new_privileges: security.no_new_privileges,
+        is_never_root: !matches!(user, "" | "0" | "root"),
+    })
+}
+
 /// Every capability this kernel knows.
 fn all_capabilities() -> Vec<String> {
     capabilities::names(capabilities::known())

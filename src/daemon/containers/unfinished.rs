@@ -15,6 +15,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::seal::Followed;
 use super::checkpoint::{self, UnderWay};
 use super::container::{Container, Record};
 use super::create::now;
@@ -72,7 +73,7 @@ pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exi
     let id = &dump.name;
     let result = if took_it || dump.is_whole() {
         log::info!("checkpoint {id} of container {:?} was cut off, and is finished", record.name);
-        dump.publish(record)
+        dump.publish(record, Followed::new())
     } else {
         log::info!("checkpoint {id} of container {:?} was cut off, and is undone", record.name);
         state_dir::remove_tree(&dump.partial())
@@ -92,7 +93,7 @@ fn orphan(container: &Container) -> Option<UnderWay> {
             Some((entry.metadata().ok()?.modified().ok()?, name))
         })
         .max()?;
-    Some(UnderWay { dir, name: newest.1 })
+    Some(UnderWay { dir, name: newest.1, ..UnderWay::default() })
 }
 
 /// Removes half-made checkpoints and writable layers that are not the container's.

@@ -21,6 +21,12 @@ pub struct CheckpointCreate {
 #[serde(rename_all = "PascalCase", default)]
 pub struct CheckpointSummary {
     pub name: String,
+    /// Dewar's own: RFC 3339; empty where it is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub created: String,
+    /// Dewar's own: bytes of all its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 crate::query! {

@@ -694,6 +694,8 @@ crate::query! {
         detach_keys: String = "detachKeys",
         /// Dewar's own: the checkpoint's TCP connections come back closed, even if they could go on.
         tcp_close: bool = "tcp-close",
+        /// Dewar's own: thaw processes that have more than the container's configuration gives them.
+        trust: bool = "trust",
     }
 }
 crate::query! {

@@ -87,11 +87,13 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    fn int(self) -> u64 {
+    /// Its number; 0 if it is none.
+    pub fn int(self) -> u64 {
         if let Value::Int(value) = self { value } else { 0 }
     }
 
-    fn text(self) -> String {
+    /// Its text; empty if it is none.
+    pub fn text(self) -> String {
         if let Value::Bytes(bytes) = self {
             String::from_utf8_lossy(bytes).into_owned()
         } else {
@@ -109,7 +111,8 @@ pub struct Malformed;
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn varint(&mut self) -> Result<u64, Malformed> {
+    /// Reads a number that stands by itself.
+    pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first().ok_or(Malformed)?;

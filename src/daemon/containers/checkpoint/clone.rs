@@ -62,7 +62,7 @@ fn clone_by(
     create(engine, container, &dump)?;
     let stopped = began.elapsed();
     let dir = dir.join(NAME);
-    let manifest: Manifest = state_dir::load(&dir.join(super::MANIFEST))?;
+    let manifest: Manifest = Manifest::load(&dir)?;
     let places = Frozen { is_anothers: true, ..manifest.places };
     let origin = Origin { record: container.record(), dir, places };
     let containers = restore::make_all(engine, &origin, request)?;

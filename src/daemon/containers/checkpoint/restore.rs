@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Thawing, check_machine, check_runtime, find, unpack};
+use super::{Thawing, check_runtime, find, preflight, unpack};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -80,15 +80,7 @@ pub fn copies(
     let (dir, manifest) = find(container, &id, &request.checkpoint_dir)?;
     let attempt = || format!("Cannot restore checkpoint {id} of container {}", container.name());
     let record = container.record();
-    if manifest.image_id != record.image_id {
-        return Err(Error::conflict(format!(
-            "{}: it was taken over image {}, the container has {}",
-            attempt(),
-            manifest.image_id,
-            record.image_id
-        )));
-    }
-    check_machine(&manifest).map_err(|error| error.during(attempt()))?;
+    preflight::check(engine, &record, &dir, &manifest, false).map_err(|error| error.during(attempt()))?;
     let is_anothers = record.state.is_alive();
     let origin = Origin { record, dir, places: Frozen { is_anothers, ..manifest.places } };
     let containers = make_all(engine, &origin, request).map_err(|error| error.during(attempt()))?;

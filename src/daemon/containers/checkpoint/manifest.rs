@@ -1,0 +1,291 @@
+//! `checkpoint.json`: what a checkpoint holds, where it comes from and what must hold for it to be thawed.
+//!
+//! | version | says |
+//! |---|---|
+//! | 1 | name, container, image, kernel, architecture, places in networks |
+//! | 2 | the container's whole record, CRIU, CPU features, cgroup version, options, volumes, needs, the time it stood still, and size and digest of every file |
+//!
+//! Both are read; what a version does not say is empty. It is the last file written before the checkpoint gets its
+//! name, and never changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::seal::{self, Followed, Sealed};
+use crate::daemon::containers::container::Record;
+use crate::daemon::containers::create::now;
+use crate::daemon::containers::network::Frozen;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::state_dir::{self, Durability};
+use crate::runtime::cgroup;
+use crate::runtime::criu::images;
+use crate::runtime::shim::checkpoint::WHOLE;
+
+/// The manifest's name in a checkpoint's directory.
+pub const MANIFEST: &str = "checkpoint.json";
+/// What a checkpoint's name ends in while it is made or removed.
+pub const PARTIAL: &str = ".partial";
+/// What this dewar writes, and the newest it reads.
+const VERSION: u32 = 2;
+
+/// What must hold for the images to be thawed, and what is in them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    #[serde(default = "first_version")]
+    pub version: u32,
+    pub name: String,
+    pub container_id: String,
+    pub container_name: String,
+    /// The image below the saved layer; another one would not fit.
+    pub image_id: String,
+    /// UTC, RFC 3339 with nanoseconds.
+    pub created: String,
+    pub kernel: String,
+    pub architecture: String,
+    /// The dewar that wrote it.
+    pub engine: String,
+    /// Where it was in networks, which it is to be again.
+    #[serde(default)]
+    pub places: Frozen,
+
+    // Since version 2.
+    /// The container as it was: configuration, mounts, networks, state and the exit before this life. Of version 1
+    /// nothing.
+    #[serde(default)]
+    pub record: Option<Box<Record>>,
+    /// The image's name as the container was created with it.
+    #[serde(default)]
+    pub image: String,
+    #[serde(default)]
+    pub criu: String,
+    /// In the kernel's words, sorted.
+    #[serde(default)]
+    pub cpu_features: BTreeSet<String>,
+    /// 1 or 2; 0 where it is not known.
+    #[serde(default)]
+    pub cgroup_version: u32,
+    /// Of the host's kernel: what was written in this life of it and not touched since need not be read to be
+    /// known.
+    #[serde(default)]
+    pub boot_id: String,
+    /// How long the log was: what comes later was said after the freeze.
+    #[serde(default)]
+    pub log_bytes: Option<u64>,
+    #[serde(default)]
+    pub options: Options,
+    /// How long it took until everything stood still, in microseconds.
+    #[serde(default)]
+    pub freezing_us: Option<u64>,
+    /// How long it then stood still.
+    #[serde(default)]
+    pub frozen_us: Option<u64>,
+    #[serde(default)]
+    pub volumes: Vec<SavedVolume>,
+    #[serde(default)]
+    pub needs: Needs,
+    /// By path in the checkpoint's directory; this file is not among them.
+    #[serde(default)]
+    pub files: BTreeMap<String, Sealed>,
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+/// What a checkpoint was asked for with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    pub leave_running: bool,
+    /// TCP connections were not saved.
+    pub tcp_close: bool,
+}
+
+/// A volume's content in a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedVolume {
+    pub name: String,
+    /// Below the checkpoint's directory: a tar of the volume.
+    pub file: String,
+    /// Where the container has it.
+    pub destinations: Vec<String>,
+}
+
+/// What a restore cannot do without.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Needs {
+    /// Somebody who serves its memory: the pages are not here.
+    pub lazy: bool,
+    /// Open TCP connections, which go on only at the addresses they were at; how many.
+    pub tcp: u32,
+    /// Volumes whose content it brings.
+    pub volumes: Vec<String>,
+}
+
+/// A dump that has begun: where it goes, and what its manifest will say of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct UnderWay {
+    /// The directory of checkpoints.
+    pub dir: PathBuf,
+    pub name: String,
+    #[serde(default)]
+    pub options: Options,
+    #[serde(default)]
+    pub criu: String,
+    #[serde(default)]
+    pub volumes: Vec<SavedVolume>,
+    #[serde(default)]
+    pub log_bytes: Option<u64>,
+}
+
+impl UnderWay {
+    /// Where the shim writes it.
+    pub fn partial(&self) -> PathBuf {
+        self.dir.join(format!("{}{PARTIAL}", self.name))
+    }
+
+    /// Whether the shim has said that nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.partial().join(WHOLE).is_file()
+    }
+
+    /// Seals its files and gives it its name. `followed` is what was digested of them while they were written.
+    pub fn publish(&self, record: &Record, followed: Followed) -> Result<()> {
+        let (partial, target) = (self.partial(), self.dir.join(&self.name));
+        let files = seal::seal(&partial, followed)?;
+        let manifest = self.describe(record, files);
+        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
+        fs::rename(&partial, &target)
+            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+    }
+
+    fn describe(&self, record: &Record, files: BTreeMap<String, Sealed>) -> Manifest {
+        let partial = self.partial();
+        let uname = rustix::system::uname();
+        // A dump without them is as good; only nothing is told of it.
+        let stats = images::stats(&partial).ok();
+        let connections = images::connections(&partial.join("images")).map_or(0, |found| found.len());
+        let needs = Needs {
+            lazy: false,
+            tcp: if self.options.tcp_close { 0 } else { connections as u32 },
+            volumes: self.volumes.iter().map(|volume| volume.name.clone()).collect(),
+        };
+        Manifest {
+            version: VERSION,
+            name: self.name.clone(),
+            container_id: record.id.clone(),
+            container_name: record.name.clone(),
+            image_id: record.image_id.clone(),
+            created: now(),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            architecture: uname.machine().to_string_lossy().into_owned(),
+            engine: env!("CARGO_PKG_VERSION").to_owned(),
+            places: Frozen::of(record),
+            record: Some(Box::new(Record { dump: None, ..record.clone() })),
+            image: record.config.image.clone(),
+            criu: self.criu.clone(),
+            cpu_features: cpu_features(),
+            cgroup_version: cgroup_version(),
+            boot_id: boot_id(),
+            log_bytes: self.log_bytes,
+            options: self.options.clone(),
+            freezing_us: stats.map(|stats| stats.freezing_us),
+            frozen_us: stats.map(|stats| stats.frozen_us),
+            volumes: self.volumes.clone(),
+            needs,
+            files,
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads that of the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// It is missing or damaged, or a later dewar wrote it.
+    pub fn load(dir: &Path) -> Result<Manifest> {
+        let path = dir.join(MANIFEST);
+        let manifest: Manifest = state_dir::load(&path)?;
+        if manifest.version > VERSION {
+            return Err(Error::conflict(format!(
+                "read {path:?}: a later dewar wrote it, in version {}; this one knows {VERSION}",
+                manifest.version
+            )));
+        }
+        Ok(manifest)
+    }
+
+    /// Bytes of all its files; 0 where it does not say.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
+    }
+}
+
+/// What this machine's CPUs can do, in the kernel's words.
+pub fn cpu_features() -> BTreeSet<String> {
+    parse_features(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
+}
+
+fn parse_features(cpuinfo: &str) -> BTreeSet<String> {
+    let line = cpuinfo.lines().find_map(|line| {
+        let (name, words) = line.split_once(':')?;
+        // x86, arm
+        matches!(name.trim(), "flags" | "Features").then_some(words)
+    });
+    line.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Of the kernel that runs; empty where it does not say.
+pub fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+fn cgroup_version() -> u32 {
+    cgroup::Layout::host().map_or(0, |layout| if layout.is_v2() { 2 } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the first version wrote is read for good.
+    #[test]
+    fn a_recorded_checkpoint_of_version_1_is_read() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/daemon/containers/checkpoint/fixtures/v1");
+        let manifest = Manifest::load(&dir).unwrap();
+        assert_eq!((manifest.version, manifest.name.as_str()), (1, "cp1"));
+        assert_eq!(manifest.container_name, "web");
+        assert_eq!(manifest.places.networks.len(), 1);
+        assert!(manifest.record.is_none() && manifest.files.is_empty() && manifest.volumes.is_empty());
+        assert_eq!((manifest.frozen_us, manifest.bytes()), (None, 0));
+    }
+
+    #[test]
+    fn a_later_version_is_left_alone() {
+        let dir = std::env::temp_dir().join(format!("dewar-manifest-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let under_way = UnderWay { dir: dir.clone(), name: "cp".into(), ..UnderWay::default() };
+        let mut manifest = under_way.describe(&Record::default(), BTreeMap::new());
+        state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed).unwrap();
+        assert_eq!(Manifest::load(&dir).unwrap().version, VERSION);
+        manifest.version = VERSION + 1;
+        state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed).unwrap();
+        assert!(Manifest::load(&dir).unwrap_err().message.contains("a later dewar wrote it"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn cpu_features_are_the_kernels_words() {
+        let x86 = "processor\t: 0\nflags\t\t: fpu avx2 sse\nvmx flags\t: vnmi\n";
+        let features = parse_features(x86);
+        assert_eq!(features.iter().map(String::as_str).collect::<Vec<_>>(), ["avx2", "fpu", "sse"]);
+        assert_eq!(parse_features("Features\t: fp asimd\n").len(), 2);
+    }
+}

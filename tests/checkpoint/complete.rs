@@ -1,0 +1,153 @@
+//! What a checkpoint says of itself, and what is compared before it is thawed.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{counting, counts_past, numbers};
+use crate::support::requires::requires;
+use crate::support::{Cmd, Daemon};
+
+/// The directory of a checkpoint of `web`.
+#[track_caller]
+fn directory(daemon: &Daemon, name: &str) -> PathBuf {
+    let id = daemon.dewar(&["inspect", "-f", "{{.Id}}", "web"]).ok().trimmed().to_owned();
+    daemon.dir().join("data/containers").join(id).join("checkpoints").join(name)
+}
+
+fn manifest(daemon: &Daemon, name: &str) -> Value {
+    let text = std::fs::read(directory(daemon, name).join("checkpoint.json")).expect("it is written last");
+    serde_json::from_slice(&text).expect("it is JSON")
+}
+
+/// Copies a checkpoint of `web` under another name, and changes what it says.
+#[track_caller]
+fn altered(daemon: &Daemon, from: &str, to: &str, change: impl Fn(&mut Value)) {
+    Cmd::new("cp").arg("-a").arg(directory(daemon, from)).arg(directory(daemon, to)).ok();
+    let mut value = manifest(daemon, to);
+    change(&mut value);
+    std::fs::write(directory(daemon, to).join("checkpoint.json"), value.to_string()).expect("a file of ours");
+}
+
+#[test]
+fn a_checkpoint_says_what_it_holds() {
+    requires!(root, criu);
+    let daemon = counting(&["-e", "WORD=said", "--memory", "64m"]);
+    daemon.dewar(&["checkpoint", "create", "--leave-running", "web", "cp1"]).ok();
+    let says = manifest(&daemon, "cp1");
+    assert_eq!(says["version"], 2);
+    assert_eq!((&says["image"], &says["options"]["leave_running"]), (&json!("busybox"), &json!(true)));
+    let record = &says["record"];
+    assert_eq!(record["host_config"]["Memory"], 64 << 20);
+    assert!(record["config"]["Env"].to_string().contains("WORD=said"), "{record}");
+    assert!(says["criu"].as_str().is_some_and(|text| text.contains('.')), "{says}");
+    assert!(says["frozen_us"].as_u64().is_some_and(|frozen| frozen > 0), "{says}");
+    assert!(says["log_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{says}");
+    assert!(matches!(says["cgroup_version"].as_u64(), Some(1 | 2)), "{says}");
+    let files = says["files"].as_object().expect("a map");
+    assert!(files.contains_key("images/pstree.img") && files.contains_key("rootfs.tar"), "{files:?}");
+    for (name, sealed) in files {
+        let digest = Cmd::new("sha256sum").arg(directory(&daemon, "cp1").join(name)).ok();
+        let digest = digest.stdout.split_whitespace().next().unwrap_or_default().to_owned();
+        assert_eq!(sealed["sha256"], format!("sha256:{digest}"), "{name}");
+    }
+    // Memory may hold secrets.
+    let open = Cmd::new("find").arg(directory(&daemon, "cp1")).args(["-perm", "/077"]).ok();
+    open.stdout_is("");
+    daemon
+        .dewar(&["checkpoint", "ls", "web"])
+        .ok()
+        .stdout_has("CREATED")
+        .stdout_has("SIZE")
+        .stdout_has("ago");
+    let list = daemon.api("GET", "/containers/web/checkpoints").json();
+    assert_eq!(list[0]["Name"], "cp1");
+    assert!(list[0]["Size"].as_u64().is_some_and(|bytes| bytes > 10_000), "{list}");
+}
+
+#[test]
+fn what_version_1_wrote_is_thawed() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    daemon.dewar(&["checkpoint", "create", "web", "new"]).ok();
+    let frozen = numbers(&daemon).len();
+    altered(&daemon, "new", "old", |says| {
+        let known = ["format", "name", "container_id", "container_name", "image_id", "created", "kernel"];
+        let known = [&known[..], &["architecture", "engine", "places"]].concat();
+        says.as_object_mut().expect("a map").retain(|key, _| known.contains(&key.as_str()));
+    });
+    daemon.dewar(&["checkpoint", "ls", "web"]).ok().stdout_has("old").stdout_has("N/A");
+    daemon.dewar(&["start", "--checkpoint", "old", "web"]).ok();
+    counts_past(&daemon, frozen);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_touched() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    daemon.dewar(&["checkpoint", "create", "web", "good"]).ok();
+    let frozen = numbers(&daemon).len();
+    let refused = |name: &str, change: &dyn Fn(&mut Value), words: &str| {
+        altered(&daemon, "good", name, change);
+        let before = daemon.leftovers();
+        daemon.dewar(&["start", "--checkpoint", name, "web"]).fails(1).stderr_has(words);
+        before.assert_same_now();
+        daemon.api("POST", &format!("/containers/web/start?checkpoint={name}")).refuses(409, words);
+    };
+    refused("machine", &|says| says["architecture"] = json!("riscv64"), "it was taken on riscv64");
+    refused("kernel", &|says| says["kernel"] = json!("99.1.0"), "it was taken on kernel 99.1.0");
+    refused("criu", &|says| says["criu"] = json!("99.0"), "criu 99.0 wrote it");
+    refused("image", &|says| says["image_id"] = json!("sha256:0"), "it was taken over image sha256:0");
+    let add = |says: &mut Value| says["cpu_features"].as_array_mut().expect("a list").push(json!("avx99"));
+    if cfg!(target_arch = "x86_64") {
+        refused("cpu", &add, "a CPU with avx99, which this one does not have");
+    }
+    refused("later", &|says| says["version"] = json!(99), "a later dewar wrote it");
+    for (name, file) in [("one", "images/core-1.img"), ("two", "rootfs.tar"), ("three", "images/pages-1.img")]
+    {
+        altered(&daemon, "good", name, |_| {});
+        let path = directory(&daemon, name).join(file);
+        let mut content = std::fs::read(&path).expect("a file of the checkpoint");
+        let middle = content.len() / 2;
+        content[middle] ^= 1;
+        std::fs::write(&path, content).expect("a file of ours");
+        let words = format!("its file {file} is not what it was");
+        daemon.dewar(&["start", "--checkpoint", name, "web"]).fails(1).stderr_has(&words);
+    }
+    daemon.dewar(&["start", "--checkpoint", "good", "web"]).ok();
+    counts_past(&daemon, frozen);
+}
+
+/// The images decide what processes may do: those of a stronger container do not make a weaker one strong.
+#[test]
+fn credentials_beyond_the_containers_need_trust() {
+    requires!(root, criu);
+    let daemon = counting(&["--cap-drop", "CHOWN"]);
+    let id = daemon.dewar(&["inspect", "-f", "{{.Id}}", "web"]).ok().trimmed().to_owned();
+    for (name, flags, words) in [
+        (
+            "caps",
+            &["--cap-add", "SYS_ADMIN"][..],
+            "capabilities that the container is not given: CAP_CHOWN, CAP_SYS_ADMIN",
+        ),
+        ("open", &["--cap-drop", "CHOWN", "--security-opt", "seccomp=unconfined"], "under no seccomp filter"),
+    ] {
+        daemon.run_detached(name, flags, super::COUNTER);
+        daemon.dewar(&["checkpoint", "create", "--leave-running", "web", name]).ok();
+        daemon.dewar(&["checkpoint", "create", name, "cp"]).ok();
+        let other = daemon.dewar(&["inspect", "-f", "{{.Id}}", name]).ok().trimmed().to_owned();
+        let to = daemon.dir().join("data/containers").join(&id).join("checkpoints").join(name);
+        std::fs::remove_dir_all(&to).expect("made above");
+        let from = daemon.dir().join("data/containers").join(other).join("checkpoints/cp");
+        Cmd::new("cp").arg("-a").arg(from).arg(to).ok();
+        daemon.dewar(&["kill", "web"]).ok();
+        daemon.dewar(&["wait", "web"]).ok();
+        daemon
+            .dewar(&["start", "--checkpoint", name, "web"])
+            .fails(1)
+            .stderr_has(words)
+            .stderr_has("--trust");
+        daemon.dewar(&["start", "--checkpoint", name, "--trust", "web"]).ok();
+        assert_eq!(daemon.state("web")["Running"], true);
+    }
+}
