@@ -24,7 +24,10 @@ use std::sync::Arc;
 use crate::daemon::engine::Engine;
 use crate::http::api::auth::SYSTEM_AUTH;
 use crate::http::api::build::IMAGE_BUILD;
-use crate::http::api::checkpoint::{CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST};
+use crate::http::api::checkpoint::{
+    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL,
+    CHECKPOINT_PRUNE,
+};
 use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
     CONTAINER_CREATE, CONTAINER_DELETE, CONTAINER_INSPECT, CONTAINER_KILL, CONTAINER_LIST, CONTAINER_LOGS,
@@ -158,6 +161,9 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_CREATE, checkpoint::create),
     route!(CHECKPOINT_LIST, checkpoint::list),
     route!(CHECKPOINT_DELETE, checkpoint::delete),
+    route!(CHECKPOINT_INSPECT, checkpoint::inspect),
+    route!(CHECKPOINT_LIST_ALL, checkpoint::all),
+    route!(CHECKPOINT_PRUNE, checkpoint::prune),
     route!(CHECKPOINT_RESTORE, checkpoint::restore),
     route!(CONTAINER_CLONE, checkpoint::clone),
     //

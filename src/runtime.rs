@@ -300,6 +300,21 @@ pub struct Dump {
     /// layer), `shm.tar` (/dev/shm), `dump.log` and `descriptors.json`.
     pub dir: PathBuf,
     pub leave_running: bool,
+    /// TCP connections are not saved; such a dump is only thawed with [`Thaw::tcp_close`].
+    #[serde(default)]
+    pub tcp_close: bool,
+    /// Archived while everything stands still.
+    #[serde(default)]
+    pub volumes: Vec<DumpVolume>,
+}
+
+/// A directory beside the container that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DumpVolume {
+    /// On the host.
+    pub from: PathBuf,
+    /// The archive, a path below [`Dump::dir`].
+    pub file: String,
 }
 
 /// A frozen container to thaw instead of running its command.

@@ -1,31 +1,54 @@
-//! `dewar checkpoint`: freeze a container to disk, list and remove what was frozen.
+//! `dewar checkpoint`: freeze a container to disk; list, look into and remove what was frozen.
 //!
 //! Thawing is `dewar start --checkpoint`, in `container/start.rs`.
 
+use crate::http::api::Filters;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST, CheckpointCreate, CheckpointQuery,
-    CheckpointSummary,
+    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_PRUNE,
+    CheckpointCreate, CheckpointPruneQuery, CheckpointQuery, CheckpointSummary,
 };
 
 use super::command::{Action, Args, Command, Flag, Matches};
-use super::context::print;
+use super::context::{confirm, filters, print};
 use super::error::Error;
-use super::format::{Column, Format, Row, ago, size_decimal};
+use super::format::{Column, Format, Row, ago, size_decimal, size_total};
+use super::inspect::{Object, show_all};
 
 static CHECKPOINT_DIR: Flag =
     Flag::value("checkpoint-dir", "PATH", "Directory of the host that holds the checkpoints");
 static LEAVE_RUNNING: Flag = Flag::switch("leave-running", "Let the container run on after the checkpoint");
 static FORMAT: Flag = Flag::value("format", "FORMAT", "Print as table, json or by a Go template");
+static SHOW_FORMAT: Flag = Flag::value("format", "FORMAT", "Print as json or by a Go template").short('f');
+static TCP_ESTABLISHED: Flag =
+    Flag::switch("tcp-established", "Save open TCP connections; they always are, unless --tcp-close");
+static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Do not save open TCP connections: they come back closed");
+static FILE_LOCKS: Flag = Flag::switch("file-locks", "Save file locks; they always are");
+static NO_VOLUMES: Flag = Flag::switch("no-volumes", "Leave the content of the volumes out");
+static SKIP_VOLUME: Flag =
+    Flag::many("skip-volume", "NAME", "Leave this volume out, named by name or destination (repeatable)");
+static KEEP: Flag = Flag::value("keep", "N", "Leave the newest N of each container (1)");
+static PRUNE_FILTER: Flag =
+    Flag::many("filter", "FILTER", "Remove only what matches: until=TIMESTAMP or until=DURATION");
+static YES: Flag = Flag::switch("force", "Do not ask").short('f');
 static QUIET: Flag = Flag::switch("quiet", "Print names only").short('q');
 
 pub static CREATE: Command = Command {
     names: &["checkpoint create"],
     summary: "Freeze a running container to disk",
     usage: "[OPTIONS] CONTAINER CHECKPOINT",
-    about: "The container's processes, its terminal and its files are saved under the checkpoint's name, \
-            without what is in its volumes and in directories of the host; \
-            the container then stops unless --leave-running is given. dewar start --checkpoint thaws it.",
-    flags: &[&CHECKPOINT_DIR, &LEAVE_RUNNING],
+    about: "The container's processes, its terminal, its files and what is in its volumes are saved under the \
+            checkpoint's name, all as they were at one moment; the container then stops unless --leave-running is \
+            given. dewar start --checkpoint thaws it. Left out are directories of the host, volumes that are \
+            mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip.",
+    flags: &[
+        &CHECKPOINT_DIR,
+        &FILE_LOCKS,
+        &LEAVE_RUNNING,
+        &NO_VOLUMES,
+        &SKIP_VOLUME,
+        &TCP_CLOSE,
+        &TCP_ESTABLISHED,
+    ],
     args: Args::exactly(2),
     example: "dewar checkpoint create web cp1",
     usage_code: 1,
@@ -65,6 +88,68 @@ pub static LS: Command = Command {
     },
 };
 
+pub static INSPECT: Command = Command {
+    names: &["checkpoint inspect"],
+    summary: "Show what is in a checkpoint",
+    usage: "[OPTIONS] CONTAINER CHECKPOINT",
+    about: "Its processes, sizes, volumes, connections and places in networks, what of the container is not in it, and \
+            what it needs to be thawed.",
+    flags: &[&CHECKPOINT_DIR, &SHOW_FORMAT],
+    args: Args::exactly(2),
+    example: "dewar checkpoint inspect web cp1",
+    usage_code: 1,
+    plan: |matches| {
+        let query = list_request(matches);
+        let (container, checkpoint) = (matches.args[0].clone(), matches.args[1].clone());
+        show_all(matches.get(&SHOW_FORMAT), move |context| {
+            let detail = context.call(&CHECKPOINT_INSPECT, &[&container, &checkpoint], &query, &())?;
+            Ok(vec![Object::new(&detail)])
+        })
+    },
+};
+
+pub static PRUNE: Command = Command {
+    names: &["checkpoint prune"],
+    summary: "Remove all but the newest checkpoints of every container",
+    usage: "[OPTIONS]",
+    about: "Checkpoints in directories given with --checkpoint-dir are left alone.",
+    flags: &[&KEEP, &PRUNE_FILTER, &YES],
+    args: Args::NONE,
+    example: "dewar checkpoint prune --keep 3 --filter until=24h",
+    usage_code: 1,
+    plan: |matches| {
+        let query = prune_request(matches)?;
+        let is_sure = matches.is(&YES);
+        Action::call(move |context| {
+            let keep = query.keep.unwrap_or(1);
+            let which = if query.filters == Filters::default() { "" } else { " that match the filter" };
+            let warning = format!(
+                "WARNING! This will remove all checkpoints{which} but the {keep} newest of each container."
+            );
+            if !is_sure && !confirm(&warning)? {
+                return Ok(0);
+            }
+            let pruned = context.call(&CHECKPOINT_PRUNE, &[], &query, &())?;
+            let mut out = String::new();
+            if !pruned.checkpoints_deleted.is_empty() {
+                out = format!("Deleted Checkpoints:\n{}\n\n", pruned.checkpoints_deleted.join("\n"));
+            }
+            let bytes = i64::try_from(pruned.space_reclaimed).unwrap_or(i64::MAX);
+            out += &format!("Total reclaimed space: {}\n", size_total(bytes));
+            print(&out).map(|()| 0)
+        })
+    },
+};
+
+fn prune_request(matches: &Matches) -> Result<CheckpointPruneQuery, Error> {
+    let keep = matches
+        .get(&KEEP)
+        .map(|text| text.parse::<u32>().map_err(|_| Error::Local(format!("--keep {text}: not a number"))))
+        .transpose()?;
+    let filters = filters(&matches.list(&PRUNE_FILTER), &PRUNE_FILTER)?;
+    Ok(CheckpointPruneQuery { keep: keep.map(i64::from), filters })
+}
+
 pub static RM: Command = Command {
     names: &["checkpoint rm", "checkpoint remove"],
     summary: "Remove a checkpoint",
@@ -102,7 +187,14 @@ fn create_request(matches: &Matches) -> Result<(String, CheckpointCreate), Error
         checkpoint_id: matches.args[1].clone(),
         checkpoint_dir: matches.text(&CHECKPOINT_DIR),
         exit: !matches.is(&LEAVE_RUNNING),
+        tcp_close: matches.is(&TCP_CLOSE),
+        no_volumes: matches.is(&NO_VOLUMES),
+        skip_volumes: matches.list(&SKIP_VOLUME).to_vec(),
     };
+    matches.is(&FILE_LOCKS);
+    if matches.is(&TCP_ESTABLISHED) && request.tcp_close {
+        return Err(Error::Local("--tcp-established and --tcp-close exclude one another".to_owned()));
+    }
     Ok((matches.args[0].clone(), request))
 }
 

@@ -205,13 +205,19 @@ mod tests {
              \n\
              Freeze a running container to disk\n\
              \n\
-             The container's processes, its terminal and its files are saved under the checkpoint's name, \
-             without\nwhat is in its volumes and in directories of the host; the container then stops unless\n\
-             --leave-running is given. dewar start --checkpoint thaws it.\n\
+             The container's processes, its terminal, its files and what is in its volumes are saved under the\n\
+             checkpoint's name, all as they were at one moment; the container then stops unless --leave-running\n\
+             is given. dewar start --checkpoint thaws it. Left out are directories of the host, volumes that are\n\
+             mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip.\n\
              \n\
              Options:\n\
              \x20     --checkpoint-dir PATH   Directory of the host that holds the checkpoints\n\
+             \x20     --file-locks            Save file locks; they always are\n\
              \x20     --leave-running         Let the container run on after the checkpoint\n\
+             \x20     --no-volumes            Leave the content of the volumes out\n\
+             \x20     --skip-volume NAME      Leave this volume out, named by name or destination (repeatable)\n\
+             \x20     --tcp-close             Do not save open TCP connections: they come back closed\n\
+             \x20     --tcp-established       Save open TCP connections; they always are, unless --tcp-close\n\
              \n\
              Example:\n\
              \x20 dewar checkpoint create web cp1\n"

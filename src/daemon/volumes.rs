@@ -13,13 +13,16 @@
 //! own records say it, and a starting daemon reads them. A *user* is a container that runs with it: the
 //! first brings the device's mount, the last takes it away.
 //!
+//! [`replace`] exchanges the content of a volume for that of a checkpoint.
+//!
 //! Locks: a volume's `users` is held across mount(2), which may hang with a dead server, and then only that
-//! volume hangs; `links` and the index are short. Order: `users` → `links` → index.
+//! volume hangs; `links` and the index are short. Order: `users` → `reserved`, `users` → `links` → index.
 //!
 //! [`local`] is the one driver, [`list`](mod@list) the filters and prune, [`usage`] the sizes.
 
 mod list;
 mod local;
+mod replace;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +43,7 @@ use crate::runtime::mounts;
 
 /// The only driver.
 pub const LOCAL: &str = "local";
+pub use replace::Replaced;
 pub use usage::bytes_below;
 
 /// On every volume that was not given a name; what `volume prune` goes by. Source: Docker.
@@ -63,6 +67,8 @@ pub struct Volume {
     links: Mutex<Links>,
     /// The running containers that have it.
     users: Mutex<BTreeSet<String>>,
+    /// The only one that may begin to use it, while its content is exchanged.
+    reserved: Mutex<Option<String>>,
 }
 
 /// `volume.json`.
@@ -280,7 +286,14 @@ impl Volumes {
 impl Volume {
     fn new(dir: PathBuf, record: Record) -> Volume {
         let name = record.name.clone();
-        Volume { name, dir, record, links: Mutex::default(), users: Mutex::default() }
+        Volume {
+            name,
+            dir,
+            record,
+            links: Mutex::default(),
+            users: Mutex::default(),
+            reserved: Mutex::default(),
+        }
     }
 
     /// Where its content is on the host.
@@ -323,9 +336,16 @@ impl Volume {
     /// mounts the device the options name.
     ///
     /// # Errors
-    /// InvalidParameter when the device cannot be mounted: it and its options are the caller's.
+    /// InvalidParameter when the device cannot be mounted: it and its options are the caller's. Conflict while its
+    /// content is exchanged for somebody else.
     pub fn mount(&self, user: &str) -> Result<bool> {
         let mut users = lock(&self.users);
+        if lock(&self.reserved).as_ref().is_some_and(|by| by != user) {
+            return Err(Error::conflict(format!(
+                "volume {} is being brought back from a checkpoint",
+                self.name
+            )));
+        }
         if users.is_empty() && self.has_device() {
             let at = self.mountpoint();
             local::mount(self.record.options.as_ref(), &at)

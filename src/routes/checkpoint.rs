@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::daemon::containers::checkpoint;
 use crate::daemon::engine::Engine;
-use crate::daemon::error::Result;
+use crate::daemon::error::{Error, Result};
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_LIST, CheckpointCreate, CheckpointQuery,
+    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL,
+    CHECKPOINT_PRUNE, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
 };
 use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE, CopyRequest};
 use crate::http::reply::Reply;
@@ -37,4 +38,20 @@ pub fn restore(engine: &Arc<Engine>, call: Call<(), CopyRequest>) -> Result<Repl
 pub fn clone(engine: &Arc<Engine>, call: Call<(), CopyRequest>) -> Result<Reply> {
     let container = engine.containers.get(call.param("name"))?;
     Ok(CONTAINER_CLONE.reply(&checkpoint::clone::clone(engine, &container, &call.body)?))
+}
+
+pub fn inspect(engine: &Arc<Engine>, call: Call<CheckpointQuery>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    let detail = checkpoint::inspect::inspect(engine, &container, call.param("checkpoint"), &call.query.dir)?;
+    Ok(CHECKPOINT_INSPECT.reply(&detail))
+}
+
+pub fn all(engine: &Arc<Engine>, _: Call<()>) -> Result<Reply> {
+    Ok(CHECKPOINT_LIST_ALL.reply(&checkpoint::prune::all(engine)?))
+}
+
+pub fn prune(engine: &Arc<Engine>, call: Call<CheckpointPruneQuery>) -> Result<Reply> {
+    let keep = usize::try_from(call.query.keep.unwrap_or(1))
+        .map_err(|_| Error::invalid("keep: not a number of checkpoints"))?;
+    Ok(CHECKPOINT_PRUNE.reply(&checkpoint::prune::prune(engine, keep, &call.query.filters)?))
 }

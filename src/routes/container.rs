@@ -124,8 +124,8 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
     if call.query.checkpoint.is_empty() {
         lifecycle::start(engine, &container)?;
     } else {
-        let StartQuery { checkpoint, checkpoint_dir, tcp_close, trust, .. } = &call.query;
-        let wish = checkpoint::Wish { tcp_close: *tcp_close, trust: *trust };
+        let StartQuery { checkpoint, checkpoint_dir, tcp_close, trust, keep_volumes, .. } = &call.query;
+        let wish = checkpoint::Wish { tcp_close: *tcp_close, trust: *trust, keep_volumes: *keep_volumes };
         checkpoint::restore(engine, &container, checkpoint, checkpoint_dir, &wish)?;
     }
     Ok(CONTAINER_START.reply(&()))

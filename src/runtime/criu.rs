@@ -170,6 +170,8 @@ pub struct DumpRequest<'a> {
     pub external: Vec<String>,
     pub freeze_cgroup: Option<&'a Path>,
     pub leave_running: bool,
+    /// TCP connections are not saved.
+    pub tcp_close: bool,
     pub terminal: bool,
 }
 
@@ -192,6 +194,7 @@ pub fn dump(
     if let Some(path) = request.freeze_cgroup {
         opts.text(44, path.as_os_str().as_bytes());
     }
+    opts.bool(52, request.tcp_close);
     let mut body = Writer::default();
     body.message(2, &opts);
     let mut conversation = Launcher::new(Path::new("/proc/self/exe"), place).start()?;

@@ -116,6 +116,8 @@ pub struct Sandbox {
     paused_when_adopted: bool,
     oom_killed_when_adopted: bool,
     ended_when_adopted: Vec<EndedExec>,
+    /// The shim's, of its protocol.
+    revision: u32,
     criu: Arc<CriuFinder>,
     link: Arc<Link>,
     monitor: Arc<Monitor>,
@@ -237,7 +239,7 @@ impl Runtime {
             self.monitor.forget(&link);
             return Ok(Adopted::Gone);
         };
-        if hello.revision < protocol::REVISION {
+        if hello.revision < 1 {
             ::log::info!(
                 "container {id}: its shim is an older dewar's (revision {} of {}): how an exec ended while no daemon \
                  ran is not known",
@@ -253,6 +255,7 @@ impl Runtime {
             oom_killed_when_adopted: hello.oom_killed,
             ended_when_adopted: hello.ended,
             criu: Arc::clone(&self.criu),
+            revision: hello.revision,
             link: Arc::clone(&link),
             monitor: Arc::clone(&self.monitor),
             child: Mutex::new(None),
@@ -398,6 +401,7 @@ impl Runtime {
             oom_killed_when_adopted: false,
             ended_when_adopted: Vec::new(),
             criu: Arc::clone(&self.criu),
+            revision: protocol::REVISION,
             link,
             monitor: Arc::clone(&self.monitor),
             child: Mutex::new(child.0.take()),
@@ -600,8 +604,14 @@ impl Sandbox {
     /// # Errors
     /// The container runs on; what is in `dump.dir` is worthless, and the caller's to remove.
     pub fn dump(&self, dump: Dump) -> Result<(), Error> {
+        if self.revision < 2 && (dump.tcp_close || !dump.volumes.is_empty()) {
+            let reason = "its shim is an older dewar's, which knows neither volumes nor --tcp-close: leave them out, or \
+                          start the container anew";
+            return Err(refused("freeze", "container", reason));
+        }
         let criu = self.criu.place()?;
-        let call = Call::Dump { dir: dump.dir, leave_running: dump.leave_running, criu };
+        let Dump { dir, leave_running, tcp_close, volumes } = dump;
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 

@@ -55,7 +55,7 @@ use super::oci::Foreign;
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
-use super::{Cause, Error, Exit, Launch, NOT_RUNNING, Thaw, init, record, rootfs};
+use super::{Cause, Dump, Error, Exit, Launch, NOT_RUNNING, Thaw, init, record, rootfs};
 use log::Log;
 use protocol::{AnyRequest, Call, Client, CriuPlace, Done, EndedExec, Event, Hello, Message, Outcome};
 use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
@@ -451,8 +451,9 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu } => {
-                self.dump(&dir, leave_running, &criu).map(|()| Done::default())
+            Call::Dump { dir, leave_running, criu, tcp_close, volumes } => {
+                let dump = Dump { dir, leave_running, tcp_close, volumes };
+                self.dump(&dump, &criu).map(|()| Done::default())
             }
             Call::Dismiss {} => {
                 if self.container.is_some() && self.exit.is_none() {
@@ -610,13 +611,13 @@ impl Shim {
         Ok(())
     }
 
-    fn dump(&mut self, dir: &Path, leave_running: bool, criu: &CriuPlace) -> Result<(), Error> {
+    fn dump(&mut self, dump: &Dump, criu: &CriuPlace) -> Result<(), Error> {
         let Some(container) = self.container.as_mut().filter(|container| container.ended.is_none()) else {
             return Err(refused("freeze", "container", "it is not running"));
         };
         let stdio = &self.stdio;
         let has_execs = !self.execs.is_empty();
-        let mut work = || checkpoint::dump(container, stdio, dir, leave_running, has_execs, criu);
+        let mut work = || checkpoint::dump(container, stdio, dump, has_execs, criu);
         let live = self.execs.iter().enumerate();
         let live = live.filter_map(|(at, exec)| Some((at, exec.pidfd.as_ref()?.as_fd(), exec.pid)));
         let (places, children): (Vec<usize>, Vec<aside::Child<'_>>) =
@@ -634,7 +635,7 @@ impl Shim {
             }
         }
         result?;
-        container.checkpointed = !leave_running;
+        container.checkpointed = !dump.leave_running;
         Ok(())
     }
 

@@ -151,3 +151,100 @@ fn credentials_beyond_the_containers_need_trust() {
         assert_eq!(daemon.state("web")["Running"], true);
     }
 }
+
+/// A volume's files, owners and modes are those of the moment, whatever came later.
+#[test]
+fn volumes_are_as_they_were_when_frozen() {
+    requires!(root, criu);
+    let daemon = counting(&["-v", "data:/data", "-v", "/anon", "-v", "skipped:/skipped"]);
+    let exec = |script: &str| daemon.dewar(&["exec", "web", "sh", "-c", script]).ok().stdout;
+    exec(
+        "for d in /data /anon /skipped; do echo frozen > $d/file; done; chown 7:8 /data/file; chmod 750 /data",
+    );
+    daemon.dewar(&["checkpoint", "create", "--skip-volume", "skipped", "--leave-running", "web", "one"]).ok();
+    exec("for d in /data /anon /skipped; do echo later > $d/file; touch $d/new; done; chmod 777 /data");
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["checkpoint", "create", "web", "two"]).ok();
+    let look = "cat /data/file /anon/file /skipped/file; ls /data; stat -c '%a %u:%g' /data /data/file";
+    daemon.dewar(&["start", "--checkpoint", "one", "web"]).ok();
+    let text = exec(look);
+    assert_eq!(text, "frozen\nfrozen\nlater\nfile\n750 0:0\n644 7:8\n");
+    daemon.dewar(&["kill", "web"]).ok();
+    daemon.dewar(&["wait", "web"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "two", "web"]).ok();
+    assert_eq!(exec(look), "later\nlater\nlater\nfile\nnew\n777 0:0\n644 7:8\n");
+    assert!(frozen > 0);
+    let left = Cmd::new("find").arg(daemon.dir().join("data/volumes")).args(["-name", "*thaw*"]).ok();
+    left.stdout_is("");
+    let says = daemon.api("GET", "/containers/web/checkpoints/one/json").json();
+    let left_out = says["LeftOut"].as_array().expect("a list");
+    assert!(left_out.iter().any(|mount| mount["Source"] == "skipped"), "{says}");
+    assert_eq!(says["Volumes"].as_array().map(Vec::len), Some(2), "{says}");
+    daemon
+        .dewar(&["checkpoint", "create", "--skip-volume", "none", "web", "cp9"])
+        .fails(1)
+        .stderr_has("no volume");
+}
+
+#[test]
+fn a_volume_that_another_uses_is_left_alone() {
+    requires!(root, criu);
+    let daemon = counting(&["-v", "data:/data"]);
+    daemon.dewar(&["exec", "web", "sh", "-c", "echo frozen > /data/file"]).ok();
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    daemon.run_detached("other", &["-v", "data:/data"], "echo other > /data/file; exec sleep 1000");
+    let file = daemon.dir().join("data/volumes/data/_data/file");
+    let content = || std::fs::read_to_string(&file).unwrap_or_default();
+    crate::support::eventually("the other's word", || content() == "other\n");
+    let output = daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).fails(1);
+    output.stderr_has("in use by container other").stderr_has("--keep-volumes");
+    assert_eq!(content(), "other\n");
+    daemon.dewar(&["start", "--checkpoint", "cp1", "--keep-volumes", "web"]).ok();
+    assert_eq!(content(), "other\n");
+}
+
+/// A thaw that fails after the volumes were exchanged gives them back what they had.
+#[test]
+fn volumes_are_put_back_when_the_thaw_fails() {
+    requires!(root, criu);
+    let daemon = counting(&["-v", "data:/data"]);
+    daemon.dewar(&["exec", "web", "sh", "-c", "echo frozen > /data/file"]).ok();
+    daemon.dewar(&["checkpoint", "create", "web", "good"]).ok();
+    daemon.run(&["-v", "data:/data"], "echo later > /data/file").ok();
+    altered(&daemon, "good", "bad", |says| drop(says.as_object_mut().expect("a map").remove("files")));
+    let images = Cmd::new("find").arg(directory(&daemon, "bad")).args(["-name", "mountpoints-*.img"]).ok();
+    std::fs::write(images.trimmed(), "not an image").expect("a file of ours");
+    daemon.dewar(&["start", "--checkpoint", "bad", "web"]).fails(1);
+    daemon.run(&["-v", "data:/data"], "cat /data/file").ok().stdout_is("later\n");
+    daemon.dewar(&["start", "--checkpoint", "good", "web"]).ok();
+    daemon.dewar(&["exec", "web", "cat", "/data/file"]).ok().stdout_is("frozen\n");
+}
+
+#[test]
+fn inspect_shows_what_is_in_it_and_prune_keeps_the_newest() {
+    requires!(root, criu);
+    let daemon = counting(&["-v", "/tmp:/host"]);
+    for name in ["one", "two", "three"] {
+        daemon.dewar(&["checkpoint", "create", "--leave-running", "web", name]).ok();
+    }
+    let show = |format: &str| {
+        daemon.dewar(&["checkpoint", "inspect", "-f", format, "web", "one"]).ok().trimmed().to_owned()
+    };
+    assert_eq!(show("{{.Name}} {{.Container.Name}} {{.Image}} {{len .Connections}}"), "one web busybox 0");
+    assert_eq!(show("{{(index .Processes 0).Pid}} {{(index .Processes 0).Command}}"), "1 sh");
+    assert_eq!(show("{{(index .LeftOut 0).Type}} {{(index .LeftOut 0).Source}}"), "bind /tmp");
+    assert_ne!(show("{{.FrozenMicroseconds}} {{.Size.Memory}}").split(' ').next(), Some("0"));
+    daemon.dewar(&["checkpoint", "inspect", "web", "none"]).fails(1).stderr_has("none");
+    let all = daemon.api("GET", "/checkpoints").json();
+    let names: Vec<&str> =
+        all.as_array().expect("a list").iter().filter_map(|one| one["Name"].as_str()).collect();
+    assert_eq!(names, ["three", "two", "one"]);
+    daemon.dewar(&["checkpoint", "prune", "-f", "--filter", "until=1h"]).ok().stdout_lacks("web/");
+    daemon
+        .dewar(&["checkpoint", "prune", "-f", "--keep", "2"])
+        .ok()
+        .stdout_has("web/one")
+        .stdout_lacks("web/two");
+    daemon.dewar(&["checkpoint", "prune", "-f"]).ok().stdout_has("web/two").stdout_lacks("web/three");
+    daemon.dewar(&["checkpoint", "ls", "-q", "web"]).ok().stdout_is("three\n");
+}

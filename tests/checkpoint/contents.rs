@@ -138,9 +138,9 @@ fn named_volumes_are_there_again() {
     eventually("it counting", || numbers(&daemon).len() > 5);
     daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
     let frozen = numbers(&daemon).len();
-    // A volume's content is not part of the checkpoint: it is as it is when the container is thawed.
+    // A volume's content is part of the checkpoint, unless it is to stay as it is.
     daemon.run(&["-v", "data:/data"], "echo later > /data/later").ok();
-    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "--keep-volumes", "web"]).ok();
     counts_past(&daemon, frozen);
     let out = daemon.dir().join("data/volumes/data/_data/out");
     let lines = || std::fs::read_to_string(&out).expect("written in the container").lines().count();

@@ -21,6 +21,8 @@ static DETACH_KEYS: Flag =
     Flag::value("detach-keys", "KEYS", "Keys that detach from the container (ctrl-p,ctrl-q)");
 static INTERACTIVE: Flag = Flag::switch("interactive", "Send stdin to the container").short('i');
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let the checkpoint's TCP connections come back closed");
+static KEEP_VOLUMES: Flag =
+    Flag::switch("keep-volumes", "Leave the volumes as they are, whatever the checkpoint has of them");
 static TRUST: Flag =
     Flag::switch("trust", "Thaw processes that have more than the container's configuration gives them");
 
@@ -32,7 +34,16 @@ pub static START: Command = Command {
             its TCP connections go on. Where an address is another's by now it gets a new one, and the \
             connections come back closed. A checkpoint that does not fit this machine or this container, or \
             has changed since it was taken, is refused.",
-    flags: &[&ATTACH, &CHECKPOINT, &CHECKPOINT_DIR, &DETACH_KEYS, &INTERACTIVE, &TCP_CLOSE, &TRUST],
+    flags: &[
+        &ATTACH,
+        &CHECKPOINT,
+        &CHECKPOINT_DIR,
+        &DETACH_KEYS,
+        &INTERACTIVE,
+        &KEEP_VOLUMES,
+        &TCP_CLOSE,
+        &TRUST,
+    ],
     args: Args::at_least(1),
     example: "dewar start --checkpoint cp1 web",
     usage_code: 1,
@@ -76,6 +87,7 @@ fn request(matches: &Matches) -> Result<Request, Error> {
             detach_keys: String::new(),
             tcp_close: matches.is(&TCP_CLOSE),
             trust: matches.is(&TRUST),
+            keep_volumes: matches.is(&KEEP_VOLUMES),
         },
         keys_text: matches.get(&DETACH_KEYS).map(str::to_owned),
         attach: matches.is(&ATTACH),
@@ -84,6 +96,9 @@ fn request(matches: &Matches) -> Result<Request, Error> {
     };
     if request.query.tcp_close && request.query.checkpoint.is_empty() {
         return Err(Error::Local("--tcp-close goes with --checkpoint".to_owned()));
+    }
+    if request.query.keep_volumes && request.query.checkpoint.is_empty() {
+        return Err(Error::Local("--keep-volumes goes with --checkpoint".to_owned()));
     }
     if request.query.trust && request.query.checkpoint.is_empty() {
         return Err(Error::Local("--trust goes with --checkpoint".to_owned()));

@@ -4,20 +4,23 @@
 //! <name>.partial/   made new; the shim and CRIU write into it        (a crash leaves this: see `unfinished`)
 //!      │ dump.json written last
 //!      ▼ checkpoint.json, rename
-//! <name>/           images/ rootfs.tar shm.tar dump.log descriptors.json checkpoint.json
+//! <name>/           images/ rootfs.tar shm.tar volumes/ dump.log descriptors.json checkpoint.json
 //! ```
 //!
 //! [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
-//! one is thawed.
+//! one is thawed, [`volumes`] what becomes of volumes.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
 
 pub mod clone;
+pub mod inspect;
 pub mod manifest;
 pub mod preflight;
+pub mod prune;
 pub mod restore;
 pub mod seal;
+pub mod volumes;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -37,9 +40,10 @@ use crate::daemon::names::CheckpointId;
 use crate::daemon::runtimes;
 use crate::daemon::state_dir;
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
-use crate::runtime::{Dump, Thaw, layer};
+use crate::runtime::{Dump, DumpVolume, Thaw, layer};
 use manifest::{MANIFEST, Options};
 use seal::Follower;
+use volumes::BroughtBack;
 
 pub use manifest::{Manifest, PARTIAL, UnderWay};
 
@@ -59,6 +63,8 @@ pub struct Wish {
     pub tcp_close: bool,
     /// Its processes may have more than the container's configuration gives them.
     pub trust: bool,
+    /// Volumes keep the content they have.
+    pub keep_volumes: bool,
 }
 
 /// Where a container's checkpoints are: its own directory, or one the caller names.
@@ -100,12 +106,17 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         )));
     }
     state_dir::make_dir(&parent, 0o700)?;
+    let (volumes, parts): (Vec<_>, Vec<_>) = volumes::to_save(engine, &record, request)
+        .map_err(|error| error.during(attempt()))?
+        .into_iter()
+        .map(|(saved, from)| (saved.clone(), DumpVolume { from, file: saved.file }))
+        .unzip();
     let mut under_way = UnderWay {
         dir: parent,
         name: id.to_string(),
-        options: Options { leave_running: !request.exit, tcp_close: false },
+        options: Options { leave_running: !request.exit, tcp_close: request.tcp_close },
         criu: String::new(),
-        volumes: Vec::new(),
+        volumes,
         log_bytes: log_bytes(container),
     };
     let partial = under_way.partial();
@@ -115,7 +126,12 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         .mode(0o700)
         .create(&partial)
         .map_err(|cause| Error::system(format!("{}: create directory {partial:?}", attempt()), cause))?;
-    let dump = Dump { dir: partial.clone(), leave_running: !request.exit };
+    let dump = Dump {
+        dir: partial.clone(),
+        leave_running: !request.exit,
+        tcp_close: request.tcp_close,
+        volumes: parts,
+    };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
         network::hold(engine, &record);
@@ -234,7 +250,7 @@ pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
     state_dir::remove_tree(&doomed)
 }
 
-/// Thaws a stopped container where it was: memory, writable layer and /dev/shm, and its places in networks as far
+/// Thaws a stopped container where it was: memory, writable layer, volumes and /dev/shm, and its places in networks as far
 /// as they can be had. Its TCP connections go on if it has its addresses, unless they are to be closed.
 ///
 /// # Errors
@@ -264,13 +280,19 @@ pub fn restore(
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
         unpack(&dir.join("rootfs.tar"), &upper)?;
+        let volumes = match wish.keep_volumes {
+            true => BroughtBack::default(),
+            false => volumes::bring_back(engine, container, &dir, &manifest, fresh)?,
+        };
         let thaw = Thaw {
             dir: dir.clone(),
             tcp_close: wish.tcp_close || manifest.options.tcp_close,
             hostname: None,
         };
         let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
-        lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))
+        lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))?;
+        volumes.keep();
+        Ok(())
     };
     match bring_back() {
         Ok(()) => {

@@ -156,7 +156,7 @@ fn meet(engine: &Arc<Engine>, container: &Arc<Container>) {
         take_up(engine, container, PATIENCE);
     }
     if container.lock().out_of_reach.is_none() {
-        unfinished::sweep(container);
+        unfinished::sweep(engine, container);
     }
 }
 
@@ -208,7 +208,7 @@ fn wait_for(engine: &Arc<Engine>, container: &Arc<Container>) {
         take_up(&engine, &waiting, LONG_PATIENCE);
         if waiting.lock().out_of_reach.is_none() {
             log::info!("container {:?} is taken up", waiting.name());
-            unfinished::sweep(&waiting);
+            unfinished::sweep(&engine, &waiting);
             sweep_clones(&engine, &engine.containers.all());
             mark_pending(&waiting);
             finish(&engine, &waiting);

@@ -21,6 +21,7 @@ use super::container::{Container, Record};
 use super::create::now;
 use super::network;
 use super::spec;
+use crate::daemon::engine::Engine;
 use crate::daemon::state_dir;
 use crate::runtime::Exit;
 use crate::runtime::cgroup::Cgroup;
@@ -96,9 +97,14 @@ fn orphan(container: &Container) -> Option<UnderWay> {
     Some(UnderWay { dir, name: newest.1, ..UnderWay::default() })
 }
 
-/// Removes half-made checkpoints and writable layers that are not the container's.
-pub fn sweep(container: &Container) {
+/// Removes half-made checkpoints and writable layers that are not the container's, and settles what volumes hold.
+pub fn sweep(engine: &Engine, container: &Container) {
     let record = container.record();
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        if let Ok(volume) = engine.volumes.get(&mount.name) {
+            volume.settle(&record.id, record.layer);
+        }
+    }
     let partials = children(&container.dir.join("checkpoints"))
         .filter(|path| path.to_str().is_some_and(|path| path.ends_with(checkpoint::PARTIAL)));
     let layers = children(&container.dir)

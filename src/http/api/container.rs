@@ -696,6 +696,8 @@ crate::query! {
         tcp_close: bool = "tcp-close",
         /// Dewar's own: thaw processes that have more than the container's configuration gives them.
         trust: bool = "trust",
+        /// Dewar's own: volumes keep the content they have.
+        keep_volumes: bool = "keep-volumes",
     }
 }
 crate::query! {

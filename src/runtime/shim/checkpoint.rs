@@ -6,14 +6,14 @@
 //!  rootfs.tar        the overlay's upper, while frozen            the daemon, before it asks for a thaw
 //!  shm.tar           /dev/shm, while frozen                       a fresh tmpfs, unpacked
 //!  tmpfs-N.tar       any other tmpfs, while frozen                the same
+//!  volumes/NAME.tar  volumes the daemon names, while frozen       the daemon, before it asks for a thaw
 //!  mounts.json       the mounts CRIU is told are external         a source for each
 //!  descriptors.json  what fds 0, 1, 2 were                        new pipes under the old keys
 //!  dump.log          CRIU
 //!  dump.json         says that all of it is there: for a daemon that was not when it was written
 //! ```
 //!
-//! External for CRIU are: every bind mount from the host, volumes among them (any source may take its place;
-//! their content is not part of the checkpoint: a thaw finds it as it is then), every tmpfs (CRIU would run GNU tar for it), and the network namespace (the daemon's). Masks bound
+//! External for CRIU are: every bind mount from the host, volumes among them (any source may take its place), every tmpfs (CRIU would run GNU tar for it), and the network namespace (the daemon's). Masks bound
 //! from the container's own /dev/null, proc, sysfs, devpts, mqueue and cgroup mounts CRIU restores itself.
 //!
 //! Processes of an exec are not in the tree: they go on with `leave_running`, and end with the container
@@ -46,7 +46,7 @@ use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
-use crate::runtime::{Cause, Error, Launch, Thaw, devices, layer, netns, plan};
+use crate::runtime::{Cause, Dump, Error, Launch, Thaw, devices, layer, netns, plan};
 
 /// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
 const STAGE: &str = "stage";
@@ -166,15 +166,15 @@ fn tmpfs_options(options: &str) -> String {
     kept.collect::<Vec<_>>().join(",")
 }
 
-/// Dumps a running container into `dir`.
+/// Dumps a running container.
 pub(super) fn dump(
     container: &mut Container,
     stdio: &Stdio,
-    dir: &Path,
-    leave_running: bool,
+    dump: &Dump,
     has_execs: bool,
     criu: &CriuPlace,
 ) -> Result<(), Error> {
+    let dir = dump.dir.as_path();
     let pid = container.pid;
     check_runtime(&container.launch)?;
     let spec = &effective_spec(&container.launch)?;
@@ -188,6 +188,10 @@ pub(super) fn dump(
     let mounts = Mounts { version: 1, mounts: externals(&mounts::parse(&text), spec) };
     let images_dir = dir.join("images");
     std::fs::create_dir(&images_dir).map_err(|error| failed("make", &images_dir, error))?;
+    for parent in dump.volumes.iter().filter_map(|volume| Path::new(&volume.file).parent()) {
+        let parent = dir.join(parent);
+        std::fs::create_dir_all(&parent).map_err(|error| failed("make", &parent, error))?;
+    }
     save(&dir.join("mounts.json"), &mounts)?;
     save(&dir.join("descriptors.json"), &descriptors(stdio))?;
 
@@ -210,12 +214,16 @@ pub(super) fn dump(
         root: &root,
         external,
         freeze_cgroup: freeze_cgroup.as_deref(),
-        leave_running,
+        leave_running: dump.leave_running,
+        tcp_close: dump.tcp_close,
         terminal: container.launch.stdio.terminal,
     };
     let upper = &container.launch.overlay.upper;
     let outcome = criu::dump(criu, &request, &mut || {
         archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
+        for volume in &dump.volumes {
+            archive(&dir.join(&volume.file), |out| layer::pack_plain(&volume.from, out).map(|_| ()))?;
+        }
         for mount in &mounts.mounts {
             if let Kind::Tmpfs { archive: Some(name), .. } = &mount.kind {
                 let from = PathBuf::from(format!("/proc/{pid}/root{}", mount.destination));

@@ -35,6 +35,7 @@
 //!  revision 0   no revision in its hello; forgets how an exec ended once it has told whoever listened;
 //!               writes no `dump.json`
 //!  revision 1   hello tells the execs that ended last; `dump.json` marks a dump that is whole
+//!  revision 2   dumps with volumes, and without TCP connections
 //! ```
 //!
 //! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
@@ -50,13 +51,13 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::runtime::{Attachment, Cause, CommandError, Error, Exit, LogMark};
+use crate::runtime::{Attachment, Cause, CommandError, DumpVolume, Error, Exit, LogMark};
 
 /// Counts up when a message changes so that the other side cannot go on without knowing.
 pub const VERSION: u32 = 1;
 
 /// Counts up when something is added that the other side can do without.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
 pub const PACKET_BYTES: usize = 48 * 1024;
@@ -118,6 +119,10 @@ pub enum Call {
         dir: PathBuf,
         leave_running: bool,
         criu: CriuPlace,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        tcp_close: bool,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        volumes: Vec<DumpVolume>,
     },
     Dismiss {},
 }
@@ -402,7 +407,16 @@ mod tests {
             ("signal", Call::Signal { exec: None, signal: 15 }),
             ("pause", Call::Pause {}),
             ("resume", Call::Resume {}),
-            ("dump", Call::Dump { dir: "/d".into(), leave_running: true, criu: criu() }),
+            (
+                "dump",
+                Call::Dump {
+                    dir: "/d".into(),
+                    leave_running: true,
+                    criu: criu(),
+                    tcp_close: false,
+                    volumes: vec![],
+                },
+            ),
             ("dismiss", Call::Dismiss {}),
         ];
         let (daemon, shim) = pair();

@@ -57,7 +57,9 @@ fn clone_by(
     let dump = CheckpointCreate {
         checkpoint_id: NAME.to_owned(),
         checkpoint_dir: dir.to_string_lossy().into_owned(),
-        exit: false,
+        // The copies have volumes of their own.
+        no_volumes: true,
+        ..CheckpointCreate::default()
     };
     create(engine, container, &dump)?;
     let stopped = began.elapsed();

@@ -178,6 +178,17 @@ pub fn seal(dir: &Path, mut followed: Followed) -> Result<BTreeMap<String, Seale
     Ok(files)
 }
 
+/// The sizes of the files below `dir`, by path there.
+pub fn sizes(dir: &Path) -> Result<Vec<(String, u64)>> {
+    let mut names = Vec::new();
+    walk(dir, "", &mut names)?;
+    let sized = names.into_iter().filter_map(|name| {
+        let bytes = fs::symlink_metadata(dir.join(&name)).ok()?.len();
+        Some((name, bytes))
+    });
+    Ok(sized.collect())
+}
+
 fn restrict(path: &Path, mode: u32) -> io::Result<()> {
     if fs::symlink_metadata(path)?.permissions().mode() & 0o7777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
