@@ -558,6 +558,42 @@ exec /bin/busybox sh -c 'while :; do sleep 1000; done'
     os.kill(net, 9)
     daemon.remove_all()
 
+if wanted("clone") and options.criu:
+    http = Http(daemon.socket)
+    # dd's buffer is the memory; nobody reads what it would write.
+    config = box(["sh", "-c", "dd if=/dev/urandom bs=256M iflag=fullblock 2> /dev/null | sleep 100000"])
+    ident = http.call("POST", "/containers/create?name=warm", config)["Id"]
+    http.call("POST", f"/containers/{ident}/start")
+    while http.call("GET", f"/containers/{ident}/stats?stream=0&one-shot=1")["memory_stats"]["usage"] < 256 << 20:
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+    def remove(names):
+        for name in names:
+            http.call("DELETE", f"/containers/{name}?force=1")
+
+    daemon.dewar("checkpoint", "create", "--leave-running", "warm", "cp")
+    times = {name: [] for name in ("restore", "lazy", "clone", "ten", "stopped")}
+    ten = [f"many-{number}" for number in range(1, 11)]
+    for number in range(max(3, options.rounds // 8)):
+        for flags, what in ((["--lazy"], "lazy"), ([], "restore")):
+            times[what].append(daemon.dewar("restore", *flags, "--name", "one", "warm", "cp"))
+            remove(["one"])
+        start = time.perf_counter()
+        answer = http.call("POST", f"/containers/{ident}/clone", {"Name": "one"})
+        times["clone"].append(time.perf_counter() - start)
+        times["stopped"].append(answer["StoppedMilliseconds"] / 1000)
+        remove(["one"])
+        times["ten"].append(daemon.dewar("clone", "--count", "10", "--name", "many", "warm"))
+        remove(ten)
+    ms = {name: statistics.median(values) * 1000 for name, values in times.items()}
+    one = ms["restore"]
+    row("`dewar restore`, 256 MiB", f"{one:.0f} ms")
+    row("`dewar restore --lazy`, 256 MiB, until it runs", f"{ms['lazy']:.0f} ms", f"{ms['lazy'] / one:.2f} × without")
+    row("`dewar clone`, 256 MiB", f"{ms['clone']:.0f} ms", f"the original stood still for {ms['stopped']:.0f} ms")
+    row("`dewar clone --count 10`, 256 MiB", f"{ms['ten']:.0f} ms", f"{ms['ten'] / one:.1f} × one restore", "≤ 10 ×")
+    daemon.remove_all()
+
 if wanted("start"):
     def restarted(count):
         times = []

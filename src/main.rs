@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         return runtime::shim::main(&args.collect::<Vec<_>>());
     }
     if name == runtime::criu::LAUNCHER_NAME {
-        return runtime::criu::launcher_main(&args.collect::<Vec<_>>());
+        return runtime::criu::launcher::main(&args.collect::<Vec<_>>());
     }
     if name == runtime::shim::log::compress::NAME {
         return runtime::shim::log::compress::main(&args.collect::<Vec<_>>());

@@ -263,6 +263,9 @@ pub struct Exit {
     /// nothing died, and no restart policy applies.
     #[serde(default)]
     pub checkpointed: bool,
+    /// Why the shim ended it, when it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One client's attachment to a process's streams. `stream` is a connected AF_UNIX SOCK_STREAM socket: the
@@ -327,6 +330,9 @@ pub struct Thaw {
     pub tcp_close: bool,
     /// Another hostname than the one it was frozen with; the processes never see the old one.
     pub hostname: Option<String>,
+    /// The processes run before their memory is there; a daemon of the shim's brings it from `dir`, which must stay
+    /// until [`Runtime::thaw`] has returned, and no longer.
+    pub lazy: bool,
 }
 
 /// What happens without being asked for.

@@ -22,6 +22,9 @@ pub static NETWORK: Flag = Flag::value("network", "NETWORK", "Be in this network
 pub static VOLUME: Flag =
     Flag::many("volume", "SOURCE:PATH", "Mount this volume or directory at a path that has one").short('v');
 pub static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
+static LAZY: Flag = Flag::switch("lazy", "Let the processes run before their memory is there");
+static TRUST: Flag =
+    Flag::switch("trust", "Thaw processes that have more than the original's configuration gives them");
 pub static RM: Flag = Flag::switch("rm", "Remove the copy when it ends");
 pub static LABEL: Flag = Flag::many("label", "KEY=VALUE", "Add a label").short('l');
 static CHECKPOINT_DIR: Flag =
@@ -36,13 +39,15 @@ pub static RESTORE: Command = Command {
             another --ip, copies have addresses of their own and their TCP connections come back closed; otherwise \
             the one copy has the old address, if nobody else does, and its connections go on. What the original \
             publishes is published for copies as far as the host's ports are free. A hostname that was the \
-            original's short ID becomes the copy's; aliases in networks are not taken over.",
+            original's short ID becomes the copy's; aliases in networks are not taken over. With --lazy the processes \
+            run at once, and wait for each piece of memory when they first need it.",
     flags: &[
         &CHECKPOINT_DIR,
         &COUNT,
         &IP,
         &IP6,
         &LABEL,
+        &LAZY,
         &MAC,
         &MAC_ADDRESS,
         &NAME,
@@ -50,13 +55,19 @@ pub static RESTORE: Command = Command {
         &PUBLISH,
         &RM,
         &TCP_CLOSE,
+        &TRUST,
         &VOLUME,
     ],
     args: Args::exactly(2),
     example: "dewar restore --count 3 --name worker web cp1",
     usage_code: 1,
     plan: |matches| {
-        let request = CopyRequest { checkpoint_dir: matches.text(&CHECKPOINT_DIR), ..request(matches)? };
+        let request = CopyRequest {
+            checkpoint_dir: matches.text(&CHECKPOINT_DIR),
+            lazy: matches.is(&LAZY),
+            trust: matches.is(&TRUST),
+            ..request(matches)?
+        };
         let (container, checkpoint) = (matches.args[0].clone(), matches.args[1].clone());
         Action::call(move |context| {
             tell(&context.call(&CHECKPOINT_RESTORE, &[&container, &checkpoint], &(), &request)?)
@@ -86,6 +97,8 @@ pub fn request(matches: &Matches) -> Result<CopyRequest, Error> {
         network: matches.text(&NETWORK),
         volumes: values::map(matches.read_all(&VOLUME, volume)?),
         tcp_close: matches.is(&TCP_CLOSE),
+        lazy: false,
+        trust: false,
         auto_remove: matches.is(&RM),
         labels: values::map(matches.read_all(&LABEL, values::pair)?),
     };

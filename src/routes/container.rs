@@ -124,9 +124,14 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
     if call.query.checkpoint.is_empty() {
         lifecycle::start(engine, &container)?;
     } else {
-        let StartQuery { checkpoint, checkpoint_dir, tcp_close, trust, keep_volumes, .. } = &call.query;
-        let wish = checkpoint::Wish { tcp_close: *tcp_close, trust: *trust, keep_volumes: *keep_volumes };
-        checkpoint::restore(engine, &container, checkpoint, checkpoint_dir, &wish)?;
+        let StartQuery { checkpoint, checkpoint_dir, tcp_close, trust, keep_volumes, lazy, .. } = &call.query;
+        let how = checkpoint::How {
+            tcp_close: *tcp_close,
+            lazy: *lazy,
+            trust: *trust,
+            keep_volumes: *keep_volumes,
+        };
+        checkpoint::restore(engine, &container, checkpoint, checkpoint_dir, how)?;
     }
     Ok(CONTAINER_START.reply(&()))
 }

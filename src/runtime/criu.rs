@@ -6,7 +6,7 @@
 //! of a restored terminal, and makes the restored process a child of its caller.
 //!
 //! ```text
-//!  shim ── spawn ──> dewar-criu ([`launcher_main`]) ── exec ──> criu swrk FD
+//!  shim ── spawn ──> dewar-criu ([`launcher`]) ── exec ──> criu swrk FD
 //!                    own mount namespace: a tmpfs on /run holding CRIU's cache of kernel features
 //!                    for a restore: joins the container's cgroup, unshares the cgroup namespace
 //! ```
@@ -23,24 +23,22 @@
 
 pub mod fault;
 pub mod images;
+pub mod launcher;
+pub mod pages;
 pub mod rpc;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::thread::UnshareFlags;
 
-use super::cgroup::Cgroup;
 use super::shim::protocol::CriuPlace;
-use super::sys::process::unshare;
 use super::{Cause, Error, uts};
 use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
 
@@ -71,6 +69,8 @@ pub struct CriuInfo {
     pub version: String,
     /// What will not work on this kernel, one sentence each; empty when all is well.
     pub faults: Vec<String>,
+    /// Processes can run before their memory is there.
+    pub has_lazy_pages: bool,
 }
 
 /// Finds CRIU: the given path, else `$DEWAR_CRIU`, dewar's own prefix, `$PATH`.
@@ -141,10 +141,14 @@ pub fn probe(exe: &Path, place: &CriuPlace) -> Result<CriuInfo, Error> {
     wanted.bool(1, true).bool(2, true).bool(3, true);
     let mut body = Writer::default();
     body.message(5, &wanted);
-    if let Err(error) = ask(RequestType::FeatureCheck, &body) {
-        faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
+    let mut has_lazy_pages = false;
+    match ask(RequestType::FeatureCheck, &body) {
+        Ok(response) => has_lazy_pages = response.has_lazy_pages,
+        Err(error) => {
+            faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
+        }
     }
-    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults })
+    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults, has_lazy_pages })
 }
 
 fn kernel_release() -> String {
@@ -227,6 +231,8 @@ pub struct RestoreRequest<'a> {
     pub tcp_close: bool,
     /// Set before anything runs.
     pub hostname: Option<&'a str>,
+    /// A [`pages::PageDaemon`] in the work directory brings the memory later.
+    pub lazy: bool,
 }
 
 /// A restored tree.
@@ -247,6 +253,7 @@ pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restore
     let work_dir = open_dir(request.work_dir)?;
     let mut opts = common_options(&images_dir, &work_dir, "restore.log", request.root, &request.external);
     opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
+    opts.bool(48, request.lazy);
     let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
     launcher.cgroup = Some((request.cgroup_path, request.cgroup_namespace));
     launcher.keep_reachable = Some(request.work_dir);
@@ -389,18 +396,8 @@ impl<'a> Launcher<'a> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(|errno| failed(errno.into()))?;
-        let empty = OsStr::new("");
-        let (cgroup, namespace) = self.cgroup.unwrap_or(("", false));
-        let cache = cache_file(self.place);
-        let child = Command::new(self.exe)
-            .arg0(LAUNCHER_NAME)
-            .arg(&self.place.path)
-            .arg(cache.as_deref().map_or(empty, Path::as_os_str))
-            .arg(cgroup)
-            .arg(if namespace { "private" } else { "shared" })
-            .arg(self.keep_reachable.map_or(empty, Path::as_os_str))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+        let child = self
+            .prepared()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -408,83 +405,22 @@ impl<'a> Launcher<'a> {
             .map_err(failed)?;
         Ok(Conversation::new(ours, child))
     }
-}
 
-/// The launcher's main: prepares its own namespaces and becomes CRIU. Arguments as [`Launcher::start`] gives
-/// them; standard input is the conversation's socket.
-pub fn launcher_main(args: &[OsString]) -> ExitCode {
-    let [criu, cache, cgroup, namespace, reachable] = args else { return ExitCode::from(2) };
-    match launch(criu, Path::new(cache), cgroup, namespace == "private", Path::new(reachable)) {
-        Ok(never) => match never {},
-        // The socket's end tells that it failed; a parent that keeps standard error learns why.
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+    /// The launcher's command, which ends in a conversation unless arguments for CRIU are added.
+    fn prepared(&self) -> Command {
+        let empty = OsStr::new("");
+        let (cgroup, namespace) = self.cgroup.unwrap_or(("", false));
+        let cache = cache_file(self.place);
+        let mut command = Command::new(self.exe);
+        command
+            .arg0(LAUNCHER_NAME)
+            .arg(&self.place.path)
+            .arg(cache.as_deref().map_or(empty, Path::as_os_str))
+            .arg(cgroup)
+            .arg(if namespace { "private" } else { "shared" })
+            .arg(self.keep_reachable.map_or(empty, Path::as_os_str))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
+        command
     }
-}
-
-fn launch(
-    criu: &OsStr,
-    cache: &Path,
-    cgroup: &OsStr,
-    cgroup_namespace: bool,
-    reachable: &Path,
-) -> Result<std::convert::Infallible, Error> {
-    if !cgroup.is_empty() {
-        Cgroup::open(&cgroup.to_string_lossy())?.enter_self()?;
-        if cgroup_namespace {
-            unshare(UnshareFlags::NEWCGROUP).map_err(|error| unshared("cgroup", error))?;
-        }
-    }
-    // A cache is a convenience: without it CRIU is slower, not wrong.
-    let _ = cover_run(cache, reachable);
-    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 100)
-        .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
-        .map_err(|errno| system("pass", "criu's socket", errno))?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| system("open", "/dev/null", errno))?;
-    rustix::stdio::dup2_stdin(&null).map_err(|errno| system("open", "/dev/null", errno))?;
-    let error =
-        Command::new(criu).arg("--no-default-config").arg("swrk").arg(socket.as_raw_fd().to_string()).exec();
-    Err(Error { op: "execute".into(), object: criu.to_string_lossy().into_owned(), cause: Cause::Io(error) })
-}
-
-fn unshared(what: &str, error: io::Error) -> Error {
-    Error { op: "leave".into(), object: format!("{what} namespace"), cause: Cause::Io(error) }
-}
-
-/// Puts a tmpfs holding the cached features on /run, unless it is one; `reachable` keeps its path.
-fn cover_run(cache: &Path, reachable: &Path) -> io::Result<()> {
-    const TMPFS_MAGIC: u32 = 0x0102_1994;
-    const RUN: &str = "/run";
-    if rustix::fs::statfs(RUN)?.f_type as u32 == TMPFS_MAGIC {
-        return Ok(());
-    }
-    unshare(UnshareFlags::NEWNS)?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", private)?;
-    // The mount point only serves to build on; the host's directory is not seen through.
-    let build = Path::new("/proc/self/fd");
-    let scratch = Path::new("/run/lock");
-    let scratch = if scratch.is_dir() { scratch } else { build };
-    rustix::mount::mount(
-        "dewar-criu",
-        scratch,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        c"mode=0700",
-    )?;
-    if !cache.as_os_str().is_empty() && cache.exists() {
-        std::fs::copy(cache, scratch.join("criu.kdat"))?;
-    }
-    if let Ok(below) = reachable.strip_prefix(RUN)
-        && !below.as_os_str().is_empty()
-    {
-        let copy = scratch.join(below);
-        std::fs::create_dir_all(&copy)?;
-        rustix::mount::mount_bind_recursive(reachable, &copy)?;
-    }
-    rustix::mount::mount_move(scratch, RUN)?;
-    Ok(())
 }

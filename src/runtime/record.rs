@@ -41,7 +41,8 @@ mod tests {
 
     #[test]
     fn an_older_format_is_read_and_a_later_one_refused() {
-        let exit = Exit { code: 3, oom_killed: true, finished_at: "t".into(), checkpointed: false };
+        let exit =
+            Exit { code: 3, oom_killed: true, finished_at: "t".into(), checkpointed: false, reason: None };
         assert_eq!(decode::<Exit>(&encode(&exit).unwrap()).unwrap(), exit);
         let old = br#"{"code":3,"oom_killed":true,"finished_at":"t","more":[]}"#;
         assert_eq!(decode::<Exit>(old).unwrap(), exit);

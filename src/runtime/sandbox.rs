@@ -368,9 +368,9 @@ impl Runtime {
         let (call, timeout) = match thaw {
             None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
             Some((thaw, criu)) => {
-                let Thaw { dir, tcp_close, hostname } = thaw;
+                let Thaw { dir, tcp_close, hostname, lazy } = thaw;
                 let run_dir = run_dir.clone();
-                (Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname }, CHECKPOINT_TIMEOUT)
+                (Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy }, CHECKPOINT_TIMEOUT)
             }
         };
         let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();

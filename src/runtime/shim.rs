@@ -51,6 +51,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::UnshareFlags;
 
 use super::cgroup::{Cgroup, OomNotifier};
+use super::criu::pages::PageDaemon;
 use super::oci::Foreign;
 use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
@@ -108,6 +109,10 @@ struct Container {
     pid_namespace: bool,
     /// Another runtime made it.
     foreign: Option<Foreign>,
+    /// Brings its memory, while some is missing.
+    pages: Option<PageDaemon>,
+    /// Why we killed it.
+    reason: Option<String>,
 }
 
 /// A process started by exec.
@@ -142,6 +147,8 @@ enum Token {
     /// A process another runtime left behind.
     Stray,
     Oom,
+    /// What brings the memory of a lazy thaw.
+    Pages,
     Exec(usize),
     Stdio(Port),
     ExecStdio(usize, Port),
@@ -239,6 +246,9 @@ impl Shim {
             if let Some(oom) = &container.oom {
                 set.add(oom.as_fd(), PollFlags::IN, Token::Oom);
             }
+            if let Some(pages) = &container.pages {
+                set.add(pages.as_fd(), PollFlags::IN, Token::Pages);
+            }
         }
         self.stdio.register(now, |fd, flags, port| set.add(fd, flags, Token::Stdio(port)));
         for (at, exec) in self.execs.iter().enumerate() {
@@ -277,6 +287,7 @@ impl Shim {
                 container.and_then(|container| container.foreign.as_mut()).map(Foreign::reap_strays);
             }
             Token::Oom => self.oom_signalled(),
+            Token::Pages => self.pages_ended(),
             Token::Exec(at) => {
                 let exec = &mut self.execs[at];
                 if exec.ended.is_none() && exec.pidfd.take().is_some() {
@@ -412,8 +423,8 @@ impl Shim {
         let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
             Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
-            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname } => {
-                let thaw = Thaw { dir, tcp_close, hostname };
+            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy } => {
+                let thaw = Thaw { dir, tcp_close, hostname, lazy };
                 self.launch(&run_dir, Some((thaw, criu)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {
@@ -651,6 +662,28 @@ impl Shim {
         }
     }
 
+    /// The memory is there, or will never be: then its processes must not run on.
+    fn pages_ended(&mut self) {
+        let Some(container) = &mut self.container else { return };
+        let Some(pages) = &mut container.pages else { return };
+        match pages.ended() {
+            Ok(()) => container.pages = None,
+            // With its processes gone it is no loss.
+            Err(_) if container.ended.is_some() => container.pages = None,
+            Err(why) => {
+                let reason = format!(
+                    "the container is ended: its memory is not whole, and the rest cannot come: {why}"
+                );
+                eprintln!("dewar-shim: {reason}");
+                container.reason = Some(reason);
+                if let Err(error) = container.cgroup.kill_all() {
+                    eprintln!("dewar-shim: {error}");
+                }
+                container.pages = None;
+            }
+        }
+    }
+
     fn oom_signalled(&mut self) {
         let Some(container) = &mut self.container else { return };
         if container.oom.as_mut().is_some_and(OomNotifier::struck) {
@@ -671,6 +704,7 @@ impl Shim {
             oom_killed: container.oom_killed,
             finished_at: stdio::timestamp(),
             checkpointed: container.checkpointed,
+            reason: container.reason.take(),
         };
         if let Err(error) = record_exit(&exit, &container.launch.exit_file, container.launch.durable) {
             // The daemon still learns it from us; only a daemon that is not there would not.
@@ -688,6 +722,7 @@ impl Shim {
     fn clean_up(&mut self) -> Result<(), Error> {
         let Some(container) = &mut self.container else { return Ok(()) };
         container.oom = None;
+        container.pages = None;
         unmount(&container.launch.run_dir.join(ROOTFS));
         checkpoint::unstage(&container.launch.run_dir);
         if container.paused {
@@ -717,6 +752,8 @@ impl Container {
             ended: None,
             pid_namespace,
             foreign: None,
+            pages: None,
+            reason: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod clone;
 mod complete;
 mod contents;
 mod failures;
+mod lazy;
 mod lifecycle;
 mod network;
 pub mod peers;

@@ -17,6 +17,8 @@ const PROGRAM: &str = "/peer";
 pub const UNFREEZABLE: &str = "server with a line to the host";
 /// Where the host listens for that, in the container.
 pub const OUTSIDE: &str = "/outside";
+/// Fills so many MiB, and looks again and again whether they are what it has written.
+pub const MEMORY: &str = "memory of ";
 /// Longer than a freeze and a thaw take on a loaded machine, and than TCP waits before it says something again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,7 +48,29 @@ fn plays_its_role() {
             let _line = std::os::unix::net::UnixStream::connect(OUTSIDE).expect("the test listens");
             serve();
         }
+        Ok(role) if role.starts_with(MEMORY) => {
+            remember(role[MEMORY.len()..].parse().expect("a number"));
+        }
         Ok(peer) => ask(peer.parse().expect("an address")),
+    }
+}
+
+/// Tells `whole` for each time that all of its memory was.
+fn remember(mebibytes: usize) {
+    let value = |at: usize| (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut memory: Vec<u64> = (0..mebibytes << 17).map(value).collect();
+    for round in 0.. {
+        // A word of each page, another one each time.
+        for (page, words) in memory.chunks_mut(512).enumerate() {
+            let at = round % words.len();
+            if words[at] != value(page * 512 + at) {
+                return tell(&format!("broken in page {page}"));
+            }
+            // So that not all of it is what is in the checkpoint.
+            words[at] = value(page * 512 + at);
+        }
+        tell(&format!("whole {round}"));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -356,5 +356,8 @@ fn mounts_are_pointed_elsewhere() {
     assert_eq!(exec(&daemon, "copy", "cat /bind/word /data/word"), "second\nother\n");
     assert_eq!(exec(&daemon, "web", "cat /bind/word /data/word"), "first\ndata\n");
     daemon.dewar(&["volume", "rm", "other"]).fails(1).stderr_has("in use");
+    // What nobody points elsewhere is the original's, which is said.
+    daemon.dewar(&["restore", "--name", "near", "web", "cp1"]).ok().stderr_has("volume data is shared");
+    assert_eq!(exec(&daemon, "near", "cat /bind/word /data/word"), "first\ndata\n");
     daemon.dewar(&["restore", "-v", "/none-such:/bind", "web", "cp1"]).fails(1).stderr_has("/none-such");
 }

@@ -26,14 +26,17 @@ static KEEP_VOLUMES: Flag =
 static TRUST: Flag =
     Flag::switch("trust", "Thaw processes that have more than the container's configuration gives them");
 
+static LAZY: Flag = Flag::switch("lazy", "Let the checkpoint's processes run before their memory is there");
+
 pub static START: Command = Command {
     names: &["start", "container start"],
     summary: "Start stopped containers, or thaw a checkpoint",
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "A container that is thawed has its addresses again, and the ports of the host that led to it, and \
             its TCP connections go on. Where an address is another's by now it gets a new one, and the \
-            connections come back closed. A checkpoint that does not fit this machine or this container, or \
-            has changed since it was taken, is refused.",
+             connections come back closed. A checkpoint that does not fit this machine or this container, or \
+             has changed since it was taken, is refused. With --lazy the processes run at once, and wait for each \
+             piece of memory when they first need it.",
     flags: &[
         &ATTACH,
         &CHECKPOINT,
@@ -41,6 +44,7 @@ pub static START: Command = Command {
         &DETACH_KEYS,
         &INTERACTIVE,
         &KEEP_VOLUMES,
+        &LAZY,
         &TCP_CLOSE,
         &TRUST,
     ],
@@ -88,20 +92,17 @@ fn request(matches: &Matches) -> Result<Request, Error> {
             tcp_close: matches.is(&TCP_CLOSE),
             trust: matches.is(&TRUST),
             keep_volumes: matches.is(&KEEP_VOLUMES),
+            lazy: matches.is(&LAZY),
         },
         keys_text: matches.get(&DETACH_KEYS).map(str::to_owned),
         attach: matches.is(&ATTACH),
         stdin: matches.is(&INTERACTIVE),
         keys: attach::keys(matches, &DETACH_KEYS)?,
     };
-    if request.query.tcp_close && request.query.checkpoint.is_empty() {
-        return Err(Error::Local("--tcp-close goes with --checkpoint".to_owned()));
-    }
-    if request.query.keep_volumes && request.query.checkpoint.is_empty() {
-        return Err(Error::Local("--keep-volumes goes with --checkpoint".to_owned()));
-    }
-    if request.query.trust && request.query.checkpoint.is_empty() {
-        return Err(Error::Local("--trust goes with --checkpoint".to_owned()));
+    for flag in [&KEEP_VOLUMES, &LAZY, &TCP_CLOSE, &TRUST] {
+        if matches.is(flag) && request.query.checkpoint.is_empty() {
+            return Err(Error::Local(format!("--{} goes with --checkpoint", flag.long)));
+        }
     }
     if request.containers.len() > 1 {
         if request.attach || request.stdin {
@@ -158,14 +159,21 @@ mod tests {
         assert_eq!((made.query.checkpoint.as_str(), made.query.checkpoint_dir.as_str()), ("cp1", "/c"));
         assert!(!made.attach && !made.stdin && !made.query.tcp_close);
         let made = request(&matches_of("start --checkpoint cp1 --tcp-close web")).unwrap();
-        assert!(made.query.tcp_close);
+        assert!(made.query.tcp_close && !made.query.lazy);
+        assert!(request(&matches_of("start --checkpoint cp1 --lazy web")).unwrap().query.lazy);
         let made = request(&matches_of("start -ai web")).unwrap();
         assert!(made.attach && made.stdin);
     }
 
     #[test]
     fn what_does_not_go_together_is_refused() {
-        for line in ["start -a a b", "start -i a b", "start --checkpoint c a b", "start --tcp-close a"] {
+        for line in [
+            "start -a a b",
+            "start -i a b",
+            "start --checkpoint c a b",
+            "start --tcp-close a",
+            "start --lazy a",
+        ] {
             assert!(request(&matches_of(line)).is_err(), "{line}");
         }
         assert_eq!(request(&matches_of("start a b")).unwrap().containers, ["a", "b"]);

@@ -47,6 +47,19 @@ use volumes::BroughtBack;
 
 pub use manifest::{Manifest, PARTIAL, UnderWay};
 
+/// How a checkpoint is to come back to life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// TCP connections come back closed, even if they could go on.
+    pub tcp_close: bool,
+    /// Its processes run before their memory is there.
+    pub lazy: bool,
+    /// Its processes may have more than the container's configuration gives them.
+    pub trust: bool,
+    /// Volumes keep the content they have.
+    pub keep_volumes: bool,
+}
+
 /// A checkpoint on its way back to life.
 #[derive(Clone, Debug)]
 pub struct Thawing {
@@ -54,17 +67,6 @@ pub struct Thawing {
     /// The number of the writable layer made of it.
     pub layer: u32,
     pub places: Frozen,
-}
-
-/// How a checkpoint is to be thawed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wish {
-    /// TCP connections come back closed, even if they could go on.
-    pub tcp_close: bool,
-    /// Its processes may have more than the container's configuration gives them.
-    pub trust: bool,
-    /// Volumes keep the content they have.
-    pub keep_volumes: bool,
 }
 
 /// Where a container's checkpoints are: its own directory, or one the caller names.
@@ -261,7 +263,7 @@ pub fn restore(
     container: &Arc<Container>,
     id: &str,
     custom: &str,
-    wish: &Wish,
+    how: How,
 ) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
@@ -270,8 +272,10 @@ pub fn restore(
     let (dir, manifest) = find(container, &id, custom)?;
     let record = container.record();
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
-    preflight::check(engine, &record, &dir, &manifest, wish.trust)
-        .map_err(|error| error.during(attempt()))?;
+    preflight::check(engine, &record, &dir, &manifest, how.trust).map_err(|error| error.during(attempt()))?;
+    if how.lazy {
+        check_lazy(engine).map_err(|error| error.during(attempt()))?;
+    }
     let fresh = record.layer.wrapping_add(1);
     let fresh_dir = container.layer_dir(fresh);
     let bring_back = || -> Result<()> {
@@ -280,14 +284,15 @@ pub fn restore(
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
         unpack(&dir.join("rootfs.tar"), &upper)?;
-        let volumes = match wish.keep_volumes {
+        let volumes = match how.keep_volumes {
             true => BroughtBack::default(),
             false => volumes::bring_back(engine, container, &dir, &manifest, fresh)?,
         };
         let thaw = Thaw {
             dir: dir.clone(),
-            tcp_close: wish.tcp_close || manifest.options.tcp_close,
+            tcp_close: how.tcp_close || manifest.options.tcp_close,
             hostname: None,
+            lazy: how.lazy,
         };
         let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
         lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))?;
@@ -306,6 +311,19 @@ pub fn restore(
             let _ = state_dir::remove_tree(&fresh_dir);
             Err(error.during(attempt()))
         }
+    }
+}
+
+/// Refuses to let anything run before its memory is there, where CRIU or the kernel cannot.
+fn check_lazy(engine: &Engine) -> Result<()> {
+    match engine.criu() {
+        Ok(info) if info.has_lazy_pages => Ok(()),
+        Ok(info) => Err(Error::not_implemented(format!(
+            "criu {} cannot bring memory later on this kernel, which lacks userfaultfd: leave --lazy out",
+            info.version
+        ))),
+        // The restore itself will say what is the matter.
+        Err(_) => Ok(()),
     }
 }
 

@@ -136,6 +136,9 @@ pub fn start_locked(
         // Told under the lock: an exit that follows at once is told later.
         if let Some(thaw) = thaw {
             let mut attributes = inner.record.event_attributes();
+            if thaw.thaw.lazy {
+                attributes.insert("memory".to_owned(), "lazy".to_owned());
+            }
             if thaw.thaw.tcp_close {
                 attributes.insert("tcp".to_owned(), "closed".to_owned());
             }
@@ -791,6 +794,10 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
         record.finished_at.clone_from(&exit.finished_at);
         if exit.checkpointed {
             record.manually_stopped = true;
+        }
+        if let Some(reason) = &exit.reason {
+            log::error!("container {:?}: {reason}", record.name);
+            record.error.clone_from(reason);
         }
         if !engine.is_stopping.load(Ordering::SeqCst) && policy::wants_restart(record) {
             record.state = State::Restarting;

@@ -48,7 +48,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     exec::restore(engine);
     network::recover(engine, &containers, &left_out);
     sweep(engine, &left_out);
-    sweep_clones(engine, &containers);
+    checkpoint::clone::sweep(engine);
     if left_out.is_empty() {
         // Otherwise the mounts may be those of a container that is not known.
         engine.volumes.sweep();
@@ -209,20 +209,13 @@ fn wait_for(engine: &Arc<Engine>, container: &Arc<Container>) {
         if waiting.lock().out_of_reach.is_none() {
             log::info!("container {:?} is taken up", waiting.name());
             unfinished::sweep(&engine, &waiting);
-            sweep_clones(&engine, &engine.containers.all());
+            checkpoint::clone::sweep(&engine);
             mark_pending(&waiting);
             finish(&engine, &waiting);
         }
     };
     if let Err(error) = crate::daemon::spawn("adoption", wait) {
         log::error!("wait for the shim of container {:?}: {error}", container.name());
-    }
-}
-
-/// Removes the checkpoints of clones that were cut off, once no shim can be at work on one.
-fn sweep_clones(engine: &Engine, containers: &[Arc<Container>]) {
-    if containers.iter().all(|container| container.lock().out_of_reach.is_none()) {
-        checkpoint::clone::sweep(engine);
     }
 }
 
@@ -301,6 +294,10 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, run_dir: &
         record.oom_killed |= exit.oom_killed;
         record.finished_at.clone_from(&exit.finished_at);
         record.manually_stopped |= exit.checkpointed;
+        if let Some(reason) = &exit.reason {
+            log::error!("container {:?}: {reason}", record.name);
+            record.error.clone_from(reason);
+        }
         (record.is_held, record.is_updating) = (false, false);
         let mut attributes = record.event_attributes();
         if is_oom_news {
@@ -364,7 +361,7 @@ pub fn recorded_exit(container: &Container) -> Option<Exit> {
 
 /// What is said of a run that left no word. Source: Docker.
 pub fn unknown_exit() -> Exit {
-    Exit { code: 255, oom_killed: false, finished_at: now(), checkpointed: false }
+    Exit { code: 255, oom_killed: false, finished_at: now(), checkpointed: false, reason: None }
 }
 
 /// Until its turn comes, a container that is to come up is one whose policy makes a pause.

@@ -698,6 +698,8 @@ crate::query! {
         trust: bool = "trust",
         /// Dewar's own: volumes keep the content they have.
         keep_volumes: bool = "keep-volumes",
+        /// Dewar's own: the checkpoint's processes run before their memory is there.
+        lazy: bool = "lazy",
     }
 }
 crate::query! {

@@ -31,6 +31,10 @@ pub struct CopyRequest {
     pub volumes: BTreeMap<String, String>,
     /// TCP connections come back closed. They do in any case where the address is another.
     pub tcp_close: bool,
+    /// Run before the memory is there.
+    pub lazy: bool,
+    /// Restore only: processes may have more than the original's configuration gives them.
+    pub trust: bool,
     pub auto_remove: bool,
     /// Beside the original's.
     pub labels: BTreeMap<String, String>,

@@ -181,6 +181,8 @@ pub struct Response {
     /// Notify: the root of the tree, once it is there.
     pub root: i32,
     pub version: Option<Version>,
+    /// Feature check.
+    pub has_lazy_pages: bool,
 }
 
 /// A release of CRIU.
@@ -219,6 +221,7 @@ impl Response {
                     }
                 }
                 (7, value) => response.errno = value.int() as i32,
+                (8, Value::Bytes(features)) => response.has_lazy_pages = numbers(features)?[1] != 0,
                 (9, value) => response.message = value.text(),
                 (10, Value::Bytes(version)) => {
                     let at = numbers(version)?.map(|value| value as u32);

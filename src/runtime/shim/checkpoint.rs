@@ -41,6 +41,7 @@ use super::protocol::CriuPlace;
 use super::stdio::{Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::criu::pages::PageDaemon;
 use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
 use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
@@ -182,6 +183,9 @@ pub(super) fn dump(
     if container.paused {
         // CRIU freezes by itself, and would thaw what was to stay paused.
         return Err(refused("freeze", "container", "it is paused"));
+    }
+    if container.pages.is_some() {
+        return Err(refused("freeze", "container", "its memory is still coming from the last checkpoint"));
     }
     let path = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
@@ -346,13 +350,26 @@ pub(super) fn thaw(
         external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
         Ok(())
     });
-    let begun = staged.and_then(|()| restore(&launch, root, thaw, criu, external, &keys));
+    let begun = staged.and_then(|()| {
+        let images = dir.join("images");
+        let mut pages = match thaw.lazy {
+            true => Some(PageDaemon::start(criu, &images, &launch.run_dir)?),
+            false => None,
+        };
+        let begun = restore(&launch, root, thaw, criu, external, &keys)?;
+        if let Some(pages) = &mut pages {
+            pages.hold();
+        }
+        Ok((begun, pages))
+    });
     // The container has mounts of its own by now.
     unstage(&launch.run_dir);
     match begun {
-        Ok((pid, pidfd, ends)) => {
+        Ok(((pid, pidfd, ends), pages)) => {
             stdio.connect(ends);
-            Ok(Container::new(launch, cgroup, pid, pidfd))
+            let mut container = Container::new(launch, cgroup, pid, pidfd);
+            container.pages = pages;
+            Ok(container)
         }
         Err(error) => {
             let _ = cgroup.kill_all();
@@ -401,6 +418,7 @@ fn restore(
         terminal: launch.stdio.terminal,
         tcp_close: thaw.tcp_close,
         hostname: thaw.hostname.as_deref(),
+        lazy: thaw.lazy,
     };
     let restored = criu::restore(criu, request)?;
     let end = || -> Result<(OwnedFd, Ends), Error> {

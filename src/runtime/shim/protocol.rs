@@ -92,6 +92,8 @@ pub enum Call {
         tcp_close: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hostname: Option<String>,
+        #[serde(default)]
+        lazy: bool,
     },
     /// Fds: the stream. `exec` absent means the container's first process, here and below.
     Attach {
@@ -399,6 +401,7 @@ mod tests {
                     clients: vec![],
                     tcp_close: true,
                     hostname: Some("h".into()),
+                    lazy: true,
                 },
             ),
             ("attach", Call::Attach { exec: None, client: client() }),
@@ -428,7 +431,8 @@ mod tests {
             let (got, _) = receive::<Request>(&shim, RecvFlags::empty()).unwrap().unwrap();
             assert_eq!(serde_json::to_string(&got).unwrap(), text);
         }
-        let exit = Exit { code: 137, oom_killed: true, finished_at: "t".into(), checkpointed: false };
+        let exit =
+            Exit { code: 137, oom_killed: true, finished_at: "t".into(), checkpointed: false, reason: None };
         let refused = Error {
             op: "open".into(),
             object: "/x".into(),

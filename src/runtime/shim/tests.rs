@@ -570,7 +570,11 @@ impl Bed {
         let tar = std::fs::File::open(dir.join("rootfs.tar")).unwrap();
         layer::unpack(tar, &launch.overlay.upper, layer::Limits::default()).unwrap();
         self.runtime()
-            .thaw(launch, Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None }, attachments)
+            .thaw(
+                launch,
+                Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None, lazy: false },
+                attachments,
+            )
             .unwrap()
     }
 
@@ -705,7 +709,7 @@ fn a_thaw_that_fails_leaves_nothing() {
     std::fs::remove_file(dir.join("images/pstree.img")).unwrap();
     let error = bed
         .runtime()
-        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None }, vec![])
+        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None, lazy: false }, vec![])
         .unwrap_err();
     assert!(error.to_string().starts_with("thaw container: "), "{error}");
     bed.assert_clean();

@@ -35,6 +35,9 @@ pub fn clone(engine: &Arc<Engine>, container: &Arc<Container>, request: &CopyReq
     if !request.checkpoint_dir.is_empty() {
         return Err(Error::invalid("a clone keeps no checkpoint: --checkpoint-dir goes with restore"));
     }
+    if request.lazy {
+        return Err(Error::invalid("the memory of a clone is copied at once: lazy goes with restore"));
+    }
     let attempt = || format!("Cannot clone container {}", container.name());
     let record = container.record();
     let dir = directory(engine, &record, request.count.max(1)).join(names::new_id()?);
@@ -98,9 +101,12 @@ fn has_room(engine: &Engine, record: &Record, count: u32) -> Option<bool> {
     Some(needed < free && needed.saturating_mul(u64::from(count) + 1) < available)
 }
 
-/// Removes what clones of an earlier daemon have left. Their shims may be at work on it: not before those have been
-/// heard.
+/// Removes what clones of an earlier daemon have left, once no shim can be at work on it: one that is out of reach may
+/// be.
 pub fn sweep(engine: &Engine) {
+    if engine.containers.all().iter().any(|container| container.lock().out_of_reach.is_some()) {
+        return;
+    }
     for root in [&engine.state_dir.exec_root, &engine.state_dir.data_root] {
         let dir = root.join(CLONES);
         if dir.exists()

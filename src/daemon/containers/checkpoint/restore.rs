@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Thawing, check_runtime, find, preflight, unpack};
+use super::{How, Thawing, check_lazy, check_runtime, find, preflight, unpack};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -80,7 +80,8 @@ pub fn copies(
     let (dir, manifest) = find(container, &id, &request.checkpoint_dir)?;
     let attempt = || format!("Cannot restore checkpoint {id} of container {}", container.name());
     let record = container.record();
-    preflight::check(engine, &record, &dir, &manifest, false).map_err(|error| error.during(attempt()))?;
+    preflight::check(engine, &record, &dir, &manifest, request.trust)
+        .map_err(|error| error.during(attempt()))?;
     let is_anothers = record.state.is_alive();
     let origin = Origin { record, dir, places: Frozen { is_anothers, ..manifest.places } };
     let containers = make_all(engine, &origin, request).map_err(|error| error.during(attempt()))?;
@@ -112,13 +113,14 @@ pub fn make_all(engine: &Arc<Engine>, origin: &Origin, request: &CopyRequest) ->
     };
     let drafts: Vec<(String, Mutex<Option<Draft>>)> =
         drafts.into_iter().map(|draft| (draft.record.name.clone(), Mutex::new(Some(draft)))).collect();
+    let how = How { tcp_close: request.tcp_close, lazy: request.lazy, ..How::default() };
     let (next, made) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((_, draft)) = drafts.get(number) else { return };
             let draft = draft.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let copy = draft.map(|draft| make(engine, origin, &places, request.tcp_close, draft));
+            let copy = draft.map(|draft| make(engine, origin, &places, how, draft));
             if let Some(copy) = copy {
                 made.lock().unwrap_or_else(PoisonError::into_inner).push((number, copy));
             }
@@ -173,6 +175,9 @@ fn check(engine: &Engine, origin: &Origin, request: &CopyRequest) -> Result<u32>
         return Err(Error::invalid("an address is one container's: it goes with one copy only"));
     }
     check_runtime(engine, &origin.record)?;
+    if request.lazy {
+        check_lazy(engine)?;
+    }
     let image = ImageId::parse(&origin.record.image_id);
     let image = image.ok_or_else(|| Error::system("read the image of the original", "not a digest"))?;
     engine.images.get(&image).map_err(|_| {
@@ -230,13 +235,21 @@ fn draft(
     }
     place(engine, &mut record, was, request)?;
     let wanted = was.mounts.iter().map(|mount| copied_mount(&mut record, mount, request)).collect();
+    let is_shared = |mount: &&Mount| {
+        mount.kind == "volume" && mount.rw && !request.volumes.contains_key(&mount.destination)
+    };
+    let warnings = was.mounts.iter().filter(is_shared).map(|mount| {
+        let Mount { name, destination, .. } = mount;
+        format!("volume {name} is shared with the original: --volume NAME:{destination} gives it another")
+    });
+    let warnings = warnings.collect();
     spec::validate(&record)?;
     record.name = match (request.name.as_str(), count) {
         ("", _) => engine.containers.reserve_generated(&id)?,
         (name, 1) => reserve(engine, name, &id)?,
         (name, _) => reserve(engine, &format!("{name}-{number}"), &id)?,
     };
-    Ok(Draft { record, wanted, hostname, warnings: Vec::new() })
+    Ok(Draft { record, wanted, hostname, warnings })
 }
 
 fn reserve(engine: &Engine, name: &str, id: &str) -> Result<String> {
@@ -372,13 +385,7 @@ fn leave_taken_ports(engine: &Engine, drafts: &mut [Draft]) {
 }
 
 /// Makes one copy, and brings it to life.
-fn make(
-    engine: &Arc<Engine>,
-    origin: &Origin,
-    places: &Frozen,
-    tcp_close: bool,
-    draft: Draft,
-) -> Result<Copied> {
+fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft: Draft) -> Result<Copied> {
     let Draft { mut record, mut wanted, hostname, warnings } = draft;
     let (id, name) = (record.id.clone(), record.name.clone());
     let dir = engine.state_dir.container(&id);
@@ -404,7 +411,8 @@ fn make(
     let _ = std::fs::remove_file(container.dir.join(create::PENDING));
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
-    let thaw = Thaw { dir: origin.dir.clone(), tcp_close, hostname };
+    let How { tcp_close, lazy, .. } = how;
+    let thaw = Thaw { dir: origin.dir.clone(), tcp_close, hostname, lazy };
     let thawing = Thawing { thaw, layer: 0, places: places.clone() };
     match lifecycle::start_locked(engine, &container, Action::Restore, Some(thawing)) {
         Ok(()) => Ok(Copied { id, name, warnings }),

@@ -1,0 +1,148 @@
+//! The page daemon of a lazy restore: `criu lazy-pages`, which gives memory to processes that run already, on demand
+//! and by and by.
+//!
+//! ```text
+//!  shim ─ spawn ─▶ criu lazy-pages ◀─ lazy-pages.socket (in the work directory) ─ criu restore
+//!   │ pidfd            │ userfaultfd per process: fault ─▶ page of the images
+//!   └─ holds copies of those, so that processes whose daemon is gone wait, and never see zeroes for memory
+//! ```
+//!
+//! It ends by itself when everything is delivered, or when there are no processes any more.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
+
+use super::{Launcher, fault, open_dir, read_log};
+use crate::runtime::shim::protocol::CriuPlace;
+use crate::runtime::{Cause, Error};
+
+const LOG: &str = "lazy-pages.log";
+/// How long the daemon may take to begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running page daemon; dropping it ends it.
+#[derive(Debug)]
+pub struct PageDaemon {
+    child: Child,
+    pidfd: OwnedFd,
+    /// The processes' userfaultfds, ours too.
+    held: Vec<OwnedFd>,
+    log: std::path::PathBuf,
+}
+
+fn failed(op: &str, cause: impl Into<Cause>) -> Error {
+    Error { op: op.into(), object: "the page daemon".into(), cause: cause.into() }
+}
+
+impl PageDaemon {
+    /// Starts one for the images, with its socket and its log in `work`; blocks until it listens.
+    ///
+    /// # Errors
+    /// It ended, or said nothing for long; the cause has its own words.
+    pub fn start(place: &CriuPlace, images: &Path, work: &Path) -> Result<PageDaemon, Error> {
+        let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
+        launcher.keep_reachable = Some(work);
+        let child = launcher
+            .prepared()
+            .args(["lazy-pages", "-D", "/proc/self/fd/0", "-o", LOG, "-v2", "--status-fd", "1", "-W"])
+            .arg(work)
+            // A descriptor, which is good in whatever mount namespace.
+            .stdin(Stdio::from(open_dir(images)?))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| failed("start", error))?;
+        PageDaemon::listening(child, work.join(LOG))
+    }
+
+    fn listening(mut child: Child, log: std::path::PathBuf) -> Result<PageDaemon, Error> {
+        let status = child.stdout.take();
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        let pidfd = match pidfd {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed("watch", errno));
+            }
+        };
+        let daemon = PageDaemon { child, pidfd, held: Vec::new(), log };
+        let Some(mut status) = status else { return Err(failed("hear", Cause::Refused("no pipe".into()))) };
+        let (deadline, mut byte) = (Instant::now() + PATIENCE, [0]);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+            let mut fds = [PollFd::new(&status, PollFlags::IN)];
+            match rustix::event::poll(&mut fds, Some(&timeout)) {
+                Ok(0) => return Err(failed("start", Cause::Refused("it does not listen".into()))),
+                Ok(_) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(failed("start", errno)),
+            }
+        }
+        match std::io::Read::read(&mut status, &mut byte) {
+            Ok(1..) => Ok(daemon),
+            _ => Err(failed("start", Cause::Refused(daemon.words("it ended at once")))),
+        }
+    }
+
+    /// Holds what the processes wait on, now that they have been restored. Those that they fork later are not among
+    /// it. Failing is no matter: then an untimely end of the daemon is only not as safe.
+    pub fn hold(&mut self) {
+        // It takes them up by itself: give it a moment.
+        for _ in 0..20 {
+            self.hold_now();
+            if !self.held.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn hold_now(&mut self) {
+        let Ok(entries) = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())) else { return };
+        for entry in entries.flatten() {
+            let is_ours = std::fs::read_link(entry.path())
+                .is_ok_and(|target| target.as_os_str() == "anon_inode:[userfaultfd]");
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(number) = number.filter(|_| is_ours) {
+                let copy = rustix::process::pidfd_getfd(&self.pidfd, number, PidfdGetfdFlags::empty());
+                self.held.extend(copy);
+            }
+        }
+    }
+
+    /// Becomes readable when it has ended.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Takes leave of a daemon that has ended: an error when it had not delivered everything.
+    ///
+    /// The memory that is missing then stays so: the processes wait for it until they are killed or `self` is dropped.
+    pub fn ended(&mut self) -> Result<(), String> {
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(self.words(&format!("it ended untimely ({status})"))),
+            Err(error) => Err(self.words(&format!("it ended untimely: {error}"))),
+        }
+    }
+
+    fn words(&self, what: &str) -> String {
+        let said = fault::decisive(&read_log(&self.log)).join("; ");
+        if said.is_empty() { what.to_owned() } else { format!("{what}: {said}") }
+    }
+}
+
+impl Drop for PageDaemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
