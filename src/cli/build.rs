@@ -13,12 +13,14 @@ use std::io::{self, IsTerminal, Read, Write};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
+use crate::http::api::auth::{CONFIG_HEADER, configs_to_header};
 use crate::http::api::build::{BuildQuery, IMAGE_BUILD, SECRETS};
 use crate::http::api::image::JsonMessage;
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::container::values;
 use super::context::print;
+use super::credentials;
 use super::error::{Error, go_cause};
 use super::format::size_total;
 use super::progress;
@@ -296,7 +298,8 @@ fn build(context: &super::context::Context, request: Request) -> Result<u8, Erro
             query.build_args.entry(name.to_owned()).or_insert_with(|| Some(value.to_owned()));
         }
     }
-    let mut context = context.clone();
+    let known = credentials::all(context.config())?;
+    let mut context = context.with_header(CONFIG_HEADER, configs_to_header(&known));
     if let Some(header) = secrets_header(&request.secrets)? {
         context = context.with_header(SECRETS, header);
     }
@@ -313,10 +316,7 @@ fn build(context: &super::context::Context, request: Request) -> Result<u8, Erro
         if let Some(text) = message.stream.as_ref().filter(|_| is_quiet) {
             quiet_output.push_str(text);
         }
-        match failure(message) {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        progress::failure(message).map_or(Ok(()), Err)
     };
     match progress::follow(answer, is_quiet, io::stdout(), &mut look) {
         Ok(()) => {}
@@ -336,17 +336,6 @@ fn build(context: &super::context::Context, request: Request) -> Result<u8, Erro
         fs::write(&id_file, &id).map_err(|cause| Error::open(&id_file, &cause))?;
     }
     Ok(0)
-}
-
-/// The failure a message carries: its words as they are, and the exit code of the step that failed.
-fn failure(message: &JsonMessage) -> Option<Error> {
-    let (words, code) = match (&message.error_detail, &message.error) {
-        (Some(detail), _) => (&detail.message, detail.code),
-        (None, Some(words)) => (words, 0),
-        (None, None) => return None,
-    };
-    let code = u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1);
-    Some(Error::Build { message: words.clone(), code })
 }
 
 /// The context on its way, counted as docker counts it: on a terminal while it goes, elsewhere at the end.

@@ -12,6 +12,7 @@
 //!
 //! Source: docker's `cli/config` and the protocol of docker-credential-helpers.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -22,7 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::http::api::auth::{self, AuthConfig};
+use crate::http::api::auth::{self, AuthConfig, AuthConfigs};
 
 use super::config::{Config, Json};
 use super::error::{Error, go_cause};
@@ -75,6 +76,34 @@ pub fn get(config: &Config, server: &str) -> Result<AuthConfig, Error> {
         None => Ok(in_file(config, server)),
         Some(helper) => ask(&helper, server),
     }
+}
+
+/// The credentials for every server there are any for. For builds, whose images come from anywhere.
+pub fn all(config: &Config) -> Result<AuthConfigs, Error> {
+    let mut found = AuthConfigs::new();
+    match helper(config, "") {
+        None => {
+            let servers = config.value("auths").and_then(Value::as_object).into_iter().flatten();
+            found.extend(servers.map(|(server, entry)| (server.clone(), read(server, entry))));
+        }
+        Some(helper) => {
+            let text = call(&helper, "list", "").map_err(|failure| failure.while_("listing"))?;
+            let servers: BTreeMap<String, Value> = serde_json::from_str(&text)
+                .map_err(|cause| Error::local("error listing credentials", cause))?;
+            for server in servers.into_keys() {
+                found.insert(server.clone(), ask(&helper, &server)?);
+            }
+        }
+    }
+    let own = config.value("credHelpers").and_then(Value::as_object).into_iter().flatten();
+    for (server, _) in own {
+        match get(config, server) {
+            Ok(credentials) => drop(found.insert(server.clone(), credentials)),
+            // One helper that fails must not keep a build from the others' images.
+            Err(error) => say(&format!("WARNING: Failed to get credentials for registry: {server}: {error}")),
+        }
+    }
+    Ok(found)
 }
 
 /// Keeps credentials under their server's address. True if a password has come to lie unencrypted in the file.

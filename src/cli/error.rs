@@ -35,8 +35,8 @@ pub enum Error {
     Version(String),
     /// The daemon's own refusal: its words, and the status they came with.
     Daemon { status: u16, message: String },
-    /// A build that failed: the daemon's words, and the exit code of the step that did.
-    Build { message: String, code: u8 },
+    /// What the daemon had begun has failed: its words, and the exit code of a build's step that did.
+    Stream { message: String, code: u8 },
     /// A failure on this side.
     Local(String),
     /// A failure on this side that is 1 with every command, `run` not excepted.
@@ -79,7 +79,7 @@ impl Error {
         match self {
             Error::Usage { .. } => 125,
             Error::Template(_) => 64,
-            Error::Build { code, .. } => *code,
+            Error::Stream { code, .. } => *code,
             Error::BrokenPipe => 0,
             _ => 1,
         }
@@ -115,7 +115,7 @@ impl fmt::Display for Error {
             | Error::Local(message)
             | Error::Refused(message)
             | Error::Template(message)
-            | Error::Build { message, .. } => out.write_str(message),
+            | Error::Stream { message, .. } => out.write_str(message),
             // Compat: Docker's client takes off the blanks that some of its daemon's words end in.
             Error::Daemon { message, .. } => write!(out, "Error response from daemon: {}", message.trim()),
             Error::Reported => out.write_str("some of the objects named failed"),

@@ -35,12 +35,18 @@ const TICK: Duration = Duration::from_millis(75);
 
 /// Prints a progress stream, unless `quiet`, and ends with the failure it carries, if it carries one.
 pub fn show(reader: impl Read, quiet: bool, out: impl Write + AsFd) -> Result<(), Error> {
-    follow(reader, quiet, out, &mut |message| match (&message.error_detail, &message.error) {
-        (Some(ErrorDetail { message, .. }), _) | (None, Some(message)) => {
-            Err(Error::Daemon { status: 200, message: message.clone() })
-        }
-        (None, None) => Ok(()),
-    })
+    follow(reader, quiet, out, &mut |message| failure(message).map_or(Ok(()), Err))
+}
+
+/// The failure a message carries: its words as they are, and the exit code of the step that failed.
+pub fn failure(message: &JsonMessage) -> Option<Error> {
+    let (words, code) = match (&message.error_detail, &message.error) {
+        (Some(ErrorDetail { message, code }), _) => (message, *code),
+        (None, Some(words)) => (words, 0),
+        (None, None) => return None,
+    };
+    let code = u8::try_from(code).ok().filter(|code| *code != 0).unwrap_or(1);
+    Some(Error::Stream { message: words.clone(), code })
 }
 
 /// Prints a progress stream, unless `quiet`, after `look` saw each message: it decides what is a failure.

@@ -43,6 +43,7 @@ use super::images::config::Platform;
 use super::images::{ImageId, Reference};
 use super::state_dir::{self, StateDir};
 use crate::http::api::container::Resources;
+use crate::http::registry::Credentials;
 use crate::runtime::mounts as host_mounts;
 
 pub use cache::Caches;
@@ -83,6 +84,8 @@ pub struct Options {
     /// Bytes; 0 for the default.
     pub shm_size: i64,
     pub secrets: BTreeMap<String, Secret>,
+    /// Who the user is at registries, by server.
+    pub credentials: BTreeMap<String, Credentials>,
     pub security_opt: Vec<String>,
 }
 

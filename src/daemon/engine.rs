@@ -107,7 +107,7 @@ impl Engine {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Pulls an image, or all tags of a repository: see [`images::Store::pull`].
+    /// Pulls an image, or all tags of a repository, and publishes it: see [`images::Store::pull`].
     pub fn pull(
         &self,
         reference: images::Reference,
@@ -124,7 +124,15 @@ impl Engine {
             attempts: config.max_download_attempts,
             cancel: client.cancel.clone(),
         };
-        self.images.pull(&pull, tell)
+        let all = self.images.pull(&pull, tell)?;
+        for pulled in &all {
+            // Compat: a pull's event is about the name.
+            let (id, name) = (pulled.reference.familiar(), pulled.reference.familiar_name());
+            let labels = self.images.get(&pulled.id)?.config.config.labels.clone();
+            let attributes = labels.into_iter().chain([("name".to_owned(), name)]).collect();
+            self.events.publish("image", "pull", &id, attributes);
+        }
+        Ok(all)
     }
 
     /// Puts another configuration in force for what asks from now on.

@@ -12,6 +12,7 @@
 //!
 //! Source: Docker's registry service (`registry/service_v2.go`, `registry/config.go`).
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -39,6 +40,23 @@ pub struct Client {
     /// `X-Meta-*` headers of the request, passed on.
     pub headers: Vec<(String, String)>,
     pub cancel: Cancel,
+}
+
+/// The key of Docker's registry among the credentials of a build.
+const DOCKER_KEY: &str = "https://index.docker.io/v1/";
+
+/// Whose name is used at the registry on `host`, of credentials by server. Servers may be written as URLs.
+pub fn credentials_for(host: &str, by_server: &BTreeMap<String, Credentials>) -> Credentials {
+    let key = if host == DOCKER { DOCKER_KEY } else { host };
+    let place = |server: &str| {
+        let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default().to_owned()
+    };
+    let found = by_server.get(key).or_else(|| {
+        let mut all = by_server.iter();
+        all.find(|(server, _)| place(server) == place(key)).map(|(_, credentials)| credentials)
+    });
+    found.cloned().unwrap_or_default()
 }
 
 /// Whether the registry on `host` (with its port) may be spoken to without proof of who it is.
@@ -217,6 +235,24 @@ pub fn refusal(error: &RegistryError, reference: &Reference) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_are_found_however_the_server_is_written() {
+        let named = |username: &str| Credentials { username: username.to_owned(), ..Credentials::default() };
+        let known = BTreeMap::from([
+            (DOCKER_KEY.to_owned(), named("hub")),
+            ("https://reg.example:5000/v2/".to_owned(), named("url")),
+            ("other.example".to_owned(), named("host")),
+        ]);
+        for (host, user) in [
+            ("docker.io", "hub"),
+            ("reg.example:5000", "url"),
+            ("reg.example", ""),
+            ("other.example", "host"),
+        ] {
+            assert_eq!(credentials_for(host, &known).username, user, "{host}");
+        }
+    }
 
     #[test]
     fn insecure_are_loopback_and_what_is_configured() {

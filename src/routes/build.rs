@@ -16,6 +16,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::Reference;
 use crate::daemon::images::config::Platform;
+use crate::http::api::auth::{self, CONFIG_HEADER};
 use crate::http::api::build::{BuildQuery, SECRETS};
 use crate::http::api::container::Resources;
 use crate::http::api::image::{ErrorDetail, JsonMessage};
@@ -118,6 +119,10 @@ fn options(query: &BuildQuery, headers: &Headers) -> Result<Options> {
         },
         shm_size: query.shm_size,
         secrets: secrets(headers.get(SECRETS).unwrap_or_default())?,
+        credentials: auth::configs_from_header(headers.get(CONFIG_HEADER))
+            .into_iter()
+            .map(|(server, who)| (server, who.into()))
+            .collect(),
         security_opt: query.security_opt.clone(),
     })
 }

@@ -92,16 +92,7 @@ fn pull(engine: &Arc<Engine>, call: Call<CreateQuery>) -> Result<Reply> {
         "pull",
         &peer,
         move || cancel.cancel(),
-        move |tell| {
-            for pulled in engine.pull(reference, platform, &client, tell)? {
-                // Compat: a pull's event is about the name.
-                let (id, name) = (pulled.reference.familiar(), pulled.reference.familiar_name());
-                let labels = engine.images.get(&pulled.id)?.config.config.labels.clone();
-                let attributes = labels.into_iter().chain([("name".to_owned(), name)]).collect();
-                engine.events.publish("image", "pull", &id, attributes);
-            }
-            Ok(())
-        },
+        move |tell| engine.pull(reference, platform, &client, tell).map(drop),
     )
 }
 

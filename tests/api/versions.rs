@@ -192,13 +192,15 @@ fn an_old_wait_is_silent_until_the_end() {
 fn operations_begin_with_their_version() {
     requires!(root);
     let daemon = Daemon::empty();
-    for (minor, method, path) in
-        [(25, "POST", "/images/prune"), (25, "POST", "/networks/prune"), (30, "GET", "/distribution/x/json")]
-    {
+    for (minor, method, path, done) in [
+        (25, "POST", "/images/prune", 200),
+        (25, "POST", "/networks/prune", 200),
+        // No registry is within reach.
+        (30, "GET", "/distribution/x/json", 500),
+    ] {
         let wanted = format!("requires minimum API version 1.{minor}");
         daemon.api(method, &format!("/v1.{}{path}", minor - 1)).refuses(400, &wanted);
-        let status = daemon.api(method, &format!("/v1.{minor}{path}")).status;
-        assert!(matches!(status, 200 | 501), "{path}: {status}");
+        assert_eq!(daemon.api(method, &format!("/v1.{minor}{path}")).status, done, "{path}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Building images.
 
+mod bases;
 mod cached;
 mod copies;
 mod endings;

@@ -39,7 +39,9 @@ impl Bench {
     fn unharmed(&self, before: &Value) {
         assert_eq!(self.state(), *before, "{}", self.daemon.log());
         assert!(!self.daemon.log().contains("panicked"), "{}", self.daemon.log());
-        assert!(!self.daemon.log().contains(": 500"), "{}", self.daemon.log());
+        let log = self.daemon.log();
+        let failed = log.lines().find(|line| line.contains(": 500") && !is_unreachable(line));
+        assert_eq!(failed, None, "{log}");
     }
 }
 
@@ -74,12 +76,17 @@ fn request(method: &str, path: &str, content_type: &str, body: &[u8]) -> Vec<u8>
 /// The rule of this file.
 #[track_caller]
 fn is_fair(reply: &Reply, method: &str, what: &str) {
-    let is_refusal = matches!(reply.status, 501 | 503);
+    let is_refusal = matches!(reply.status, 501 | 503) || is_unreachable(&reply.text());
     assert!(reply.status < 500 || is_refusal, "{what}: {} {}", reply.status, reply.text());
     if reply.status >= 400 && method != "HEAD" {
         assert_eq!(reply.header("content-type"), Some("application/json"), "{what}: {}", reply.text());
         assert!(reply.json()["message"].as_str().is_some_and(|message| !message.is_empty()), "{what}");
     }
+}
+
+/// Docker's registry is out of reach of these daemons, and a valid request may be about it.
+fn is_unreachable(text: &str) -> bool {
+    text.contains("docker.io/v2/") && text.contains("dial tcp: lookup")
 }
 
 /// Not to be asked with a container that runs: they would do what they are asked.
@@ -133,7 +140,9 @@ fn names_that_are_none_are_refused_by_every_operation() {
             let path = path_of(path, name);
             let reply = send(&bench.daemon, &request(method, &path, "application/json", b""), method);
             is_fair(&reply, method, &format!("{id}: {method} {}", text(path.as_bytes())));
-            assert!(reply.status >= 400, "{id}: {method} {path}: {}", reply.status);
+            // A name and a tag to Docker, too, and a push says only in its stream that there is no such image.
+            let is_name = *id == "ImagePush" && name == "sha256:x" && reply.status == 200;
+            assert!(reply.status >= 400 || is_name, "{id}: {method} {path}: {}", reply.status);
         }
     }
     bench.unharmed(&before);
@@ -186,6 +195,8 @@ fn bodies_that_are_none_are_refused_by_every_operation() {
             continue;
         }
         let targets = match path.starts_with("/containers/x") {
+            // What says nothing that it knows asks for a clone like any other.
+            true if *id == "ContainerClone" => vec![bench.created.as_str()],
             true => vec![bench.created.as_str(), bench.running.as_str()],
             false => vec!["x"],
         };
@@ -291,7 +302,8 @@ fn query_values_that_are_none_are_refused_by_every_operation() {
         if TELLING.contains(id) || matches!(*id, "ContainerPause" | "ContainerWait" | "ImageImport") {
             continue;
         }
-        let bare = path_of(path.split('?').next().unwrap_or_default(), &bench.running);
+        let target = if *id == "ContainerClone" { &bench.created } else { &bench.running };
+        let bare = path_of(path.split('?').next().unwrap_or_default(), target);
         for key in keys {
             // Each key meets a third of the values at each operation, all of them at all operations.
             for value in values.iter().skip(turn % 3).step_by(3) {
@@ -503,8 +515,12 @@ fn random_requests_are_survived() {
         let _ = std::io::Write::write_all(&mut connection.stream(), &bytes);
         let _ = connection.stream().shutdown(std::net::Shutdown::Write);
         if let Some(reply) = connection.head() {
+            let is_refusal = matches!(reply.status, 501 | 503 | 505);
+            let length = reply.header("content-length").and_then(|length| length.parse().ok());
+            let is_beyond =
+                |length| connection.exact(length).is_some_and(|body| is_unreachable(&text(&body)));
             assert!(
-                reply.status < 500 || matches!(reply.status, 501 | 503 | 505),
+                reply.status < 500 || is_refusal || length.is_some_and(is_beyond),
                 "{:?}: {reply:?}",
                 text(&bytes)
             );

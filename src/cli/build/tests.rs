@@ -8,9 +8,10 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
 use super::context::prepare;
-use super::{Request, Secret, failure, request, secret, secrets_header};
+use super::{Request, Secret, request, secret, secrets_header};
 use crate::cli::error::Error;
 use crate::cli::parse::{Parsed, parse};
+use crate::cli::progress::failure;
 use crate::http::api::image::{ErrorDetail, JsonMessage};
 
 fn request_of(line: &str) -> Result<Request, Error> {

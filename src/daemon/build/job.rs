@@ -16,8 +16,10 @@ use super::{Cancel, Failure, Held, Options, Outcome, Staging, root};
 use crate::daemon::dockerfile::{self, Dockerfile, Instruction};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::images::ImageId;
 use crate::daemon::images::config::Platform;
+use crate::daemon::images::{ImageId, Reference};
+use crate::daemon::registry;
+use crate::http::api::Class;
 use crate::http::api::image::JsonMessage;
 
 /// Stages at work at once. A stage waits for earlier ones only, and these began earlier, so that there is always
@@ -264,24 +266,55 @@ impl Job<'_> {
     }
 
     /// An image by its name, fetched if it is not here.
+    ///
+    /// Until it is held, it may be removed like any other: then it is as if it had not been there.
     pub fn base_image(&self, name: &str, platform: Option<&Platform>) -> Result<ImageId> {
-        if self.options.pull {
-            return Err(Error::not_implemented(format!("pull {name}: builds do not pull yet")));
-        }
+        // An id is no name that a registry knows.
+        let reference = Reference::parse(name).ok().filter(|_| !name.starts_with("sha256:"));
+        let found = match &reference {
+            Some(_) if self.options.pull => None,
+            _ => match self.local_image(name, platform) {
+                Err(error) if error.class == Class::NotFound && reference.is_some() => None,
+                found => Some(found?),
+            },
+        };
+        let id = match (found, reference) {
+            (Some(id), _) => id,
+            (None, Some(reference)) => {
+                self.pull(reference, platform)?;
+                self.local_image(name, platform)?
+            }
+            (None, None) => return Err(Error::not_found(format!("No such image: {name}"))),
+        };
+        self.held.add(&id);
+        Ok(id)
+    }
+
+    fn local_image(&self, name: &str, platform: Option<&Platform>) -> Result<ImageId> {
         let image = self.engine.images.resolve(name)?;
         let offered = Platform {
             os: image.config.os.clone(),
             architecture: image.config.architecture.clone(),
             variant: image.config.variant.clone(),
         };
-        if let Some(wanted) = platform.filter(|wanted| !wanted.accepts(&offered)) {
-            return Err(Error::not_found(format!(
+        match platform.filter(|wanted| !wanted.accepts(&offered)) {
+            None => Ok(image.id),
+            Some(wanted) => Err(Error::not_found(format!(
                 "image with reference {name} was found but its platform ({offered}) does not match the specified \
                  platform ({wanted})"
-            )));
+            ))),
         }
-        self.held.add(&image.id);
-        Ok(image.id)
+    }
+
+    fn pull(&self, reference: Reference, platform: Option<&Platform>) -> Result<()> {
+        let reference = reference.with_default_tag();
+        let client = registry::Client {
+            credentials: registry::credentials_for(reference.domain(), &self.options.credentials),
+            cancel: self.cancel.requests.clone(),
+            ..registry::Client::default()
+        };
+        let tell = &mut |message| self.output.tell(message);
+        self.engine.pull(reference, platform.cloned(), &client, tell).map(drop)
     }
 
     fn finish(&self) -> Outcome<ImageId> {

@@ -2,6 +2,7 @@
 //! builds.
 //!
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
@@ -15,6 +16,11 @@ use crate::http::registry::Credentials;
 
 /// The header with the credentials for one registry.
 pub const AUTH_HEADER: &str = "X-Registry-Auth";
+/// The header with the credentials for all registries, of a build, whose images come from anywhere.
+pub const CONFIG_HEADER: &str = "X-Registry-Config";
+
+/// Credentials by the server they are for, as the user's settings name it.
+pub type AuthConfigs = BTreeMap<String, AuthConfig>;
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -72,6 +78,17 @@ impl From<AuthConfig> for Credentials {
         let AuthConfig { username, password, identity_token, registry_token, .. } = who;
         Credentials { username, password, identity_token, registry_token }
     }
+}
+
+/// What the value of [`CONFIG_HEADER`] says; nothing where it does not read, as with [`AuthConfig::from_header`].
+pub fn configs_from_header(value: Option<&str>) -> AuthConfigs {
+    let found = value.and_then(unpack::<AuthConfigs>).unwrap_or_default();
+    found.into_iter().map(|(server, who)| (server, who.settled())).collect()
+}
+
+/// The value of [`CONFIG_HEADER`].
+pub fn configs_to_header(configs: &AuthConfigs) -> String {
+    pack(configs)
 }
 
 /// Name and password of `user:password` in base64.
@@ -156,6 +173,16 @@ mod tests {
             assert_eq!(AuthConfig::from_header(value), AuthConfig::default(), "{value:?}");
         }
         assert_eq!(AuthConfig::default().to_header(), "e30=");
+    }
+
+    #[test]
+    fn many_registries_fit_in_a_header() {
+        let configs = AuthConfigs::from([("localhost:5000".to_owned(), someone())]);
+        assert_eq!(configs_from_header(Some(&configs_to_header(&configs))), configs);
+        // docker-py's.
+        let packed = URL_SAFE.encode(r#"{"a.example":{"username":null,"auth":"bWU6c2VjcmV0"}}"#);
+        assert_eq!(configs_from_header(Some(&packed))["a.example"].username, "me");
+        assert!(configs_from_header(Some("{}")).is_empty() && configs_from_header(None).is_empty());
     }
 
     #[test]

@@ -73,8 +73,14 @@ pruned = client.images.prune(filters={'dangling': True})
 assert {'Deleted': gone} in pruned['ImagesDeleted'], pruned
 assert not client.images.prune()['ImagesDeleted']
 
-# What needs a registry or a builder says so.
-for call in (lambda: client.images.pull('absent/image', tag='v1'), lambda: client.images.search('busybox'),
-             lambda: client.images.push('busybox') and None, lambda: client.images.build(fileobj=io.BytesIO(b'FROM busybox'))):
-    with raises(APIError, 501):
+# No registry is within reach, and that is said.
+for call in (lambda: client.images.pull('absent/image', tag='v1'), lambda: client.images.search('busybox')):
+    with raises(APIError, 500):
         call()
+pushed = [line for line in client.images.push('busybox', stream=True, decode=True)]
+assert 'registry-1.docker.io' in pushed[-1]['errorDetail']['message'], pushed
+
+built, log = client.images.build(fileobj=io.BytesIO(b'FROM busybox\nLABEL built=yes\n'), tag='made:v1')
+equal(built.labels, {'built': 'yes'})
+assert any('Successfully tagged made:v1' in line.get('stream', '') for line in log), log
+client.images.remove('made:v1')

@@ -102,7 +102,7 @@ for call, status in [
     (lambda: api.init_swarm(), 503),
     (lambda: api.services(), 503),
     (lambda: client.nodes.list(), 503),
-    (lambda: api.login('user', 'password', registry='127.0.0.1:1', dockercfg_path=DIR), 501),
+    (lambda: api.login('user', 'password', registry='127.0.0.1:1', dockercfg_path=DIR), 500),
 ]:
     with raises(APIError, status):
         call()
