@@ -432,29 +432,34 @@ if wanted("images"):
             chosen, size = [], 0
             if len(layers) == 4:
                 break
-    archive = tarfile.open(f"{base}/image.tar", "w")
 
-    def member(name, data):
-        entry = tarfile.TarInfo(name)
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
+    def make_image(path, name, layers):
+        """Writes the OCI layout of gzip layers (beside each its .gz) as a tar."""
+        archive = tarfile.open(path, "w")
 
-    def blob(kind, data):
-        digest = hashlib.sha256(data).hexdigest()
-        member(f"blobs/sha256/{digest}", data)
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
+        def member(name, data):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
 
-    def text(value):
-        return json.dumps(value).encode()
+        def blob(kind, data):
+            digest = hashlib.sha256(data).hexdigest()
+            member(f"blobs/sha256/{digest}", data)
+            return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
 
-    diffs = [hashlib.sha256(open(layer, "rb").read()).hexdigest() for layer in layers]
-    config = blob("config.v1+json", text({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff}" for diff in diffs]}}))
-    blobs = [blob("layer.v1.tar+gzip", open(f"{layer}.gz", "rb").read()) for layer in layers]
-    manifest = blob("manifest.v1+json", text({"schemaVersion": 2, "config": config, "layers": blobs}))
-    manifest["annotations"] = {"io.containerd.image.name": "docker.io/bench/image:1"}
-    member("index.json", text({"schemaVersion": 2, "manifests": [manifest]}))
-    member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-    archive.close()
+        def text(value):
+            return json.dumps(value).encode()
+
+        diffs = [hashlib.sha256(open(layer, "rb").read()).hexdigest() for layer in layers]
+        config = blob("config.v1+json", text({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff}" for diff in diffs]}}))
+        blobs = [blob("layer.v1.tar+gzip", open(f"{layer}.gz", "rb").read()) for layer in layers]
+        manifest = blob("manifest.v1+json", text({"schemaVersion": 2, "config": config, "layers": blobs}))
+        manifest["annotations"] = {"io.containerd.image.name": name}
+        member("index.json", text({"schemaVersion": 2, "manifests": [manifest]}))
+        member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        archive.close()
+
+    make_image(f"{base}/image.tar", "docker.io/bench/image:1", layers)
     mib = sum(os.path.getsize(layer) for layer in layers) / 1048576
 
     def unpack_by_hand(synced):
@@ -464,8 +469,8 @@ if wanted("images"):
 
     peaks = []
 
-    def load():
-        subprocess.run([options.dewar, "rmi", "bench/image:1"], env=daemon.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def watched(*args):
+        """Times a command, and keeps how much the daemon's memory rose meanwhile."""
         # 5 makes the highest mark the present one.
         open(f"/proc/{daemon.pid}/clear_refs", "w").write("5")
 
@@ -474,14 +479,68 @@ if wanted("images"):
                 return next(int(line.split()[1]) for line in status if line.startswith(mark))
 
         before = rss("VmRSS")
-        elapsed = daemon.dewar("load", "-q", "-i", f"{base}/image.tar")
+        elapsed = daemon.dewar(*args)
         peaks.append((rss("VmHWM") - before) / 1024)
         return elapsed
+
+    def quietly(*args):
+        subprocess.run([options.dewar, *args], env=daemon.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def load():
+        quietly("rmi", "bench/image:1")
+        return watched("load", "-q", "-i", f"{base}/image.tar")
 
     ms = interleaved(7, floor=lambda: unpack_by_hand(False), synced=lambda: unpack_by_hand(True), load=load)
     row(f"`dewar load`, {mib:.0f} MiB in four gzip layers", f"{ms['load']:.0f} ms", f"{ms['load'] / ms['floor']:.2f} × `gzip -dc \\| tar x` of the layers, {ms['floor']:.0f} ms", "≤ 1.3 ×")
     row("the same, safe on disk both times", f"{ms['load']:.0f} ms", f"{ms['load'] / ms['synced']:.2f} × with `sync -f`, {ms['synced']:.0f} ms")
     row("memory of the daemon during it, above idle", f"{max(peaks):.1f} MiB", "", "≤ 40 MiB")
+    registry = shutil.which("docker-registry", path=f"{os.environ['PATH']}:/opt/dewar/registry/bin")
+    if registry:
+        place = "127.0.0.1:5000"
+        settings = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": f"{base}/registry"}}, "http": {"addr": place}, "log": {"level": "error"}}
+        open(f"{base}/registry.yml", "w").write(json.dumps(settings))
+        # This network is new.
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        server = spawn([registry, "serve", f"{base}/registry.yml"])
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", 5000)).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+
+        def publish(local):
+            daemon.dewar("tag", local, f"{place}/{local}")
+            daemon.dewar("push", "-q", f"{place}/{local}")
+            for name in (local, f"{place}/{local}"):
+                daemon.dewar("rmi", name)
+
+        def pull(name):
+            quietly("rmi", name)
+            return watched("pull", "-q", name)
+
+        publish("bench/image:1")
+        ms = interleaved(7, load=load, pull=lambda: [quietly("rmi", "bench/image:1"), pull(f"{place}/bench/image:1")][1])
+        row(f"`dewar pull` of the same from a registry on loopback", f"{ms['pull']:.0f} ms", f"{ms['pull'] / ms['load']:.2f} × `load`, {ms['load']:.0f} ms", "≤ 1.1 ×")
+        big = []
+        for number in range(8):
+            # 128 MiB each: half of it does not compress.
+            big.append(f"{base}/big{number}")
+            with tarfile.open(big[-1], "w") as layer:
+                for part in range(64):
+                    data = os.urandom(1 << 20) + os.urandom(1 << 10) * (1 << 10)
+                    entry = tarfile.TarInfo(f"{number}/{part}")
+                    entry.size = len(data)
+                    layer.addfile(entry, io.BytesIO(data))
+            subprocess.run(["gzip", "-n", "-k", "-1", big[-1]], check=True)
+        make_image(f"{base}/big.tar", "docker.io/bench/big:1", big)
+        daemon.dewar("load", "-q", "-i", f"{base}/big.tar")
+        publish("bench/big:1")
+        peaks.clear()
+        elapsed = pull(f"{place}/bench/big:1")
+        row(f"memory of the daemon during a pull of 1 GiB ({elapsed:.1f} s), above idle", f"{max(peaks):.1f} MiB", "", "≤ 40 MiB")
+        os.kill(server, 15)
+        os.waitpid(server, 0)
     shutil.rmtree(base)
 
 if wanted("checkpoint") and options.criu:

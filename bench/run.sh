@@ -4,7 +4,7 @@
 # Each figure stands beside a floor that does the same kernel work, measured in
 # interleaved rounds, so that a loaded machine slows both. NAMEs choose parts: run,
 # start, memory, burst, ping, network, images, checkpoint, clone. Needs root, python3, util-linux, rustc, a
-# static busybox and a criu (network: iproute2); runc is compared with where it is installed.
+# static busybox and a criu (network, images: iproute2; images: docker-registry); runc is compared with where it is installed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 dewar=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")

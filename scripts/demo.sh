@@ -1,5 +1,5 @@
 #!/bin/sh
-# The README's first command: a container is started, frozen with its memory, and thawed.
+# The README's first command: a container is started, frozen with its memory, thawed, and copied while it runs.
 #
 #   scripts/demo.sh DEWAR
 #
@@ -28,7 +28,7 @@ clean() {
     status=$?
     trap - EXIT INT TERM
     if [ -n "$daemon" ]; then
-        "$dewar" rm -f counter >/dev/null 2>&1 || :
+        "$dewar" rm -f counter copy-1 copy-2 copy-3 >/dev/null 2>&1 || :
         kill "$daemon" 2>/dev/null || :
         wait "$daemon" 2>/dev/null || :
     fi
@@ -93,3 +93,13 @@ show ps
 after=$("$dewar" logs counter | sed -n 's/^count //p' | tail -n 1)
 [ "$after" -gt "$before" ] || fail "the count did not go on after $before"
 printf '\nFrozen after %s, thawed, and now at %s: no number lost, none repeated.\n' "$before" "$after"
+
+step "6. Clone: three more of it, with its memory, while it runs"
+show clone --count 3 --name copy counter
+sleep 1
+show ps
+for number in 1 2 3; do
+    first=$("$dewar" logs "copy-$number" | sed -n 's/^count //p' | head -n 1)
+    [ -n "$first" ] && [ "$first" -gt "$after" ] || fail "copy-$number did not go on where counter was: ${first:-it says nothing}"
+done
+printf '\nEach copy went on counting where counter was.\n'

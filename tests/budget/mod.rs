@@ -27,8 +27,9 @@ fn the_binary_is_small() {
     // The goal of 5 MiB is missed: 0.9 MiB are the tables that let a handler panic without taking the daemon
     // along, 0.8 MiB the readers and writers of the API's JSON types. Docker's whole command line, volumes,
     // templates and the shapes of 28 API versions took it from 5.4 to 6.5; TLS for both ends (0.7), log drivers,
-    // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3; networks to 9.0.
-    assert!(bytes <= 37 << 18, "{bytes} bytes are more than 9.25 MiB");
+    // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3; networks to 9.0;
+    // registries, the builder, xz and bzip2, and what checkpoints say of themselves to 10.6.
+    assert!(bytes <= 12 << 20, "{bytes} bytes are more than 12 MiB");
 }
 
 #[test]
