@@ -25,8 +25,8 @@ use crate::daemon::engine::Engine;
 use crate::http::api::auth::SYSTEM_AUTH;
 use crate::http::api::build::IMAGE_BUILD;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL,
-    CHECKPOINT_PRUNE,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
+    CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE,
 };
 use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
@@ -161,6 +161,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_CREATE, checkpoint::create),
     route!(CHECKPOINT_LIST, checkpoint::list),
     route!(CHECKPOINT_DELETE, checkpoint::delete),
+    route!(CHECKPOINT_CHECK, checkpoint::check),
     route!(CHECKPOINT_INSPECT, checkpoint::inspect),
     route!(CHECKPOINT_LIST_ALL, checkpoint::all),
     route!(CHECKPOINT_PRUNE, checkpoint::prune),

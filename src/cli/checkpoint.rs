@@ -1,11 +1,12 @@
-//! `dewar checkpoint`: freeze a container to disk; list, look into and remove what was frozen.
+//! `dewar checkpoint`: say whether a container can be frozen, freeze it to disk; list, look into and remove what was frozen.
 //!
 //! Thawing is `dewar start --checkpoint`, in `container/start.rs`.
 
 use crate::http::api::Filters;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_PRUNE,
-    CheckpointCreate, CheckpointPruneQuery, CheckpointQuery, CheckpointSummary,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
+    CHECKPOINT_PRUNE, CheckpointCheck, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
+    CheckpointSummary,
 };
 
 use super::command::{Action, Args, Command, Flag, Matches};
@@ -23,6 +24,8 @@ static TCP_ESTABLISHED: Flag =
     Flag::switch("tcp-established", "Save open TCP connections; they always are, unless --tcp-close");
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Do not save open TCP connections: they come back closed");
 static FILE_LOCKS: Flag = Flag::switch("file-locks", "Save file locks; they always are");
+static PRE_CHECK: Flag =
+    Flag::switch("pre-check", "Look for what stands in the way first, and try nothing if there is something");
 static NO_VOLUMES: Flag = Flag::switch("no-volumes", "Leave the content of the volumes out");
 static SKIP_VOLUME: Flag =
     Flag::many("skip-volume", "NAME", "Leave this volume out, named by name or destination (repeatable)");
@@ -45,6 +48,7 @@ pub static CREATE: Command = Command {
         &FILE_LOCKS,
         &LEAVE_RUNNING,
         &NO_VOLUMES,
+        &PRE_CHECK,
         &SKIP_VOLUME,
         &TCP_CLOSE,
         &TCP_ESTABLISHED,
@@ -60,6 +64,77 @@ pub static CREATE: Command = Command {
         })
     },
 };
+
+pub static CHECK: Command = Command {
+    names: &["checkpoint check"],
+    summary: "Say whether a running container can be frozen",
+    usage: "[OPTIONS] CONTAINER",
+    about: "Its processes are looked at, and go on meanwhile. What stands in the way of a checkpoint is named: which \
+            descriptor, mapping, socket or mount of which process, why, and what to do about it. The exit status is 0 \
+            if it can be frozen, else 1.",
+    flags: &[&SHOW_FORMAT],
+    args: Args::exactly(1),
+    example: "dewar checkpoint check web",
+    usage_code: 1,
+    plan: |matches| {
+        let container = matches.args[0].clone();
+        let format = Format::given(matches.get(&SHOW_FORMAT))?;
+        Action::call(move |context| {
+            let check = context.call(&CHECKPOINT_CHECK, &[&container], &(), &())?;
+            match &format {
+                None | Some(Format::Table(None)) => print(&verdict(&check)?)?,
+                // One object, whatever is in it.
+                Some(format) => {
+                    let row = serde_json::to_value(&check)
+                        .map_err(|cause| Error::local("print what was found", cause))?;
+                    let row: Row = row.as_object().cloned().unwrap_or_default();
+                    print(&format.print(&[row], &[], &[])?)?;
+                }
+            }
+            Ok(u8::from(!check.can_freeze))
+        })
+    },
+};
+
+/// What a check found, in words and a table.
+fn verdict(check: &CheckpointCheck) -> Result<String, Error> {
+    let name = &check.container.name;
+    let processes = match check.processes {
+        1 => "1 process".to_owned(),
+        many => format!("{many} processes"),
+    };
+    let mut out = match check.can_freeze {
+        true => format!("{name} can be frozen ({processes})\n"),
+        false => format!("{name} cannot be frozen ({processes}):\n\n"),
+    };
+    if !check.obstacles.is_empty() {
+        let rows: Vec<Row> = check
+            .obstacles
+            .iter()
+            .map(|it| {
+                Row::from_iter([
+                    ("PID".to_owned(), it.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()).into()),
+                    ("Command".to_owned(), if it.command.is_empty() { "-" } else { &it.command }.into()),
+                    ("Object".to_owned(), it.object.clone().into()),
+                    ("Reason".to_owned(), it.reason.clone().into()),
+                    ("Remedy".to_owned(), it.remedy.clone().into()),
+                ])
+            })
+            .collect();
+        const COLUMNS: &[Column] = &[
+            ("PID", "PID"),
+            ("COMMAND", "Command"),
+            ("WHAT", "Object"),
+            ("WHY", "Reason"),
+            ("REMEDY", "Remedy"),
+        ];
+        out += &Format::Table(None).print(&rows, COLUMNS, &[])?;
+    }
+    for note in &check.notes {
+        out += &format!("note: {note}\n");
+    }
+    Ok(out)
+}
 
 pub static LS: Command = Command {
     names: &["checkpoint ls", "checkpoint list"],
@@ -190,6 +265,7 @@ fn create_request(matches: &Matches) -> Result<(String, CheckpointCreate), Error
         tcp_close: matches.is(&TCP_CLOSE),
         no_volumes: matches.is(&NO_VOLUMES),
         skip_volumes: matches.list(&SKIP_VOLUME).to_vec(),
+        pre_check: matches.is(&PRE_CHECK),
     };
     matches.is(&FILE_LOCKS);
     if matches.is(&TCP_ESTABLISHED) && request.tcp_close {
@@ -214,6 +290,30 @@ mod tests {
         let line = "checkpoint create --leave-running --checkpoint-dir /c web cp1";
         let (_, request) = create_request(&matches_of(line)).unwrap();
         assert_eq!((request.exit, request.checkpoint_dir.as_str()), (false, "/c"));
+    }
+
+    #[test]
+    fn a_verdict_names_what_stands_in_the_way() {
+        let mut check = CheckpointCheck { can_freeze: true, processes: 2, ..CheckpointCheck::default() };
+        check.container.name = "web".to_owned();
+        assert_eq!(verdict(&check).unwrap(), "web can be frozen (2 processes)\n");
+        check.can_freeze = false;
+        check.processes = 1;
+        check.obstacles.push(crate::http::api::checkpoint::CheckpointObstacle {
+            pid: Some(7),
+            command: "redis".to_owned(),
+            object: "fd 3".to_owned(),
+            reason: "why".to_owned(),
+            remedy: "what to do".to_owned(),
+            ..Default::default()
+        });
+        check.notes.push("something else".to_owned());
+        let text = verdict(&check).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["web cannot be frozen (1 process):", ""]);
+        assert!(lines[2].starts_with("PID ") && lines[2].ends_with("REMEDY"), "{text}");
+        assert!(lines[3].starts_with("7 ") && lines[3].ends_with("what to do"), "{text}");
+        assert_eq!(lines[4], "note: something else");
     }
 
     #[test]

@@ -91,6 +91,7 @@ pub static COMMANDS: &[&Command] = &[
     &container::update::UPDATE,
     &system::version::VERSION,
     &container::WAIT,
+    &checkpoint::CHECK,
     &checkpoint::CREATE,
     &checkpoint::INSPECT,
     &checkpoint::LS,

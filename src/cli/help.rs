@@ -215,6 +215,8 @@ mod tests {
              \x20     --file-locks            Save file locks; they always are\n\
              \x20     --leave-running         Let the container run on after the checkpoint\n\
              \x20     --no-volumes            Leave the content of the volumes out\n\
+             \x20     --pre-check             Look for what stands in the way first, and try nothing if there is\n\
+             \x20                             something\n\
              \x20     --skip-volume NAME      Leave this volume out, named by name or destination (repeatable)\n\
              \x20     --tcp-close             Do not save open TCP connections: they come back closed\n\
              \x20     --tcp-established       Save open TCP connections; they always are, unless --tcp-close\n\

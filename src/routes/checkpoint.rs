@@ -6,8 +6,8 @@ use crate::daemon::containers::checkpoint;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL,
-    CHECKPOINT_PRUNE, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
+    CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
 };
 use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE, CopyRequest};
 use crate::http::reply::Reply;
@@ -16,6 +16,11 @@ use crate::http::request::Call;
 pub fn create(engine: &Arc<Engine>, call: Call<(), CheckpointCreate>) -> Result<Reply> {
     checkpoint::create(engine, &engine.containers.get(call.param("name"))?, &call.body)?;
     Ok(CHECKPOINT_CREATE.reply(&()))
+}
+
+pub fn check(engine: &Arc<Engine>, call: Call<()>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    Ok(CHECKPOINT_CHECK.reply(&checkpoint::check::check(engine, &container)?))
 }
 
 pub fn list(engine: &Arc<Engine>, call: Call<CheckpointQuery>) -> Result<Reply> {

@@ -21,6 +21,7 @@
 //! Not here: which mounts and descriptors are external (`shim/checkpoint.rs`).
 //! Sources: criu(8), CRIU's `images/rpc.proto`.
 
+pub mod check;
 pub mod fault;
 pub mod images;
 pub mod launcher;

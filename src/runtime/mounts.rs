@@ -19,12 +19,18 @@ use super::{Cause, Error, Overlay, rootfs};
 /// A line of mountinfo, as far as it matters.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mounted {
+    /// The kernel's, unique while it is mounted.
+    pub id: u64,
+    /// Major and minor number of the file system.
+    pub device: (u32, u32),
     /// The directory of the file system that is shown.
     pub root: String,
     pub destination: String,
     pub kind: String,
     /// The superblock's.
     pub options: String,
+    /// The mount, or all of the file system.
+    pub is_read_only: bool,
     /// Mounts made here appear in its peers, and the reverse.
     pub is_shared: bool,
     /// Mounts made in its master appear here.
@@ -35,14 +41,20 @@ pub struct Mounted {
 pub fn parse(text: &str) -> Vec<Mounted> {
     let line = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
-        let mut left = left.split(' ').skip(3);
-        let (root, destination) = (left.next()?, left.next()?);
-        let tags: Vec<&str> = left.skip(1).collect();
+        let mut left = left.split(' ');
+        let (id, device) = (left.next()?.parse().ok()?, left.nth(1)?);
+        let (major, minor) = device.split_once(':')?;
+        let (root, destination, own_options) = (left.next()?, left.next()?, left.next()?);
+        let tags: Vec<&str> = left.collect();
         let has = |tag: &str| tags.iter().any(|word| word.starts_with(tag));
         let mut right = right.split(' ');
         let kind = right.next()?.to_owned();
         let options = right.nth(1).unwrap_or_default().to_owned();
+        let is_read_only = [own_options, &options].iter().any(|all| all.split(',').any(|word| word == "ro"));
         Some(Mounted {
+            id,
+            device: (major.parse().ok()?, minor.parse().ok()?),
+            is_read_only,
             root: unescape(root),
             destination: unescape(destination),
             kind,

@@ -34,6 +34,8 @@ pub enum Protocol {
     Route,
     /// nf_tables and its relatives.
     Netfilter,
+    /// The sockets of a namespace.
+    Diagnostics,
 }
 
 /// A conversation with the kernel about one network namespace: the one that the opening thread was in, whichever
@@ -93,6 +95,7 @@ impl Socket {
             // NETLINK_ROUTE is zero, which is no protocol to rustix.
             Protocol::Route => None,
             Protocol::Netfilter => Some(netlink::NETFILTER),
+            Protocol::Diagnostics => Some(netlink::SOCK_DIAG),
         };
         let fd =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, number)?;
@@ -112,7 +115,7 @@ impl Socket {
     /// The first request that was refused, with the errno it got.
     pub fn run(&mut self, requests: &[Message]) -> Result<(), Failed> {
         let per_send = match self.protocol {
-            Protocol::Route => ACKS_PER_SEND,
+            Protocol::Route | Protocol::Diagnostics => ACKS_PER_SEND,
             Protocol::Netfilter => requests.len().max(1),
         };
         for (number, chunk) in requests.chunks(per_send).enumerate() {

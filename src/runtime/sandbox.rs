@@ -34,6 +34,7 @@ use rustix::fs::{FlockOperation, MemfdFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cgroup::Cgroup;
+use super::criu::check::Examination;
 use super::criu::{self, CriuInfo};
 use super::oci::{self, Foreign};
 use super::program::Program;
@@ -613,6 +614,17 @@ impl Sandbox {
         let Dump { dir, leave_running, tcp_close, volumes } = dump;
         let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
+    }
+
+    /// What stands in the way of a [`Sandbox::dump`]; nothing is stopped meanwhile. Blocks for as long as reading
+    /// /proc takes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn examine(&self) -> Result<Examination, Error> {
+        let launch = read_launch(&self.run_dir)
+            .ok_or_else(|| refused("look at", "container", "what it was launched with cannot be read"))?;
+        shim::checkpoint::examine(&launch, self.pid)
     }
 
     /// Lets go of a container that has ended: its shim exits, its run directory goes.

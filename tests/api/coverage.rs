@@ -34,6 +34,7 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("POST", "/containers/x/checkpoints", "CheckpointCreate"),
     ("GET", "/containers/x/checkpoints", "CheckpointList"),
     ("DELETE", "/containers/x/checkpoints/y", "CheckpointDelete"),
+    ("GET", "/containers/x/checkpoint-check", "CheckpointCheck"),
     ("GET", "/containers/x/checkpoints/y/json", "CheckpointInspect"),
     ("GET", "/checkpoints", "CheckpointListAll"),
     ("POST", "/checkpoints/prune", "CheckpointPrune"),
@@ -166,8 +167,8 @@ fn every_operation_is_served_or_refused_by_name() {
     assert!(missing.is_empty(), "neither served nor refused:\n  {}", missing.join("\n  "));
     assert_eq!(
         OPERATIONS.len(),
-        107 + 3 + 5,
-        "Engine API 1.51 has 107 operations, there are three of checkpoints and five of dewar's own"
+        107 + 3 + 6,
+        "Engine API 1.51 has 107 operations, there are three of checkpoints and six of dewar's own"
     );
 }
 

@@ -9,6 +9,7 @@ mod lifecycle;
 mod network;
 pub mod peers;
 mod restore;
+mod zoo;
 
 use crate::support::{Daemon, eventually};
 

@@ -7,12 +7,13 @@
 //! <name>/           images/ rootfs.tar shm.tar volumes/ dump.log descriptors.json checkpoint.json
 //! ```
 //!
-//! [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
+//! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
 //! one is thawed, [`volumes`] what becomes of volumes.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
 
+pub mod check;
 pub mod clone;
 pub mod inspect;
 pub mod manifest;
@@ -99,6 +100,9 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
             "{}: it was started with --rm and would take the checkpoint with it: use --leave-running or --checkpoint-dir",
             attempt()
         )));
+    }
+    if request.pre_check {
+        check::refuse(engine, container, &sandbox).map_err(|error| error.during(attempt()))?;
     }
     let target = parent.join(id.as_str());
     if target.symlink_metadata().is_ok() {

@@ -1,4 +1,4 @@
-//! Checkpoints: Docker's three routes (create, list, delete), and dewar's own (inspect, all, prune).
+//! Checkpoints: Docker's three routes (create, list, delete), and dewar's own (check, inspect, all, prune).
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,39 @@ pub struct CheckpointCreate {
     pub no_volumes: bool,
     /// Volumes to be left out, by name or destination.
     pub skip_volumes: Vec<String>,
+    /// Look for what stands in the way first, and try nothing if there is something.
+    pub pre_check: bool,
+}
+
+/// Whether a running container can be frozen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckpointCheck {
+    pub container: CheckpointContainer,
+    /// Nothing was found that stands in the way.
+    pub can_freeze: bool,
+    /// How many would be frozen.
+    pub processes: u64,
+    pub obstacles: Vec<CheckpointObstacle>,
+    /// What will not be as before, without being in the way.
+    pub notes: Vec<String>,
+}
+
+/// Something that stands in the way of a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckpointObstacle {
+    /// `descriptor`, `mapping`, `socket`, `mount`, `namespace`, `process`, `container` or `criu`
+    pub kind: String,
+    /// In the container; `None` where it is not one process's.
+    #[serde(rename = "PID")]
+    pub pid: Option<i32>,
+    /// The process's name.
+    pub command: String,
+    /// Which descriptor, mapping, mount and so on.
+    pub object: String,
+    pub reason: String,
+    pub remedy: String,
 }
 
 /// One line of the list.
@@ -227,6 +260,8 @@ pub static CHECKPOINT_DELETE: Endpoint<CheckpointQuery, (), ()> = Endpoint::new(
     204,
 )
 .slow();
+pub static CHECKPOINT_CHECK: Endpoint<(), (), CheckpointCheck> =
+    Endpoint::new("CheckpointCheck", Method::Get, "/containers/{name}/checkpoint-check", Shape::Json, 200);
 pub static CHECKPOINT_INSPECT: Endpoint<CheckpointQuery, (), CheckpointDetail> = Endpoint::new(
     "CheckpointInspect",
     Method::Get,

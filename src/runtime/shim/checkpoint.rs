@@ -41,6 +41,7 @@ use super::protocol::CriuPlace;
 use super::stdio::{Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::criu::check::{self, Examination, Obstacle};
 use crate::runtime::criu::pages::PageDaemon;
 use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
 use crate::runtime::init::{self, Trees};
@@ -248,6 +249,46 @@ pub(super) fn dump(
         });
     }
     save(&dir.join(WHOLE), &Whole { version: 1 })
+}
+
+/// What of a running container stands in the way of a dump, and what a dump would lose; looked at from outside, while
+/// it goes on. Blocks for as long as reading /proc takes.
+///
+/// # Errors
+/// It has ended, or /proc cannot be read.
+pub fn examine(launch: &Launch, pid: i32) -> Result<Examination, Error> {
+    let spec = effective_spec(launch)?;
+    let path = format!("/proc/{pid}/mountinfo");
+    let text = std::fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
+    let external = externals(&mounts::parse(&text), &spec).into_iter().map(|mount| mount.destination);
+    let beside = Cgroup::open(&spec.linux.cgroups_path)?.pids()?;
+    let mut found = check::examine(pid, &external.collect(), &beside)?;
+    for error in [check_runtime(launch), check_namespaces(&spec)].into_iter().filter_map(Result::err) {
+        let remedy = "create the container without what it shares, or with the built-in runtime";
+        found.obstacles.insert(0, Obstacle::of_container(error.cause.to_string(), remedy));
+    }
+    if has_pages_to_come(pid) {
+        found.obstacles.insert(
+            0,
+            Obstacle::of_container(
+                "its memory is still coming from the last checkpoint",
+                "wait until a lazy restore has brought it all",
+            ),
+        );
+    }
+    Ok(found)
+}
+
+/// Whether the shim of a container's first process has a page daemon.
+fn has_pages_to_come(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    shim.is_some_and(|shim| {
+        check::children(shim).into_iter().any(|child| {
+            let words = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            words.split(|byte| *byte == 0).any(|word| word == b"lazy-pages")
+        })
+    })
 }
 
 /// What a failed dump did to a process; `None` when it runs as before.

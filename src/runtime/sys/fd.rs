@@ -42,6 +42,28 @@ pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether the file that `handle`, of type `kind`, stands for can be opened on the mount that `mount` is on. Nothing of
+/// it stays open, and opening it does nothing to it.
+pub fn opens_handle(mount: BorrowedFd<'_>, kind: i32, handle: &[u8]) -> bool {
+    let Ok(length) = u32::try_from(handle.len()) else { return false };
+    // struct file_handle: how many bytes, their type, the bytes; as words, for they must be aligned.
+    let mut words = vec![length, kind.cast_unsigned()];
+    words.extend(handle.chunks(4).map(|chunk| {
+        let mut four = [0; 4];
+        four[..chunk.len()].copy_from_slice(chunk);
+        u32::from_ne_bytes(four)
+    }));
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    // SAFETY: the descriptor is open, and `words` is a live file_handle with the bytes its head says; the kernel only
+    // reads it.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_open_by_handle_at, mount.as_raw_fd(), words.as_mut_ptr(), flags) };
+    let Some(fd) = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0) else { return false };
+    // SAFETY: the kernel has just opened it for us, and nobody else knows of it.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    true
+}
+
 fn close_range(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: takes three integers and touches no memory. Closing descriptors other values own is what the
     // callers document; they execute another program or end right after.

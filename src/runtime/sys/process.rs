@@ -223,6 +223,16 @@ pub fn exit_code(status: WaitStatus) -> i32 {
     }
 }
 
+/// Whether two processes have the same memory, not copies of it.
+///
+/// # Errors
+/// `ESRCH` when one is gone; `ENOSYS` from a kernel without kcmp(2).
+pub fn shares_memory(one: i32, other: i32) -> io::Result<bool> {
+    const KCMP_VM: libc::c_int = 1;
+    // SAFETY: takes integers and touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_VM, 0, 0) }).map(|order| order == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
