@@ -2,8 +2,11 @@
 
 mod bases;
 mod cached;
+mod client;
 mod copies;
 mod endings;
+mod fixture;
+mod instructions;
 mod site;
 mod stages;
 mod steps;

@@ -106,7 +106,7 @@ fn only_what_the_target_needs_is_built() {
     crate::support::Cmd::new("tar").arg("-tf").arg(&tar).ok().stdout_has("g\n").stdout_lacks("bin/");
     site.build(&["--target", "nope"], dockerfile)
         .fails(1)
-        .stderr_has("failed to reach build target nope in Dockerfile");
+        .stderr_has("target stage \"nope\" could not be found");
 }
 
 #[test]

@@ -6,6 +6,6 @@ mod compose;
 mod compose_state;
 mod compose_v1;
 mod compose_volumes;
-mod docker_py;
+pub mod docker_py;
 mod testcontainers;
 mod wild;

@@ -43,7 +43,7 @@ fn flags_become_a_query() {
     assert_eq!(query.cache_from, ["a", "b", "c"]);
     assert_eq!((request.context.as_str(), request.dockerfile.as_str()), (".", "D"));
     let plain = request_of("build .").unwrap().query;
-    assert_eq!((plain.remove, plain.network_mode.as_str()), (Some(true), "default"));
+    assert_eq!((plain.remove, plain.network_mode.as_str()), (None, ""));
     let error = |line: &str| request_of(line).unwrap_err().to_string();
     assert_eq!(
         error("build -t A ."),

@@ -38,9 +38,8 @@ impl<'a> Plan<'a> {
     pub fn new(file: &'a Dockerfile, args: &Args, target: &str, more: usize) -> Result<Plan<'a>> {
         let target = match target {
             "" => file.stages.len() - 1,
-            name => find(&file.stages, name).ok_or_else(|| {
-                Error::invalid(format!("failed to reach build target {name} in Dockerfile"))
-            })?,
+            name => find(&file.stages, name)
+                .ok_or_else(|| Error::invalid(format!("target stage {name:?} could not be found")))?,
         };
         let mut plan = Plan {
             file,
@@ -166,7 +165,7 @@ mod tests {
         let part = plan(&file, "2").unwrap();
         assert_eq!((part.needed.as_slice(), &part.bases[&2]), (&[0, 2][..], &Base::Stage(0)));
         assert_eq!(plan(&file, "Unused").unwrap().bases[&1], Base::Scratch);
-        assert_eq!(plan(&file, "x").unwrap_err().message, "failed to reach build target x in Dockerfile");
+        assert_eq!(plan(&file, "x").unwrap_err().message, "target stage \"x\" could not be found");
     }
 
     #[test]

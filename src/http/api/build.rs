@@ -43,6 +43,7 @@ pub struct BuildQuery {
     /// Bytes.
     pub shm_size: i64,
     pub ulimits: Vec<Ulimit>,
+    /// Repeats: `securityopt`.
     pub security_opt: Vec<String>,
     pub squash: bool,
     /// `2` asks for BuildKit.
@@ -100,11 +101,12 @@ impl Query for BuildQuery {
             ("buildargs", serde_json::json!(self.build_args), self.build_args.is_empty()),
             ("labels", serde_json::json!(self.labels), self.labels.is_empty()),
             ("ulimits", serde_json::json!(self.ulimits), self.ulimits.is_empty()),
-            ("securityopt", serde_json::json!(self.security_opt), self.security_opt.is_empty()),
         ] {
             put(name, (!is_empty).then(|| value.to_string()));
         }
-        for (name, values) in [("t", &self.tags), ("extrahosts", &self.extra_hosts)] {
+        let repeated =
+            [("t", &self.tags), ("extrahosts", &self.extra_hosts), ("securityopt", &self.security_opt)];
+        for (name, values) in repeated {
             pairs.extend(values.iter().map(|value| (name.to_owned(), value.clone())));
         }
     }
@@ -144,7 +146,6 @@ impl Query for BuildQuery {
                 "buildargs" => query.build_args = json(name, value)?,
                 "labels" => query.labels = json(name, value)?,
                 "ulimits" => query.ulimits = json(name, value)?,
-                "securityopt" => query.security_opt = json(name, value)?,
                 _ => {}
             }
         }
@@ -153,6 +154,7 @@ impl Query for BuildQuery {
             found.map(|(_, value)| value.clone()).collect()
         };
         (query.tags, query.extra_hosts) = (all("t"), all("extrahosts"));
+        query.security_opt = all("securityopt");
         Ok(query)
     }
 }
@@ -173,6 +175,7 @@ mod tests {
             memory: 7,
             ulimits: vec![Ulimit { name: "nofile".into(), hard: 2, soft: 1 }],
             extra_hosts: vec!["x:1.2.3.4".into()],
+            security_opt: vec!["seccomp=unconfined".into(), "no-new-privileges".into()],
             ..BuildQuery::default()
         };
         let mut pairs = Vec::new();
