@@ -57,6 +57,11 @@ const GHOST_LIMIT_BYTES: u64 = 1 << 30;
 /// CRIU's key for the container's network namespace; runc's, so that images can be exchanged.
 pub const NETNS_KEY: &str = "extRootNetNS";
 
+/// CRIU's log of a dump, in the dump's directory.
+pub const DUMP_LOG: &str = "dump.log";
+/// CRIU's log of a restore, in the container's run directory.
+pub const RESTORE_LOG: &str = "restore.log";
+
 /// Where scripts/criu.sh puts a CRIU that works when the distribution's does not.
 const OWN: &str = "/opt/dewar/criu/bin/criu";
 
@@ -192,7 +197,7 @@ pub fn dump(
 ) -> Result<(), Error> {
     let images_dir = open_dir(request.images_dir)?;
     let work_dir = open_dir(request.work_dir)?;
-    let mut opts = common_options(&images_dir, &work_dir, "dump.log", request.root, &request.external);
+    let mut opts = common_options(&images_dir, &work_dir, DUMP_LOG, request.root, &request.external);
     opts.int(2, request.pid as u64).bool(3, request.leave_running).bool(18, true);
     // A connection that nobody has accepted yet cannot be saved, and is no reason to save nothing.
     opts.int(35, GHOST_LIMIT_BYTES).bool(46, true).bool(50, request.terminal);
@@ -208,7 +213,7 @@ pub fn dump(
         _ => save_cache(place, &notice),
     });
     drop(conversation);
-    judge("freeze", outcome, &request.work_dir.join("dump.log")).map(|_| ())
+    judge("freeze", outcome, &request.work_dir.join(DUMP_LOG)).map(|_| ())
 }
 
 /// What to restore.
@@ -252,7 +257,7 @@ pub struct Restored {
 pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restored, Error> {
     let images_dir = open_dir(request.images_dir)?;
     let work_dir = open_dir(request.work_dir)?;
-    let mut opts = common_options(&images_dir, &work_dir, "restore.log", request.root, &request.external);
+    let mut opts = common_options(&images_dir, &work_dir, RESTORE_LOG, request.root, &request.external);
     opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
     opts.bool(48, request.lazy);
     let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
@@ -286,7 +291,7 @@ pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restore
         _ => save_cache(place, &notice),
     });
     drop(conversation);
-    let response = judge("thaw", outcome, &request.work_dir.join("restore.log"))?;
+    let response = judge("thaw", outcome, &request.work_dir.join(RESTORE_LOG))?;
     let pid = response.pid.filter(|&pid| pid > 0).ok_or_else(|| Error {
         op: "thaw".into(),
         object: "container".into(),
@@ -321,7 +326,8 @@ fn judge(op: &str, outcome: Result<(Response, Option<Error>), Error>, log: &Path
         Ok((response, None)) if response.success => Ok(response),
         Ok((response, None)) => {
             let text = fault::explain(&read_log(log));
-            if fault::decisive(&read_log(log)).is_empty() && !response.message.is_empty() {
+            let says_more = !response.message.is_empty() && !fault::is_noise(&response.message);
+            if fault::decisive(&read_log(log)).is_empty() && says_more {
                 return Err(failed(format!("{text}: {}", response.message.trim())));
             }
             Err(failed(text))
@@ -333,6 +339,20 @@ fn judge(op: &str, outcome: Result<(Response, Option<Error>), Error>, log: &Path
             let said = if known { format!("{}; ", fault::explain(&log)) } else { String::new() };
             Err(failed(format!("{said}{error}")))
         }
+    }
+}
+
+/// Keeps the end of a log, a quarter of a mebibyte of it at most, readable by root alone. One that is not there, or
+/// cannot be kept, is no matter: it is about a failure that is told anyway.
+pub fn keep_log(from: &Path, to: &Path) {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    const MOST: usize = 256 << 10;
+    let Ok(bytes) = std::fs::read(from) else { return };
+    let end = &bytes[bytes.len().saturating_sub(MOST)..];
+    if let Some(dir) = to.parent().filter(|_| !end.is_empty()) {
+        let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+        let _ = file.and_then(|mut file| io::Write::write_all(&mut file, end));
     }
 }
 

@@ -182,7 +182,7 @@ impl Runtime {
     }
 
     /// Brings a frozen container back instead of running its command. `launch.overlay.upper` holds the
-    /// checkpoint's `rootfs.tar` already. Blocks until it runs.
+    /// checkpoint's `rootfs.tar` already. Blocks until it runs. CRIU's log of a failure is kept at `log`.
     ///
     /// # Errors
     /// As [`Runtime::launch`]; and when there is no usable CRIU.
@@ -191,9 +191,10 @@ impl Runtime {
         launch: Launch,
         thaw: Thaw,
         attachments: Vec<Attachment>,
+        log: &Path,
     ) -> Result<Arc<Sandbox>, Error> {
         let place = self.criu.place()?;
-        self.begin(launch, attachments, Some((thaw, place)))
+        self.begin(launch, attachments, Some((thaw, place, log)))
     }
 
     /// Looks for the shim of a container that was started by an earlier daemon; `run_dir` as in
@@ -307,7 +308,7 @@ impl Runtime {
         &self,
         launch: Launch,
         attachments: Vec<Attachment>,
-        thaw: Option<(Thaw, CriuPlace)>,
+        thaw: Option<(Thaw, CriuPlace, &Path)>,
     ) -> Result<Arc<Sandbox>, Error> {
         let run_dir = launch.run_dir.clone();
         let rootfs = run_dir.join(ROOTFS);
@@ -322,8 +323,12 @@ impl Runtime {
                 }
                 failed("make", &run_dir, error)
             })?;
+        let (thaw, log) = thaw.map(|(thaw, place, log)| ((thaw, place), log)).unzip();
         let begun = self.start_shim(launch, attachments, thaw);
         if begun.is_err() {
+            if let Some(log) = log {
+                criu::keep_log(&run_dir.join(criu::RESTORE_LOG), log);
+            }
             let _ = remove_run_dir(&run_dir);
         }
         begun

@@ -105,6 +105,51 @@ fn a_broken_checkpoint_is_refused_and_can_be_tried_again() {
     counts_past(&daemon, frozen);
 }
 
+/// The words are CRIU's decisive ones with their cause; the whole log is kept, of the newest attempts, and goes with
+/// the container.
+#[test]
+fn the_log_of_a_failure_is_kept_and_named() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let shared = daemon.dir().join("shared");
+    std::fs::create_dir(&shared).expect("a fresh directory");
+    std::fs::write(shared.join("file"), "text").expect("a fresh directory");
+    let mount = format!("{}:/shared", shared.display());
+    daemon.run_detached("web", &["-v", &mount], "exec 9< /shared/file; while :; do sleep 1; done");
+    let named = |output: &crate::support::Output| {
+        let path = output.stderr.split_once("(criu's log: ").expect("a log").1;
+        std::path::PathBuf::from(path.split_once(')').expect("a path").0)
+    };
+    // A queue of messages cannot be frozen.
+    let queue = "/dev/mqueue/queue";
+    daemon.dewar(&["exec", "web", "touch", queue]).ok();
+    let mut logs = Vec::new();
+    for _ in 0..6 {
+        let output = daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1);
+        output.stderr_has("POSIX message queue").stderr_has("mqueue isn't empty");
+        logs.push(named(&output));
+    }
+    let text = std::fs::read_to_string(&logs[5]).expect("the newest is kept");
+    assert!(text.contains("Error (") && text.contains("mqueue isn't empty"), "{text}");
+    assert!(!logs[0].exists(), "no more than five are kept");
+    let meta = std::fs::metadata(&logs[5]).expect("kept");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777, 0o600);
+    daemon.dewar(&["exec", "web", "rm", queue]).ok();
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    std::fs::write(shared.join("file"), "text and more").expect("it is there");
+    let output = daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).fails(1);
+    output.stderr_has("has changed since").stderr_has("has bad size 13 (expect 4)");
+    let log = named(&output);
+    assert!(std::fs::read_to_string(&log).expect("kept").contains("has bad size"));
+    // A copy's is with the original: the copy is gone.
+    let output = daemon.dewar(&["restore", "web", "cp1"]).fails(1);
+    assert_eq!(named(&output).parent(), log.parent());
+    std::fs::write(shared.join("file"), "text").expect("it is there");
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    daemon.dewar(&["rm", "-f", "web"]).ok();
+    assert!(!log.exists());
+}
+
 #[test]
 fn checkpoint_names_cannot_leave_their_directory() {
     requires!(root);

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
-//! one is thawed, [`volumes`] what becomes of volumes.
+//! one is thawed, [`volumes`] what becomes of volumes, [`logs`] what CRIU said when it failed.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
@@ -16,6 +16,7 @@
 pub mod check;
 pub mod clone;
 pub mod inspect;
+pub mod logs;
 pub mod manifest;
 pub mod preflight;
 pub mod prune;
@@ -41,6 +42,7 @@ use crate::daemon::names::CheckpointId;
 use crate::daemon::runtimes;
 use crate::daemon::state_dir;
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
+use crate::runtime::criu::DUMP_LOG;
 use crate::runtime::{Dump, DumpVolume, Thaw, layer};
 use manifest::{MANIFEST, Options};
 use seal::Follower;
@@ -68,6 +70,8 @@ pub struct Thawing {
     /// The number of the writable layer made of it.
     pub layer: u32,
     pub places: Frozen,
+    /// Where CRIU's log is kept if it fails.
+    pub log: PathBuf,
 }
 
 /// Where a container's checkpoints are: its own directory, or one the caller names.
@@ -146,7 +150,11 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         if dumped.is_err() || !request.exit {
             network::release(engine, &record);
         }
-        dumped.map_err(|error| explained(engine, error))?;
+        dumped
+            .map_err(|error| {
+                logs::keep(error, &partial.join(DUMP_LOG), &logs::place(&container.dir, "freeze"))
+            })
+            .map_err(|error| explained(engine, error))?;
         // Asked for now: the first time takes a tenth of a second, which nothing is to wait for.
         under_way.criu = engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone());
         under_way.publish(&record, follower.finish())
@@ -298,7 +306,12 @@ pub fn restore(
             hostname: None,
             lazy: how.lazy,
         };
-        let thawing = Thawing { thaw, layer: fresh, places: manifest.places.clone() };
+        let thawing = Thawing {
+            thaw,
+            layer: fresh,
+            places: manifest.places.clone(),
+            log: logs::place(&container.dir, "thaw"),
+        };
         lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))?;
         volumes.keep();
         Ok(())

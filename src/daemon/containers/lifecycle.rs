@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::checkpoint::Thawing;
+use super::checkpoint::{Thawing, logs};
 use super::container::{Container, Inner, Outcome, Record};
 use super::create::now;
 use super::logs::drivers;
@@ -171,11 +171,13 @@ fn launch(
     launch.overlay.shared = view.as_ref().map(|view| view.shared());
     let launched = match thaw.as_deref_mut() {
         None => engine.runtime.launch(launch, pending),
-        Some(Thawing { thaw, places, .. }) => {
+        Some(Thawing { thaw, places, log, .. }) => {
             let lost = places.lost(record);
             thaw.tcp_close |= !lost.is_empty();
             let thaw = thaw.clone();
-            network::without(engine, record, &lost, || engine.runtime.thaw(launch, thaw, pending))
+            let thawed =
+                network::without(engine, record, &lost, || engine.runtime.thaw(launch, thaw, pending, log));
+            thawed.map_err(|error| logs::mention(error, log))
         }
     };
     match launched {

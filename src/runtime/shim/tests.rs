@@ -574,6 +574,7 @@ impl Bed {
                 launch,
                 Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None, lazy: false },
                 attachments,
+                &self.dir.join("thaw.log"),
             )
             .unwrap()
     }
@@ -707,10 +708,12 @@ fn a_thaw_that_fails_leaves_nothing() {
     assert!(bed.exit().checkpointed);
     sandbox.dismiss().unwrap();
     std::fs::remove_file(dir.join("images/pstree.img")).unwrap();
+    let log = bed.dir.join("thaw.log");
     let error = bed
         .runtime()
-        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None, lazy: false }, vec![])
+        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None, lazy: false }, vec![], &log)
         .unwrap_err();
+    assert!(std::fs::read_to_string(&log).unwrap().contains("Error ("), "what criu said is kept");
     assert!(error.to_string().starts_with("thaw container: "), "{error}");
     bed.assert_clean();
 }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{How, Thawing, check_lazy, check_runtime, find, preflight, unpack};
+use super::{How, Thawing, check_lazy, check_runtime, find, logs, preflight, unpack};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -413,7 +413,13 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     engine.events.publish("container", "create", &id, container.record().event_attributes());
     let How { tcp_close, lazy, .. } = how;
     let thaw = Thaw { dir: origin.dir.clone(), tcp_close, hostname, lazy };
-    let thawing = Thawing { thaw, layer: 0, places: places.clone() };
+    let thawing = Thawing {
+        thaw,
+        layer: 0,
+        places: places.clone(),
+        // The copy goes with its directory if it fails.
+        log: logs::place(&engine.state_dir.container(&origin.record.id), "thaw"),
+    };
     match lifecycle::start_locked(engine, &container, Action::Restore, Some(thawing)) {
         Ok(()) => Ok(Copied { id, name, warnings }),
         Err(error) => {
