@@ -25,8 +25,9 @@ use crate::daemon::engine::Engine;
 use crate::http::api::auth::SYSTEM_AUTH;
 use crate::http::api::build::IMAGE_BUILD;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
-    CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_IMPORT,
+    CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE, CHECKPOINT_PULL,
+    CHECKPOINT_PUSH,
 };
 use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
@@ -165,6 +166,10 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_INSPECT, checkpoint::inspect),
     route!(CHECKPOINT_LIST_ALL, checkpoint::all),
     route!(CHECKPOINT_PRUNE, checkpoint::prune),
+    route!(CHECKPOINT_EXPORT, checkpoint::export),
+    route!(CHECKPOINT_IMPORT, checkpoint::import),
+    route!(CHECKPOINT_PUSH, checkpoint::push),
+    route!(CHECKPOINT_PULL, checkpoint::pull),
     route!(CHECKPOINT_RESTORE, checkpoint::restore),
     route!(CONTAINER_CLONE, checkpoint::clone),
     //

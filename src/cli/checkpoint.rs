@@ -4,16 +4,21 @@
 
 use crate::http::api::Filters;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
-    CHECKPOINT_PRUNE, CheckpointCheck, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
-    CheckpointSummary,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_IMPORT,
+    CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_PRUNE, CHECKPOINT_PULL, CHECKPOINT_PUSH, CheckpointCheck,
+    CheckpointCreate, CheckpointExportQuery, CheckpointImportQuery, CheckpointImported, CheckpointPruneQuery,
+    CheckpointPullQuery, CheckpointPushQuery, CheckpointQuery, CheckpointSummary,
 };
 
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{confirm, filters, print};
 use super::error::Error;
 use super::format::{Column, Format, Row, ago, size_decimal, size_total};
+use super::image;
 use super::inspect::{Object, show_all};
+use super::progress;
+use super::reference::Reference;
+use super::terminal::is_typed;
 
 static CHECKPOINT_DIR: Flag =
     Flag::value("checkpoint-dir", "PATH", "Directory of the host that holds the checkpoints");
@@ -29,10 +34,16 @@ static PRE_CHECK: Flag =
 static NO_VOLUMES: Flag = Flag::switch("no-volumes", "Leave the content of the volumes out");
 static SKIP_VOLUME: Flag =
     Flag::many("skip-volume", "NAME", "Leave this volume out, named by name or destination (repeatable)");
+static COMPRESS: Flag = Flag::value("compress", "HOW", "Compress with zstd, gzip or none").default("zstd");
+static OUTPUT: Flag = Flag::value("output", "FILE", "Write this file instead of stdout").short('o');
+static IMPORT_NAME: Flag = Flag::value("name", "NAME", "Name of the container, if not the one it had");
+static IMPORT_TRUST: Flag =
+    Flag::switch("trust", "Let it ask for what is the host's, and have more than its configuration gives it");
 static KEEP: Flag = Flag::value("keep", "N", "Leave the newest N of each container (1)");
 static PRUNE_FILTER: Flag =
     Flag::many("filter", "FILTER", "Remove only what matches: until=TIMESTAMP or until=DURATION");
 static YES: Flag = Flag::switch("force", "Do not ask").short('f');
+static NO_PROGRESS: Flag = Flag::switch("quiet", "Print the name only").short('q');
 static QUIET: Flag = Flag::switch("quiet", "Print names only").short('q');
 
 pub static CREATE: Command = Command {
@@ -182,6 +193,118 @@ pub static INSPECT: Command = Command {
         })
     },
 };
+
+pub static EXPORT: Command = Command {
+    names: &["checkpoint export"],
+    summary: "Write a checkpoint to one file",
+    usage: "[OPTIONS] CONTAINER CHECKPOINT",
+    about: "The file holds everything but the image: memory, filesystem, volumes and the container's configuration. \
+            dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's, which \
+            checkpointctl reads. Whoever can read it has the memory of the processes, with all secrets in it.",
+    flags: &[&CHECKPOINT_DIR, &COMPRESS, &OUTPUT],
+    args: Args::exactly(2),
+    example: "dewar checkpoint export -o cp1.tar.zst web cp1",
+    usage_code: 1,
+    plan: |matches| {
+        let query = export_request(matches)?;
+        let (container, checkpoint) = (matches.args[0].clone(), matches.args[1].clone());
+        let output = matches.get(&OUTPUT).filter(|path| *path != "-").unwrap_or_default().to_owned();
+        Action::call(move |context| {
+            let fetch = || context.stream(&CHECKPOINT_EXPORT, &[&container, &checkpoint], &query, &());
+            image::write_archive(&output, "Exporting - ", fetch)
+        })
+    },
+};
+
+pub static IMPORT: Command = Command {
+    names: &["checkpoint import"],
+    summary: "Make a container out of a file with a checkpoint",
+    usage: "[OPTIONS] FILE|-",
+    about: "The container does not run and has the one checkpoint, which dewar start --checkpoint and dewar restore \
+            thaw. Its image must be here. Volumes that are not here are made and filled; what is in one that is here \
+            is exchanged only when the checkpoint is thawed. Prints the container and the checkpoint.",
+    flags: &[&IMPORT_NAME, &IMPORT_TRUST],
+    args: Args::exactly(1),
+    example: "dewar checkpoint import --name web2 cp1.tar.zst",
+    usage_code: 1,
+    plan: |matches| {
+        let query =
+            CheckpointImportQuery { name: matches.text(&IMPORT_NAME), trust: matches.is(&IMPORT_TRUST) };
+        let input = matches.args[0].clone();
+        Action::call(move |context| {
+            let answer = if input == "-" {
+                if is_typed() {
+                    let text = "the archive is to come from stdin, but stdin is a terminal";
+                    return Err(Error::Local(text.to_owned()));
+                }
+                context.upload(&CHECKPOINT_IMPORT, &[], &query, std::io::stdin())?
+            } else {
+                context.upload(&CHECKPOINT_IMPORT, &[], &query, image::open(&input)?)?
+            };
+            let made: CheckpointImported = serde_json::from_reader(answer)
+                .map_err(|cause| Error::local("read the daemon's answer", cause))?;
+            for warning in &made.warnings {
+                super::say(&format!("dewar: warning: {}: {warning}", made.name));
+            }
+            print(&format!("{} {}\n", made.name, made.checkpoint)).map(|()| 0)
+        })
+    },
+};
+
+pub static PUSH: Command = Command {
+    names: &["checkpoint push"],
+    summary: "Send a checkpoint to a registry",
+    usage: "[OPTIONS] CONTAINER CHECKPOINT NAME[:TAG]",
+    about: "It becomes an image of one layer, annotated as podman and checkpointctl do; the image below the container \
+            is not part of it. Whoever can pull it has the memory of the processes, with all secrets in it.",
+    flags: &[&CHECKPOINT_DIR, &NO_PROGRESS],
+    args: Args::exactly(3),
+    example: "dewar checkpoint push web cp1 localhost:5000/frozen/web:cp1",
+    usage_code: 1,
+    plan: |matches| {
+        let name = Reference::parse(&matches.args[2]).map_err(Error::Local)?.or_latest();
+        let query = CheckpointPushQuery { dir: matches.text(&CHECKPOINT_DIR), reference: name.to_string() };
+        let (container, checkpoint) = (matches.args[0].clone(), matches.args[1].clone());
+        let quiet = matches.is(&NO_PROGRESS);
+        Action::call(move |context| {
+            let vars = [container.as_str(), &checkpoint];
+            let reader = context.as_known_at(&name.name).stream(&CHECKPOINT_PUSH, &vars, &query, &())?;
+            progress::show(reader, quiet, std::io::stdout())?;
+            if quiet { print(&format!("{name}\n")).map(|()| 0) } else { Ok(0) }
+        })
+    },
+};
+
+pub static PULL: Command = Command {
+    names: &["checkpoint pull"],
+    summary: "Make a container out of a checkpoint in a registry",
+    usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
+    about: "As dewar checkpoint import, of what dewar checkpoint push sent.",
+    flags: &[&IMPORT_NAME, &IMPORT_TRUST],
+    args: Args::exactly(1),
+    example: "dewar checkpoint pull --name web2 localhost:5000/frozen/web:cp1",
+    usage_code: 1,
+    plan: |matches| {
+        let reference = Reference::parse(&matches.args[0]).map_err(Error::Local)?.or_latest();
+        let query = CheckpointPullQuery {
+            reference: matches.args[0].clone(),
+            name: matches.text(&IMPORT_NAME),
+            trust: matches.is(&IMPORT_TRUST),
+        };
+        Action::call(move |context| {
+            let reader = context.as_known_at(&reference.name).stream(&CHECKPOINT_PULL, &[], &query, &())?;
+            progress::show(reader, false, std::io::stdout()).map(|()| 0)
+        })
+    },
+};
+
+fn export_request(matches: &Matches) -> Result<CheckpointExportQuery, Error> {
+    let compress = matches.text(&COMPRESS);
+    if !matches!(compress.as_str(), "zstd" | "gzip" | "none") {
+        return Err(Error::Local(format!("--compress {compress}: there are zstd, gzip and none")));
+    }
+    Ok(CheckpointExportQuery { dir: matches.text(&CHECKPOINT_DIR), compress })
+}
 
 pub static PRUNE: Command = Command {
     names: &["checkpoint prune"],

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 
 use crate::http::api::image::{
     CreateQuery, DeleteQuery, IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_LIST,
@@ -359,7 +360,7 @@ fn import_request(matches: &Matches) -> (Source, CreateQuery) {
     (source, query)
 }
 
-fn open(path: &str) -> Result<File, Error> {
+pub fn open(path: &str) -> Result<File, Error> {
     let failed = |cause: io::Error| Error::open(path, &cause);
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
@@ -405,8 +406,13 @@ fn save_to(reader: &mut impl Read, path: &str) -> Result<(), Error> {
         let _ = std::fs::remove_file(&partial);
         Error::local(format!("write {path:?}"), cause)
     };
-    let mut file =
-        File::create_new(&partial).map_err(|cause| Error::local(format!("write {path:?}"), cause))?;
+    // Compat: others may not read it; there may be secrets in it.
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&partial)
+        .map_err(|cause| Error::local(format!("write {path:?}"), cause))?;
     io::copy(reader, &mut file).map_err(failed)?;
     std::fs::rename(&partial, path).map_err(failed)
 }

@@ -60,6 +60,7 @@ pub use derive::Step;
 pub use distribution::distribution;
 pub use import::Import;
 pub use list::{prune_labels_match, until};
+pub use pull::download::{Download, Step as DownloadStep};
 pub use pull::{Pull, Pulled};
 pub use reference::Reference;
 pub use remove::Usage;

@@ -237,7 +237,7 @@ fn read(path: &str) -> String {
 }
 
 /// A field of os-release(5); empty where the host has no such file.
-fn os_release(field: &str) -> String {
+pub fn os_release(field: &str) -> String {
     read("/etc/os-release")
         .lines()
         .find_map(|line| line.strip_prefix(field)?.strip_prefix('='))

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
+use super::{image, progress};
 use crate::daemon::containers::checkpoint;
+use crate::daemon::containers::checkpoint::import::Import;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::images::Reference;
+use crate::daemon::registry;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_INSPECT, CHECKPOINT_LIST,
-    CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE, CheckpointCreate, CheckpointPruneQuery, CheckpointQuery,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_IMPORT,
+    CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE, CheckpointCreate,
+    CheckpointExportQuery, CheckpointImportQuery, CheckpointPruneQuery, CheckpointPullQuery,
+    CheckpointPushQuery, CheckpointQuery,
 };
 use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE, CopyRequest};
 use crate::http::reply::Reply;
@@ -59,4 +65,44 @@ pub fn prune(engine: &Arc<Engine>, call: Call<CheckpointPruneQuery>) -> Result<R
     let keep = usize::try_from(call.query.keep.unwrap_or(1))
         .map_err(|_| Error::invalid("keep: not a number of checkpoints"))?;
     Ok(CHECKPOINT_PRUNE.reply(&checkpoint::prune::prune(engine, keep, &call.query.filters)?))
+}
+
+pub fn export(engine: &Arc<Engine>, call: Call<CheckpointExportQuery>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    let CheckpointExportQuery { dir, compress } = &call.query;
+    let export = checkpoint::export::export(&container, call.param("checkpoint"), dir, compress)?;
+    Ok(CHECKPOINT_EXPORT.stream("application/octet-stream", move |out| export.write(out)))
+}
+
+pub fn import(engine: &Arc<Engine>, mut call: Call<CheckpointImportQuery>) -> Result<Reply> {
+    let CheckpointImportQuery { name, trust } = call.query;
+    let request = Import { name, trust };
+    Ok(CHECKPOINT_IMPORT.reply(&checkpoint::import::import(engine, &mut call.raw.body, &request)?))
+}
+
+pub fn push(engine: &Arc<Engine>, call: Call<CheckpointPushQuery>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    let name = checkpoint::registry::name_to_push(&call.query.reference)?;
+    let (client, peer) = (image::client(&call.raw.headers), call.raw.peer.clone());
+    let registry = registry::registry(&engine.config(), name.domain(), &client)?;
+    let (id, dir) = (call.param("checkpoint").to_owned(), call.query.dir);
+    progress::stream_while_wanted(
+        "push",
+        &peer,
+        move || client.cancel.cancel(),
+        move |tell| checkpoint::registry::push(&container, (&id, &dir), (&registry, &name), tell),
+    )
+}
+
+pub fn pull(engine: &Arc<Engine>, call: Call<CheckpointPullQuery>) -> Result<Reply> {
+    let CheckpointPullQuery { reference, name, trust } = call.query;
+    let (reference, request) = (Reference::parse(&reference)?.with_default_tag(), Import { name, trust });
+    let (engine, client, peer) = (Arc::clone(engine), image::client(&call.raw.headers), call.raw.peer);
+    let cancel = client.cancel.clone();
+    progress::stream_while_wanted(
+        "pull",
+        &peer,
+        move || cancel.cancel(),
+        move |tell| checkpoint::registry::pull(&engine, &reference, &client, &request, tell),
+    )
 }

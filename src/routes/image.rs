@@ -73,7 +73,7 @@ pub fn delete(engine: &Arc<Engine>, call: Call<DeleteQuery>) -> Result<Reply> {
 }
 
 /// On whose behalf a request asks registries.
-fn client(headers: &Headers) -> registry::Client {
+pub(super) fn client(headers: &Headers) -> registry::Client {
     let meta = headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with("x-meta-"));
     registry::Client {
         credentials: AuthConfig::from_header(headers.get(AUTH_HEADER)).into(),

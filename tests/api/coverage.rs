@@ -38,6 +38,10 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("GET", "/containers/x/checkpoints/y/json", "CheckpointInspect"),
     ("GET", "/checkpoints", "CheckpointListAll"),
     ("POST", "/checkpoints/prune", "CheckpointPrune"),
+    ("GET", "/containers/x/checkpoints/y/archive", "CheckpointExport"),
+    ("POST", "/checkpoints/import", "CheckpointImport"),
+    ("POST", "/containers/x/checkpoints/y/push?reference=z", "CheckpointPush"),
+    ("POST", "/checkpoints/pull?reference=x", "CheckpointPull"),
     ("POST", "/containers/x/checkpoints/y/restore", "CheckpointRestore"),
     ("POST", "/containers/x/clone", "ContainerClone"),
     ("GET", "/images/json", "ImageList"),
@@ -167,8 +171,8 @@ fn every_operation_is_served_or_refused_by_name() {
     assert!(missing.is_empty(), "neither served nor refused:\n  {}", missing.join("\n  "));
     assert_eq!(
         OPERATIONS.len(),
-        107 + 3 + 6,
-        "Engine API 1.51 has 107 operations, there are three of checkpoints and six of dewar's own"
+        107 + 3 + 10,
+        "Engine API 1.51 has 107 operations, there are three of checkpoints and ten of dewar's own"
     );
 }
 

@@ -1,5 +1,6 @@
 //! Freezing and thawing. The counter's log tells it all: a number lost, repeated or begun again is a failure.
 
+mod archive;
 mod clone;
 mod complete;
 mod contents;

@@ -13,13 +13,17 @@
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
 
+pub mod archive;
 pub mod check;
 pub mod clone;
+pub mod export;
+pub mod import;
 pub mod inspect;
 pub mod logs;
 pub mod manifest;
 pub mod preflight;
 pub mod prune;
+pub mod registry;
 pub mod restore;
 pub mod seal;
 pub mod volumes;

@@ -108,6 +108,11 @@ impl<T> Hashing<T> {
     pub fn finish(self) -> (Digest, u64) {
         (Digest::from_ring(self.context.finish()), self.bytes)
     }
+
+    /// As [`finish`](Hashing::finish), with what the bytes went through to.
+    pub fn into_inner(self) -> (T, Digest, u64) {
+        (self.inner, Digest::from_ring(self.context.finish()), self.bytes)
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {
@@ -252,6 +257,89 @@ impl<R: BufRead> Read for Zstd<R> {
     }
 }
 
+/// How a stream is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    #[default]
+    Zstd,
+}
+
+impl Compression {
+    /// Reads `zstd`, `gzip` or `none`; empty is the default.
+    pub fn parse(text: &str) -> Option<Compression> {
+        match text {
+            "" | "zstd" => Some(Compression::Zstd),
+            "gzip" => Some(Compression::Gzip),
+            "none" => Some(Compression::None),
+            _ => None,
+        }
+    }
+
+    /// Writes to `out` what `write` writes, compressed.
+    pub fn write(
+        self,
+        out: &mut dyn Write,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self {
+            Compression::None => write(out),
+            Compression::Gzip => {
+                // Memory is half zeros: what the fastest level leaves is not worth its time.
+                let mut packer = flate2::write::GzEncoder::new(out, flate2::Compression::fast());
+                write(&mut packer)?;
+                packer.finish().map(drop)
+            }
+            Compression::Zstd => {
+                let mut packer = ZstdWriter { out, pending: Vec::with_capacity(FRAME_BYTES) };
+                write(&mut packer)?;
+                packer.finish()
+            }
+        }
+    }
+}
+
+/// A frame's content: small enough to be kept, large enough for what frames cost not to count.
+const FRAME_BYTES: usize = 4 << 20;
+
+/// Writes one zstd frame after the other: the encoder takes no error of the stream it writes to, so it is only given
+/// memory.
+struct ZstdWriter<W> {
+    out: W,
+    pending: Vec<u8>,
+}
+
+impl<W: Write> ZstdWriter<W> {
+    fn frame(&mut self) -> io::Result<()> {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let packed = ruzstd::encoding::compress_to_vec(self.pending.as_slice(), level);
+        self.pending.clear();
+        self.out.write_all(&packed)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.frame()?;
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Write for ZstdWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(FRAME_BYTES - self.pending.len());
+        self.pending.extend_from_slice(&bytes[..count]);
+        if self.pending.len() == FRAME_BYTES {
+            self.frame()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A frame is written when it is full: flushing more often only makes smaller ones.
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -308,6 +396,25 @@ mod tests {
             assert_eq!(all(&through(program, &["-c"], b"")).unwrap(), b"", "{program}");
         }
         assert_eq!(all(b"BZh9.txt").unwrap(), b"BZh9.txt");
+    }
+
+    #[test]
+    fn what_is_compressed_here_is_read_here_and_elsewhere() {
+        let mut plain: Vec<u8> = (0..900_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        plain.resize(9 << 20, 0);
+        // Nothing to be found in it.
+        plain.extend((0..300_000_u64).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()));
+        for content in [&plain[..], b"", b"x", &plain[..FRAME_BYTES]] {
+            for (name, program) in [("zstd", "zstd"), ("gzip", "gzip"), ("none", "cat")] {
+                let mut packed = Vec::new();
+                let compression = Compression::parse(name).unwrap();
+                compression.write(&mut packed, |out| out.write_all(content)).unwrap();
+                assert!(all(&packed).unwrap() == content, "{name}, {} bytes", content.len());
+                let args: &[&str] = if program == "cat" { &[] } else { &["-dc"] };
+                assert!(through(program, args, &packed) == content, "{program}, {} bytes", content.len());
+            }
+        }
+        assert_eq!(Compression::parse("xz"), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!
 //! It stays whole: a pull is one story, and what can be told apart (downloads, transfers) is.
 
-mod download;
+pub mod download;
 mod transfer;
 
 use std::collections::BTreeMap;

@@ -93,6 +93,18 @@ pub struct CheckpointsPruned {
     pub space_reclaimed: u64,
 }
 
+/// The container that an import made; it does not run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CheckpointImported {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Without the leading `/`.
+    pub name: String,
+    pub checkpoint: String,
+    pub warnings: Vec<String>,
+}
+
 /// All that is known of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -247,6 +259,47 @@ crate::query! {
     }
 }
 
+crate::query! {
+    /// How to pack a checkpoint.
+    pub struct CheckpointExportQuery {
+        /// As [`CheckpointCreate::checkpoint_dir`].
+        dir: String = "dir",
+        /// `zstd`, `gzip` or `none`; the first if it is not said.
+        compress: String = "compress",
+    }
+}
+
+crate::query! {
+    /// What becomes of an archive.
+    pub struct CheckpointImportQuery {
+        /// The container's name; that which it had if it is not said.
+        name: String = "name",
+        /// It may ask for what is the host's, and may have more than its configuration gives it.
+        trust: bool = "trust",
+    }
+}
+
+crate::query! {
+    /// Where a checkpoint goes.
+    pub struct CheckpointPushQuery {
+        /// As [`CheckpointCreate::checkpoint_dir`].
+        dir: String = "dir",
+        /// `registry/repository[:tag]`
+        reference: String = "reference",
+    }
+}
+
+crate::query! {
+    /// Where a checkpoint comes from, and what becomes of it.
+    pub struct CheckpointPullQuery {
+        /// `registry/repository[:tag][@digest]`
+        reference: String = "reference",
+        /// As [`CheckpointImportQuery::name`].
+        name: String = "name",
+        trust: bool = "trust",
+    }
+}
+
 pub static CHECKPOINT_CREATE: Endpoint<(), CheckpointCreate, ()> =
     Endpoint::new("CheckpointCreate", Method::Post, "/containers/{name}/checkpoints", Shape::Empty, 201)
         .slow();
@@ -273,3 +326,25 @@ pub static CHECKPOINT_LIST_ALL: Endpoint<(), (), Vec<ContainerCheckpoint>> =
     Endpoint::new("CheckpointListAll", Method::Get, "/checkpoints", Shape::Json, 200);
 pub static CHECKPOINT_PRUNE: Endpoint<CheckpointPruneQuery, (), CheckpointsPruned> =
     Endpoint::new("CheckpointPrune", Method::Post, "/checkpoints/prune", Shape::Json, 200).slow();
+/// Answers an archive (`application/x-tar`, or compressed).
+pub static CHECKPOINT_EXPORT: Endpoint<CheckpointExportQuery, (), ()> = Endpoint::new(
+    "CheckpointExport",
+    Method::Get,
+    "/containers/{name}/checkpoints/{checkpoint}/archive",
+    Shape::Stream,
+    200,
+);
+/// The body is an archive.
+pub static CHECKPOINT_IMPORT: Endpoint<CheckpointImportQuery, (), CheckpointImported> =
+    Endpoint::new("CheckpointImport", Method::Post, "/checkpoints/import", Shape::Json, 201).slow();
+/// Answers JSON messages, as a push of an image does.
+pub static CHECKPOINT_PUSH: Endpoint<CheckpointPushQuery, (), ()> = Endpoint::new(
+    "CheckpointPush",
+    Method::Post,
+    "/containers/{name}/checkpoints/{checkpoint}/push",
+    Shape::Stream,
+    200,
+);
+/// Answers JSON messages; the last has a [`CheckpointImported`] as `aux`.
+pub static CHECKPOINT_PULL: Endpoint<CheckpointPullQuery, (), ()> =
+    Endpoint::new("CheckpointPull", Method::Post, "/checkpoints/pull", Shape::Stream, 200);
