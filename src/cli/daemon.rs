@@ -28,6 +28,10 @@ static FLAGS: &[&Flag] = &[
     )
     .short('b'),
     &Flag::value("cgroup-parent", "PATH", "Cgroup below which containers get their own"),
+    &Flag::switch(
+        "checkpoint-on-shutdown",
+        "Freeze containers to disk when the daemon ends, and thaw them when it starts",
+    ),
     &CONFIG_FILE,
     &Flag::value("criu", "PATH", "The criu that freezes and thaws (found in PATH otherwise)"),
     &Flag::value("data-root", "DIRECTORY", "What must survive a reboot: images, containers, checkpoints"),

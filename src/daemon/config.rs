@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::logger::{Destination, Format};
 use super::networks::subnet::Subnet;
 use super::runtimes::{self, Runtimes};
@@ -56,6 +56,8 @@ pub struct Config {
     pub default_stop_timeout_secs: i64,
     /// Leave containers running when the daemon stops.
     pub live_restore: bool,
+    /// Freeze containers to disk when the daemon stops, and thaw them when it starts.
+    pub checkpoint_on_shutdown: bool,
     pub debug: bool,
     /// Tell each request at level info.
     pub access_log: bool,
@@ -220,6 +222,7 @@ impl Default for Config {
             shutdown_timeout_secs: Some(15),
             default_stop_timeout_secs: 10,
             live_restore: false,
+            checkpoint_on_shutdown: false,
             debug: false,
             access_log: false,
             metrics_addr: None,
@@ -274,6 +277,11 @@ impl Config {
             if let Some(value) = values.get(option.key) {
                 option.apply(&mut config, value)?;
             }
+        }
+        if config.live_restore && config.checkpoint_on_shutdown {
+            return Err(Error::invalid(
+                "live-restore leaves containers running where checkpoint-on-shutdown freezes them: choose one",
+            ));
         }
         runtimes::check_default(&config)?;
         network::settle(&mut config.network)?;

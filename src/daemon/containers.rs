@@ -16,6 +16,7 @@ pub mod exec;
 pub mod files;
 pub mod filesystem;
 pub mod health;
+pub mod hibernate;
 pub mod inspect;
 pub mod lifecycle;
 pub mod limits;

@@ -1,13 +1,17 @@
-//! The orderly end: stop accepting, cut what lasts, stop or leave the containers.
+//! The orderly end: stop accepting, cut what lasts, stop, freeze or leave the containers.
+//!
+//! Containers that hibernate are frozen a few at once. One that has had no turn after half the time there is, or
+//! cannot be frozen, is stopped as the others are. A dump that is not over at the deadline goes on under its shim;
+//! the next daemon finishes it, or finds it half-made.
 //!
 //! The caller then removes sockets and pid file; ending the process releases the lock on the data root.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::containers::lifecycle;
+use super::containers::{Container, hibernate, lifecycle};
 use super::engine::Engine;
 use super::spawn;
 use crate::http::api::Class;
@@ -18,6 +22,8 @@ use crate::runtime::cgroup::Cgroup;
 const FINISH: Duration = Duration::from_secs(5);
 /// How much longer than its grace a container may take to be gone.
 const AFTERMATH: Duration = Duration::from_secs(5);
+/// Containers frozen at once: each writes its memory to the same disk.
+const FREEZES: usize = 4;
 
 /// Stops serving, then stops the containers unless `live-restore` leaves them. Blocks for as long as that takes.
 pub fn stop(engine: &Arc<Engine>, server: &Handle) {
@@ -35,11 +41,59 @@ pub fn stop(engine: &Arc<Engine>, server: &Handle) {
     }
 }
 
+/// So many may freeze now.
+#[derive(Default)]
+struct Turns {
+    taken: Mutex<usize>,
+    given_back: Condvar,
+}
+
+impl Turns {
+    /// Does `work` when it is its turn; `None` when that has not come by `deadline`.
+    fn take<T>(&self, deadline: Option<Instant>, work: impl FnOnce() -> T) -> Option<T> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while *taken >= FREEZES {
+            taken = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return None,
+                Some(left) => {
+                    self.given_back.wait_timeout(taken, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.given_back.wait(taken).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        *taken += 1;
+        drop(taken);
+        let done = work();
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.given_back.notify_one();
+        Some(done)
+    }
+}
+
+/// Freezes a container that is to hibernate; false when it is to be stopped instead.
+fn froze(engine: &Arc<Engine>, container: &Arc<Container>, turns: &Turns, limit: Option<Duration>) -> bool {
+    let is_daemons_way = engine.config().checkpoint_on_shutdown;
+    if !hibernate::is_wanted(&container.lock().record, true, is_daemons_way) {
+        return false;
+    }
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit / 2));
+    match turns.take(until, || hibernate::freeze(engine, container, true)) {
+        Some(Ok(())) => return true,
+        Some(Err(error)) => log::error!("{error}: it is stopped instead"),
+        None => log::error!(
+            "container {:?} is stopped instead of frozen: the others took too long, see --shutdown-timeout",
+            container.name()
+        ),
+    }
+    false
+}
+
 /// Stops every container side by side. Each gets its own grace, but none more than `timeout_secs`.
 fn stop_containers(engine: &Arc<Engine>, timeout_secs: Option<u64>, default_secs: i64) {
     let limit = timeout_secs.map(|secs| i64::try_from(secs).unwrap_or(i64::MAX));
     let (done, finished) = channel();
     let mut waiting = 0_usize;
+    let (began, turns) = (Instant::now(), Arc::new(Turns::default()));
     for container in engine.containers.all() {
         let wanted = {
             let inner = container.lock();
@@ -57,12 +111,18 @@ fn stop_containers(engine: &Arc<Engine>, timeout_secs: Option<u64>, default_secs
         let done = done.clone();
         let stopping = Arc::clone(&container);
         let engine = Arc::clone(engine);
+        let turns = Arc::clone(&turns);
         let stop = move || {
-            let result = lifecycle::stop(&engine, &stopping, "", Some(grace));
-            if let Err(error) = result
-                && error.class != Class::NotModified
-            {
-                log::error!("{error}");
+            if !froze(&engine, &stopping, &turns, timeout_secs.map(Duration::from_secs)) {
+                // An attempt to freeze it has taken from its grace.
+                let left = limit.map(|limit| limit.saturating_sub(began.elapsed().as_secs() as i64).max(0));
+                let grace = left.map_or(grace, |left| grace.min(left));
+                let result = lifecycle::stop_by_signal(&engine, &stopping, "", Some(grace));
+                if let Err(error) = result
+                    && error.class != Class::NotModified
+                {
+                    log::error!("{error}");
+                }
             }
             // The main thread may have stopped waiting.
             let _ = done.send(());

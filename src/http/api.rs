@@ -11,6 +11,7 @@
 pub mod auth;
 pub mod build;
 pub mod checkpoint;
+pub mod checkpoint_policy;
 pub mod container;
 pub mod copies;
 pub mod event;

@@ -5,6 +5,7 @@ mod clone;
 mod complete;
 mod contents;
 mod failures;
+mod hibernate;
 mod lazy;
 mod lifecycle;
 mod network;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::cli::command::{Flag, Matches};
 use crate::cli::error::Error;
+use crate::http::api::checkpoint_policy::CheckpointPolicy;
 use crate::http::api::container::{
     ContainerConfig, ContainerCreate, CreateQuery, Empty, EndpointSettings, Healthcheck, HostConfig,
     LogConfig, NetworkingConfig, Resources, RestartPolicy,
@@ -163,6 +164,11 @@ pub static SECURITY_OPT: Flag = Flag::many(
 pub static SHM_SIZE: Flag = Flag::value("shm-size", "SIZE", "Size of /dev/shm (64m unless given)");
 pub static SIG_PROXY: Flag =
     Flag::switch("sig-proxy", "Pass signals on to the container's process").default("true");
+pub static STOP_MODE: Flag = Flag::value(
+    "stop-mode",
+    "MODE",
+    "How stop and the daemon's end stop it: signal, or checkpoint to freeze it for the next start",
+);
 pub static STOP_SIGNAL: Flag =
     Flag::value("stop-signal", "SIGNAL", "Signal that stop sends (the image's or TERM)");
 pub static STOP_TIMEOUT: Flag =
@@ -198,7 +204,7 @@ macro_rules! flags {
             &MEMORY, &MEMORY_RESERVATION, &MEMORY_SWAP, &MEMORY_SWAPPINESS, &MOUNT, &NAME, &NETWORK, &NET,
             &NETWORK_ALIAS, &NO_HEALTHCHECK, &OOM_KILL_DISABLE, &OOM_SCORE_ADJ, &PID, &PIDS_LIMIT, &PLATFORM,
             &PRIVILEGED, &PUBLISH, &PUBLISH_ALL, &PULL, &QUIET, &READ_ONLY, &RESTART, &RM, &RUNTIME,
-            &SECURITY_OPT, &SHM_SIZE, &STOP_SIGNAL, &STOP_TIMEOUT, &STORAGE_OPT, &SYSCTL, &TMPFS, &TTY,
+            &SECURITY_OPT, &SHM_SIZE, &STOP_MODE, &STOP_SIGNAL, &STOP_TIMEOUT, &STORAGE_OPT, &SYSCTL, &TMPFS, &TTY,
             &ULIMIT, &USE_API_SOCKET, &USER, &USERNS, &UTS, &VOLUME, &VOLUME_DRIVER, &VOLUMES_FROM, &WORKDIR,
             $(&$extra),*
         ];
@@ -382,6 +388,7 @@ fn host_config(matches: &Matches, auto_remove: bool) -> Result<HostConfig, Error
         restart_policy: matches
             .read(&RESTART, values::restart)?
             .unwrap_or_else(|| RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 }),
+        checkpoint_policy: checkpoint_policy(matches)?,
         auto_remove,
         volume_driver: matches.text(&VOLUME_DRIVER),
         volumes_from: optional(matches.list(&VOLUMES_FROM)),
@@ -425,7 +432,15 @@ fn host_config(matches: &Matches, auto_remove: bool) -> Result<HostConfig, Error
     })
 }
 
-/// A namespace's mode; entries of `known` that end in `:` are prefixes.
+/// When it is frozen without being told to; what is not given is left out.
+pub fn checkpoint_policy(matches: &Matches) -> Result<CheckpointPolicy, Error> {
+    Ok(CheckpointPolicy {
+        stop_mode: mode(matches, &STOP_MODE, &["signal", "checkpoint"])?,
+        ..CheckpointPolicy::default()
+    })
+}
+
+/// A mode; entries of `known` that end in `:` are prefixes.
 fn mode(matches: &Matches, flag: &'static Flag, known: &[&str]) -> Result<String, Error> {
     let mode = matches.text(flag);
     let fits = |known: &&str| match known.ends_with(':') {

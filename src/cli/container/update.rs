@@ -7,7 +7,8 @@ use crate::http::api::container::{CONTAINER_UPDATE, ContainerUpdate, Resources, 
 
 use super::run_flags::{
     BLKIO_WEIGHT, CPU_PERIOD, CPU_QUOTA, CPU_RT_PERIOD, CPU_RT_RUNTIME, CPU_SHARES, CPUS, CPUSET_CPUS,
-    CPUSET_MEMS, KERNEL_MEMORY, MEMORY, MEMORY_RESERVATION, MEMORY_SWAP, PIDS_LIMIT,
+    CPUSET_MEMS, KERNEL_MEMORY, MEMORY, MEMORY_RESERVATION, MEMORY_SWAP, PIDS_LIMIT, STOP_MODE,
+    checkpoint_policy,
 };
 use super::values;
 
@@ -59,6 +60,7 @@ static FLAGS: &[&Flag] = &[
     &MEMORY_SWAP,
     &PIDS_LIMIT,
     &RESTART,
+    &STOP_MODE,
 ];
 
 fn request(matches: &Matches) -> Result<ContainerUpdate, Error> {
@@ -86,7 +88,11 @@ fn request(matches: &Matches) -> Result<ContainerUpdate, Error> {
     if FLAGS.iter().all(|flag| !matches.given(flag)) {
         return Err(Error::Local("you must provide one or more flags when using this command".to_owned()));
     }
-    Ok(ContainerUpdate { resources, restart_policy: restart(&matches.text(&RESTART))? })
+    Ok(ContainerUpdate {
+        resources,
+        restart_policy: restart(&matches.text(&RESTART))?,
+        checkpoint_policy: checkpoint_policy(matches)?,
+    })
 }
 
 /// What a policy may be called is the daemon's to say; the count is a number.

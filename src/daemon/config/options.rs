@@ -128,6 +128,15 @@ pub static OPTIONS: &[DaemonOption] = &[
         }),
     ),
     option(
+        "checkpoint-on-shutdown",
+        "checkpoint-on-shutdown",
+        Reload,
+        Switch(|config, on| {
+            config.checkpoint_on_shutdown = on;
+            Ok(())
+        }),
+    ),
+    option(
         "criu",
         "criu",
         Start,

@@ -52,7 +52,7 @@ use manifest::{MANIFEST, Options};
 use seal::Follower;
 use volumes::BroughtBack;
 
-pub use manifest::{Manifest, PARTIAL, UnderWay};
+pub use manifest::{Manifest, PARTIAL, Purpose, UnderWay};
 
 /// How a checkpoint is to come back to life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,19 @@ fn directory(container: &Container, custom: &str) -> Result<PathBuf> {
 /// Conflict when it does not run or the name is taken; System with CRIU's reason when it cannot be frozen:
 /// the container then runs on and nothing is left on disk.
 pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &CheckpointCreate) -> Result<()> {
+    create_for(engine, container, request, Purpose::Asked)
+}
+
+/// As [`create`], and notes on the container's record what the checkpoint is for.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_for(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    request: &CheckpointCreate,
+    purpose: Purpose,
+) -> Result<()> {
     let id = CheckpointId::parse(&request.checkpoint_id)?;
     let parent = directory(container, &request.checkpoint_dir)?;
     let attempt = || format!("Cannot checkpoint container {}", container.name());
@@ -132,6 +145,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         criu: String::new(),
         volumes,
         log_bytes: log_bytes(container),
+        purpose,
     };
     let partial = under_way.partial();
     // Left by a daemon that died in the middle; the action lock says that nobody is writing it now.
@@ -164,7 +178,7 @@ pub fn create(engine: &Arc<Engine>, container: &Arc<Container>, request: &Checkp
         under_way.publish(&record, follower.finish())
     };
     let written = write();
-    if let Err(error) = note(container, None) {
+    if let Err(error) = settle(container, written.is_ok().then_some(&under_way)) {
         // The next daemon finds no such dump and forgets it.
         log::warn!("{error}");
     }
@@ -195,6 +209,16 @@ fn log_bytes(container: &Container) -> Option<u64> {
 fn note(container: &Container, dump: Option<UnderWay>) -> Result<()> {
     let mut inner = container.lock();
     inner.record.dump = dump;
+    container.save(&inner)
+}
+
+/// Writes down that a dump is over, and what follows from the checkpoint it made.
+fn settle(container: &Container, made: Option<&UnderWay>) -> Result<()> {
+    let mut inner = container.lock();
+    inner.record.dump = None;
+    if let Some(made) = made {
+        made.note(&mut inner.record);
+    }
     container.save(&inner)
 }
 
@@ -259,8 +283,16 @@ fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathB
 pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let _action = container.begin();
+    delete_locked(container, &id, custom)
+}
+
+/// As [`delete`]; the caller holds the action lock.
+///
+/// # Errors
+/// NotFound; System.
+pub fn delete_locked(container: &Container, id: &CheckpointId, custom: &str) -> Result<()> {
     // What it says of itself does not matter any more.
-    let dir = locate(container, &id, custom)?;
+    let dir = locate(container, id, custom)?;
     // Renamed first: a removal cut short must not leave something that looks whole.
     let doomed = dir.with_file_name(format!("{id}{PARTIAL}"));
     state_dir::remove_tree(&doomed)?;
@@ -281,10 +313,25 @@ pub fn restore(
     custom: &str,
     how: How,
 ) -> Result<()> {
+    let _action = container.begin();
+    restore_locked(engine, container, id, custom, how, Action::Restore)
+}
+
+/// As [`restore`]; the caller holds the action lock and says as what this counts.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_locked(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    id: &str,
+    custom: &str,
+    how: How,
+    action: Action,
+) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
-    let _action = container.begin();
-    container.lock().check(Action::Restore)?;
+    container.lock().check(action)?;
     let (dir, manifest) = find(container, &id, custom)?;
     let record = container.record();
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
@@ -316,7 +363,7 @@ pub fn restore(
             places: manifest.places.clone(),
             log: logs::place(&container.dir, "thaw"),
         };
-        lifecycle::start_locked(engine, container, Action::Restore, Some(thawing))?;
+        lifecycle::start_locked(engine, container, action, Some(thawing))?;
         volumes.keep();
         Ok(())
     };

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::hibernate;
 use super::logs::drivers;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerConfig, HostConfig, Resources, RestartPolicy};
@@ -220,6 +221,7 @@ pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
     if host.auto_remove && policy.name != "no" {
         return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
     }
+    hibernate::check(&host.checkpoint_policy, host.auto_remove)?;
     drivers::validate(&host.log_config)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));

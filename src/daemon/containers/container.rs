@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockE
 use serde::{Deserialize, Serialize};
 
 use super::exec::ExecState;
+use super::hibernate::Hibernation;
 use super::mounts::Mount;
 use super::network::Places;
 use super::policy::Backoff;
@@ -22,6 +23,7 @@ use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::networks::ports::Claim;
 use crate::daemon::state_dir::{self, Durability};
+use crate::http::api::checkpoint_policy::CheckpointFailure;
 use crate::http::api::container::{ContainerConfig, HostConfig};
 use crate::runtime::look::View;
 use crate::runtime::{Attachment, Sandbox};
@@ -78,6 +80,12 @@ pub struct Record {
     /// The dump under way, for the daemon that finds it so.
     #[serde(default)]
     pub dump: Option<checkpoint::UnderWay>,
+    /// The checkpoint it sleeps in, for the next start.
+    #[serde(default)]
+    pub hibernation: Option<Hibernation>,
+    /// Why it began anew instead of going on.
+    #[serde(default)]
+    pub thaw_failure: Option<CheckpointFailure>,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }

@@ -9,6 +9,7 @@ use super::state::State;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::Result;
 use crate::daemon::volumes::bytes_below;
+use crate::http::api::checkpoint_policy::CheckpointingState;
 use crate::http::api::container::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
 
 /// How Docker writes "never".
@@ -111,6 +112,16 @@ fn state(record: &Record) -> ContainerState {
         started_at: time(&record.started_at),
         finished_at: time(&record.finished_at),
         health: None,
+        checkpointing: checkpointing(record),
+    }
+}
+
+fn checkpointing(record: &Record) -> CheckpointingState {
+    let asleep = record.hibernation.as_ref().filter(|asleep| !asleep.is_used_up);
+    CheckpointingState {
+        hibernated: asleep.map(|asleep| asleep.checkpoint.clone()).unwrap_or_default(),
+        thaw_failure: record.thaw_failure.clone(),
+        ..CheckpointingState::default()
     }
 }
 

@@ -23,7 +23,7 @@ use super::logs::drivers;
 use super::policy::{self, Backoff};
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{exec, health, mounts, network, rootfs, spec};
+use super::{exec, health, hibernate, mounts, network, rootfs, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
@@ -51,7 +51,7 @@ pub fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
             inner.backoff = Backoff::default();
         }
     }
-    let result = start_locked(engine, container, Action::Start, None);
+    let result = hibernate::wake(engine, container);
     drop(action);
     if result.is_err() {
         remove_if_never_to_run(engine, container);
@@ -108,6 +108,10 @@ pub fn start_locked(
             live.oom_killed = false;
             live.manually_stopped = false;
             live.is_unborn = false;
+            hibernate::started(
+                live,
+                thaw.as_ref().and_then(|thaw| own_checkpoint(container, &thaw.thaw.dir)),
+            );
             live.started_at = now();
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());
@@ -149,6 +153,12 @@ pub fn start_locked(
     drop(inner);
     container.notify();
     outcome
+}
+
+/// The name of a checkpoint that lies in the container's own directory.
+fn own_checkpoint<'dir>(container: &Container, dir: &'dir std::path::Path) -> Option<&'dir str> {
+    let parent = dir.parent()?;
+    (parent == container.dir.join("checkpoints")).then(|| dir.file_name()?.to_str()).flatten()
 }
 
 /// Brings the container to life; says in `thaw` what became of its connections. The error comes with the exit code
@@ -385,6 +395,22 @@ pub fn stop(
     signal: &str,
     timeout_secs: Option<i64>,
 ) -> Result<()> {
+    if signal.is_empty() && hibernate::is_wanted(&container.lock().record, false, false) {
+        return hibernate::stop(engine, container);
+    }
+    stop_by_signal(engine, container, signal, timeout_secs)
+}
+
+/// As [`stop`], whatever the container's stop mode is.
+///
+/// # Errors
+/// As [`stop`].
+pub fn stop_by_signal(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    signal: &str,
+    timeout_secs: Option<i64>,
+) -> Result<()> {
     let_restart_come(container);
     let began = Instant::now();
     let (signal, grace) = {
@@ -478,6 +504,10 @@ fn kill_and_wait(engine: &Engine, container: &Container, sandbox: &Arc<Sandbox>)
 pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> Result<()> {
     let number = parse_signal(if signal.is_empty() { "KILL" } else { signal })?;
     let_restart_come(container);
+    if number == 9 && container.lock().record.hibernation.is_some() && hibernate::discard(engine, container)?
+    {
+        return Ok(());
+    }
     let (sandbox, is_paused) = {
         let mut inner = container.lock();
         inner.check(Action::Kill)?;
@@ -517,6 +547,11 @@ pub fn kill(engine: &Arc<Engine>, container: &Arc<Container>, signal: &str) -> R
 /// Freezes every process of the container.
 pub fn pause(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let _action = container.begin();
+    pause_locked(engine, container)
+}
+
+/// As [`pause`]; the caller holds the action lock.
+pub fn pause_locked(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let sandbox = sandbox(container, Action::Pause)?;
     sandbox.pause()?;
     settle(engine, container, State::Running, State::Paused, "pause")
@@ -559,7 +594,7 @@ pub fn restart(
 ) -> Result<()> {
     // The exit in between must not remove the container.
     container.lock().is_kept = true;
-    let result = match stop(engine, container, signal, timeout_secs) {
+    let result = match stop_by_signal(engine, container, signal, timeout_secs) {
         Err(error) if error.class != Class::NotModified => Err(error),
         _ => match start(engine, container) {
             Err(error) if error.class != Class::NotModified => Err(error),
@@ -794,7 +829,8 @@ pub fn exited(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit) {
         record.exit_code = exit.code;
         record.oom_killed |= exit.oom_killed;
         record.finished_at.clone_from(&exit.finished_at);
-        if exit.checkpointed {
+        // Compat: what the daemon's own end brings about is no stop by hand.
+        if exit.checkpointed && !engine.is_stopping.load(Ordering::SeqCst) {
             record.manually_stopped = true;
         }
         if let Some(reason) = &exit.reason {

@@ -24,8 +24,8 @@ use std::time::Duration;
 use super::container::{Container, Outcome, Record};
 use super::create::now;
 use super::policy::{self, Backoff};
-use super::state::{Action, State};
-use super::{checkpoint, create, exec, health, lifecycle, mounts, network, spec, unfinished};
+use super::state::State;
+use super::{checkpoint, create, exec, health, hibernate, lifecycle, mounts, network, spec, unfinished};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -293,7 +293,8 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, run_dir: &
         record.exit_code = exit.code;
         record.oom_killed |= exit.oom_killed;
         record.finished_at.clone_from(&exit.finished_at);
-        record.manually_stopped |= exit.checkpointed;
+        let is_by_daemon = record.hibernation.as_ref().is_some_and(|asleep| asleep.by_daemon);
+        record.manually_stopped |= exit.checkpointed && !is_by_daemon;
         if let Some(reason) = &exit.reason {
             log::error!("container {:?}: {reason}", record.name);
             record.error.clone_from(reason);
@@ -368,7 +369,9 @@ pub fn unknown_exit() -> Exit {
 fn mark_pending(container: &Arc<Container>) {
     let mut inner = container.lock();
     if matches!(inner.record.state, State::Exited | State::Restarting) && inner.sandbox.is_none() {
-        let is_wanted = policy::wants_start_with_daemon(&inner.record);
+        let slept = inner.record.hibernation.as_ref();
+        let is_wanted = slept.is_some_and(|slept| slept.by_daemon && !slept.is_used_up)
+            || policy::wants_start_with_daemon(&inner.record);
         inner.record.state = if is_wanted { State::Restarting } else { State::Exited };
     }
 }
@@ -415,7 +418,7 @@ fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
         inner.record.restart_count = 0;
         inner.backoff = Backoff::default();
     }
-    let Err(error) = lifecycle::start_locked(engine, container, Action::Start, None) else { return };
+    let Err(error) = hibernate::wake(engine, container) else { return };
     log::error!("restart container {:?}: {error}", container.name());
     let mut inner = container.lock();
     if inner.record.state == State::Restarting {

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | start | a shim that lives, a record that says nothing of it | started: the launch file tells since when, on which layer |
 //! | checkpoint | [`Record::dump`] | published if the dump is whole or took the container, else removed |
+//! | thaw of what slept | [`Record::hibernation`] | used up if it came to life, else thawed again |
 //! | restore | a second writable layer | the one that is in use stays |
 //! | update | [`Record::is_updating`] | the recorded limits are in force |
 //! | restore of a copy, clone | [`Record::is_unborn`] | the copy is there if it came to life, else removed (`recover`) |
@@ -19,6 +20,7 @@ use super::checkpoint::seal::Followed;
 use super::checkpoint::{self, UnderWay};
 use super::container::{Container, Record};
 use super::create::now;
+use super::hibernate;
 use super::network;
 use super::spec;
 use crate::daemon::engine::Engine;
@@ -45,6 +47,12 @@ pub fn complete_start(record: &mut Record, dir: &Path, run_dir: &Path) {
     record.is_unborn = false;
     let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
     let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
+    // A thaw has a layer of its own. Of which checkpoint is not known here; the container may have slept in it.
+    let asleep = record.hibernation.as_ref().map(|asleep| asleep.checkpoint.clone());
+    hibernate::started(
+        record,
+        asleep.as_deref().filter(|_| layer.is_some_and(|layer| layer != record.layer)),
+    );
     record.layer = layer.unwrap_or(record.layer);
     network::complete_start(record, dir);
 }
@@ -69,12 +77,17 @@ pub fn complete_update(record: &Record, cgroup_parent: &str) {
 /// Publishes the dump that was under way, or removes it. `exit` is how the container has ended meanwhile.
 pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exit>) {
     let took_it = exit.is_some_and(|exit| exit.checkpointed);
-    let under_way = record.dump.take().or_else(|| took_it.then(|| orphan(container)).flatten());
+    let noted = record.dump.take();
+    if let Some(dump) = noted.as_ref().filter(|dump| dump.is_published()) {
+        dump.note(record);
+        return;
+    }
+    let under_way = noted.or_else(|| took_it.then(|| orphan(container)).flatten());
     let Some(dump) = under_way.filter(|dump| dump.partial().is_dir()) else { return };
     let id = &dump.name;
     let result = if took_it || dump.is_whole() {
         log::info!("checkpoint {id} of container {:?} was cut off, and is finished", record.name);
-        dump.publish(record, Followed::new())
+        dump.publish(record, Followed::new()).inspect(|()| dump.note(record))
     } else {
         log::info!("checkpoint {id} of container {:?} was cut off, and is undone", record.name);
         state_dir::remove_tree(&dump.partial())
@@ -99,6 +112,7 @@ fn orphan(container: &Container) -> Option<UnderWay> {
 
 /// Removes half-made checkpoints and writable layers that are not the container's, and settles what volumes hold.
 pub fn sweep(engine: &Engine, container: &Container) {
+    hibernate::use_up(container);
     let record = container.record();
     for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
         if let Ok(volume) = engine.volumes.get(&mount.name) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::container::Container;
-use super::{checks, spec, state::State};
+use super::{checks, hibernate, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerUpdate, ContainerUpdated, Resources};
@@ -42,6 +42,8 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
             ));
         }
     }
+    let asked = &request.checkpoint_policy;
+    hibernate::check(asked, record.host_config.auto_remove)?;
     let old = &record.host_config.resources;
     let new = merge(old, &request.resources)?;
     let mut warnings = Vec::new();
@@ -73,6 +75,10 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     if !policy.name.is_empty() {
         inner.record.host_config.restart_policy = policy.clone();
     }
+    let checkpoints = &mut inner.record.host_config.checkpoint_policy;
+    take(&mut checkpoints.stop_mode, &asked.stop_mode);
+    take(&mut checkpoints.every, &asked.every);
+    take(&mut checkpoints.keep, &asked.keep);
     if let Err(error) = container.save(&inner) {
         inner.record.host_config = record.host_config;
         undo.into_iter().for_each(Undo::run);

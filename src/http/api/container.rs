@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::checkpoint_policy::{CheckpointPolicy, CheckpointingState};
 use super::strict::Strict;
 use super::{Endpoint, Filters, Method, Shape};
 
@@ -111,6 +112,9 @@ pub struct HostConfig {
     pub network_mode: String,
     pub port_bindings: BTreeMap<String, Option<Vec<PortBinding>>>,
     pub restart_policy: RestartPolicy,
+    /// Dewar's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub checkpoint_policy: CheckpointPolicy,
     pub auto_remove: bool,
     pub volume_driver: String,
     pub volumes_from: Option<Vec<String>>,
@@ -567,6 +571,9 @@ pub struct ContainerState {
     /// Only with a health check, and only once started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Dewar's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub checkpointing: CheckpointingState,
 }
 
 /// What a container's health check has found.
@@ -634,6 +641,9 @@ pub struct ContainerUpdate {
     #[serde(flatten)]
     pub resources: Resources,
     pub restart_policy: RestartPolicy,
+    /// Dewar's own.
+    #[serde(skip_serializing_if = "is_default")]
+    pub checkpoint_policy: CheckpointPolicy,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

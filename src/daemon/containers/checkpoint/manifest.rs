@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::seal::{self, Followed, Sealed};
 use crate::daemon::containers::container::Record;
 use crate::daemon::containers::create::now;
+use crate::daemon::containers::hibernate::Hibernation;
 use crate::daemon::containers::network::Frozen;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
@@ -141,6 +142,18 @@ pub struct UnderWay {
     pub volumes: Vec<SavedVolume>,
     #[serde(default)]
     pub log_bytes: Option<u64>,
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a checkpoint is made for: what is noted of it once it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Somebody asked for it, and will say what becomes of it.
+    #[default]
+    Asked,
+    /// The next start thaws it. The daemon's end made it, or a stop by hand.
+    Hibernation { by_daemon: bool, was_paused: bool },
 }
 
 impl UnderWay {
@@ -162,6 +175,27 @@ impl UnderWay {
         state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
         fs::rename(&partial, &target)
             .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+    }
+
+    /// Whether it has its name.
+    pub fn is_published(&self) -> bool {
+        self.dir.join(&self.name).join(MANIFEST).is_file()
+    }
+
+    /// Puts into the container's record what follows from its being there.
+    pub fn note(&self, record: &mut Record) {
+        match self.purpose {
+            Purpose::Asked => {}
+            Purpose::Hibernation { by_daemon, was_paused } => {
+                record.hibernation = Some(Hibernation {
+                    checkpoint: self.name.clone(),
+                    by_daemon,
+                    was_paused,
+                    ..Hibernation::default()
+                });
+                record.thaw_failure = None;
+            }
+        }
     }
 
     fn describe(&self, record: &Record, files: BTreeMap<String, Sealed>) -> Manifest {

@@ -42,7 +42,13 @@ fn created(summary: &CheckpointSummary) -> i128 {
     summary.created.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_nanosecond)
 }
 
-/// Removes all but the `keep` newest checkpoints of each container; with the filter `until` only those that are older.
+/// Whether the container's next start goes on from it.
+fn is_slept_in(container: &Container, name: &str) -> bool {
+    let inner = container.lock();
+    inner.record.hibernation.as_ref().is_some_and(|asleep| !asleep.is_used_up && asleep.checkpoint == name)
+}
+
+/// Removes all but the `keep` newest checkpoints of each container, and never one that it hibernates in; with the filter `until` only those that are older.
 ///
 /// # Errors
 /// InvalidParameter for filters that are none. A checkpoint that cannot be removed is left and logged.
@@ -54,7 +60,8 @@ pub fn prune(engine: &Arc<Engine>, keep: usize, filters: &Filters) -> Result<Che
     let mut pruned = CheckpointsPruned::default();
     for container in engine.containers.all() {
         for summary in newest_first(&container)?.into_iter().skip(keep) {
-            if until.is_some_and(|until| created(&summary) > until) {
+            if until.is_some_and(|until| created(&summary) > until) || is_slept_in(&container, &summary.name)
+            {
                 continue;
             }
             match delete(&container, &summary.name, "") {

@@ -32,6 +32,7 @@ use crate::daemon::names::{self, CheckpointId};
 use crate::daemon::networks::network::Driver;
 use crate::daemon::networks::ports::{Ports, Terms};
 use crate::daemon::state_dir;
+use crate::http::api::checkpoint_policy::CheckpointPolicy;
 use crate::http::api::container::{
     Empty, EndpointIpam, EndpointSettings, HostConfig, NetworkingConfig, PortBinding, RestartPolicy, Set,
 };
@@ -219,6 +220,7 @@ fn draft(
     host.container_id_file.clear();
     host.auto_remove = request.auto_remove;
     if host.auto_remove {
+        host.checkpoint_policy = CheckpointPolicy::default();
         host.restart_policy = RestartPolicy { name: "no".to_owned(), maximum_retry_count: 0 };
     }
     if let Some(bindings) = &request.port_bindings {
