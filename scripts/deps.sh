@@ -84,6 +84,8 @@ if [ "$what" = test ]; then
     # Alpine's resolver is asked for names, too.
     need musl-gcc musl-tools
     need strip binutils
+    # One that containers see by the host's /usr.
+    [ -x /usr/bin/python3 ] || packages="$packages python3"
     need make make
     # scripts/python.sh makes a virtual environment with whichever can.
     /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || python3 -c 'import ensurepip' 2>/dev/null || packages="$packages python3-venv"

@@ -100,6 +100,24 @@ fn bind_mounts_and_read_only_roots() {
     daemon.dewar(&["exec", "web", "cat", "/scratch/file"]).ok().stdout_is("kept\n");
 }
 
+/// CRIU does not follow a link to the source of a mount, as a start does.
+#[test]
+fn a_bind_mount_by_a_symbolic_link() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    std::fs::create_dir(daemon.dir().join("shared")).expect("a fresh directory");
+    std::fs::write(daemon.dir().join("shared/file"), "text").expect("a fresh directory");
+    std::os::unix::fs::symlink("shared", daemon.dir().join("link")).expect("a fresh directory");
+    let bind = format!("{}:/data:ro", daemon.dir().join("link").display());
+    daemon.run_detached("web", &["-v", &bind], super::COUNTER);
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let frozen = numbers(&daemon).len();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    counts_past(&daemon, frozen);
+    daemon.dewar(&["exec", "web", "cat", "/data/file"]).ok().stdout_is("text");
+}
+
 #[test]
 fn several_at_once() {
     requires!(root, criu);

@@ -10,6 +10,7 @@ mod lazy;
 mod lifecycle;
 mod network;
 pub mod peers;
+mod programs;
 mod restore;
 mod zoo;
 

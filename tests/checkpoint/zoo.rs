@@ -104,9 +104,11 @@ fn sockets_that_criu_does_not_save_are_named() {
     let zoo = Zoo::open();
     let outside = zoo.dir.path().join("outside");
     std::fs::create_dir(&outside).expect("a fresh directory");
-    let _stream = std::os::unix::net::UnixListener::bind(outside.join("stream")).expect("a fresh directory");
+    let stream = std::os::unix::net::UnixListener::bind(outside.join("stream")).expect("a fresh directory");
     let _datagram =
         std::os::unix::net::UnixDatagram::bind(outside.join("datagram")).expect("a fresh directory");
+    // Whoever is not accepted has no peer yet.
+    std::thread::spawn(move || stream.incoming().flatten().collect::<Vec<_>>());
     let mount = format!("{}:/outside", outside.display());
     zoo.refuses(&["-v", &mount], &["stream", "/outside/stream"], "socket", "socket:[");
     zoo.refuses(&["-v", &mount], &["datagram", "/outside/datagram"], "socket", "socket:[");
@@ -188,6 +190,18 @@ fn a_file_that_has_lost_its_name_on_a_read_only_mount() {
     let (found, _) = zoo.check();
     assert!(found["Obstacles"][0]["Reason"].as_str().is_some_and(|it| it.contains("read-only")), "{found:#}");
     assert!(!zoo.freezes());
+}
+
+/// What CRIU cannot freeze is not to be had without being asked for.
+#[test]
+fn io_uring_and_mptcp_are_not_to_be_had_by_default() {
+    requires!(root, criu, musl);
+    let zoo = Zoo::open();
+    for animal in ["io_uring", "mptcp"] {
+        let program = format!("{}:/zoo:ro", zoo.dir.path().join("zoo").display());
+        let output = zoo.daemon.dewar(&["run", "--rm", "-v", &program, BUSYBOX, "/zoo", animal]).fails(1);
+        output.stdout_has(&format!(" {animal}: "));
+    }
 }
 
 #[test]

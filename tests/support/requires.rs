@@ -67,6 +67,12 @@ pub fn musl() -> Result<(), String> {
     on_path("musl-gcc").map(drop).ok_or_else(|| "no musl-gcc: run scripts/deps.sh test".to_owned())
 }
 
+/// The distribution's Python, for containers that have its /usr.
+pub fn system_python() -> Result<(), String> {
+    let is_there = Path::new("/usr/bin/python3").exists();
+    if is_there { Ok(()) } else { Err("no /usr/bin/python3: run scripts/deps.sh test".to_owned()) }
+}
+
 /// Python with docker-py.
 pub fn docker_py() -> Result<(), String> {
     root()?;

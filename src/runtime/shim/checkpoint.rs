@@ -520,8 +520,12 @@ fn source(
                 None if from.options.iter().any(|word| word.starts_with("X-mount.subdir=")) => {
                     place_tree(&init::open_source_of(from)?, stage)?;
                 }
-                None if below.is_empty() => return Ok(PathBuf::from(&from.source)),
-                None => return Ok(Path::new(&from.source).join(below)),
+                None => {
+                    // A start follows links, and CRIU does not.
+                    let source = std::fs::canonicalize(&from.source)
+                        .map_err(|error| failed("find", &from.source, error))?;
+                    return Ok(if below.is_empty() { source } else { source.join(below) });
+                }
             }
             Ok(if below.is_empty() { stage.to_owned() } else { stage.join(below) })
         }

@@ -36,9 +36,7 @@ const INET: [&str; 11] =
 /// linux/sock_diag.h, linux/unix_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SHOW_PEER: u32 = 4;
-const SHOW_PENDING: u32 = 8;
 const ATTRIBUTE_PEER: u16 = 2;
-const ATTRIBUTE_PENDING: u16 = 3;
 const ESTABLISHED: u8 = 1;
 const DATAGRAM: u8 = 2;
 
@@ -68,10 +66,8 @@ pub(super) struct Sockets {
 struct Diagnosis {
     kind: u8,
     state: u8,
-    /// Zero while nobody has accepted it; `None` for no peer, or one that is gone.
+    /// Zero for one without a number; `None` for no peer.
     peer: Option<u64>,
-    /// Whose connections nobody has accepted yet.
-    pending: Vec<u64>,
 }
 
 impl Sockets {
@@ -137,14 +133,8 @@ impl Sockets {
     fn judge(&self, held: &Held, known: &BTreeMap<u64, Diagnosis>) -> Option<Obstacle> {
         let own = known.get(&held.inode)?;
         let peer = own.peer?;
-        let is_ours = match peer {
-            // Until it is accepted, the other end has no number: its listener has ours.
-            0 => known
-                .iter()
-                .any(|(listener, it)| it.pending.contains(&held.inode) && self.inodes.contains(listener)),
-            _ => self.inodes.contains(&peer),
-        };
-        if is_ours {
+        // Zero stands for an end that is closed, or that nobody has accepted yet: CRIU judges those.
+        if peer == 0 || self.inodes.contains(&peer) {
             return None;
         }
         if own.kind == DATAGRAM {
@@ -191,7 +181,7 @@ fn diagnose(pid: i32) -> std::io::Result<BTreeMap<u64, Diagnosis>> {
             .put(&[libc::AF_UNIX as u8, 0, 0, 0])
             .put(&u32::MAX.to_ne_bytes())
             .put(&[0; 4])
-            .put(&(SHOW_PEER | SHOW_PENDING).to_ne_bytes())
+            .put(&SHOW_PEER.to_ne_bytes())
             .put(&[0xff; 8]);
         let mut found = BTreeMap::new();
         socket.dump(&request, &mut |payload| {
@@ -208,12 +198,8 @@ fn diagnosis(payload: &[u8]) -> Option<(u64, Diagnosis)> {
     let rest = payload.get(16..)?;
     let mut found = Diagnosis { kind: payload[1], state: payload[2], ..Diagnosis::default() };
     for (kind, value) in attributes(rest) {
-        match kind {
-            ATTRIBUTE_PEER => found.peer = Some(number(value, 0).into()),
-            ATTRIBUTE_PENDING => {
-                found.pending = value.chunks_exact(4).map(|four| number(four, 0).into()).collect();
-            }
-            _ => {}
+        if kind == ATTRIBUTE_PEER {
+            found.peer = Some(number(value, 0).into());
         }
     }
     Some((number(payload, 4).into(), found))
@@ -244,7 +230,7 @@ sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops 
         payload.extend([12, 0, 3, 0]);
         payload.extend(11u32.to_ne_bytes());
         payload.extend(12u32.to_ne_bytes());
-        let expected = Diagnosis { kind: 1, state: ESTABLISHED, peer: Some(9), pending: vec![11, 12] };
+        let expected = Diagnosis { kind: 1, state: ESTABLISHED, peer: Some(9) };
         assert_eq!(diagnosis(&payload), Some((7, expected)));
         assert_eq!(diagnosis(&payload[..15]), None);
     }
