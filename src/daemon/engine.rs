@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use super::authorization::Authorization;
 use super::build::Builds;
 use super::config::Config;
-use super::containers::{Containers, health};
+use super::containers::{Containers, health, schedule};
 use super::error::Result;
 use super::events::Bus;
 use super::images;
@@ -41,6 +41,8 @@ pub struct Engine {
     pub dns: Dns,
     pub events: Bus,
     pub health: health::Schedule,
+    /// Of checkpoints.
+    pub schedule: schedule::Schedule,
     pub runtime: Runtime,
     pub pruning: Pruning,
     pub authorization: Authorization,
@@ -89,6 +91,7 @@ impl Engine {
             dns: Dns::new("/etc/resolv.conf".into()),
             events: Bus::default(),
             health: health::Schedule::default(),
+            schedule: schedule::Schedule::default(),
             runtime,
             pruning: Pruning::default(),
             authorization,

@@ -8,12 +8,12 @@ use crate::support::{Daemon, eventually};
 
 const FROZEN: &[&str] = &["--stop-mode", "checkpoint"];
 
-fn checkpointing(daemon: &Daemon, name: &str) -> Value {
+pub(super) fn checkpointing(daemon: &Daemon, name: &str) -> Value {
     daemon.state(name)["Checkpointing"].clone()
 }
 
 /// The names of a container's checkpoints.
-fn checkpoints(daemon: &Daemon, name: &str) -> Vec<String> {
+pub(super) fn checkpoints(daemon: &Daemon, name: &str) -> Vec<String> {
     let list = daemon.api("GET", &format!("/containers/{name}/checkpoints")).is(200).json();
     let name = |one: &Value| one["Name"].as_str().expect("a name").to_owned();
     list.as_array().expect("a list").iter().map(name).collect()

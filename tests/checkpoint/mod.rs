@@ -12,6 +12,7 @@ mod network;
 pub mod peers;
 mod programs;
 mod restore;
+mod schedule;
 mod zoo;
 
 use crate::support::{Daemon, eventually};

@@ -35,6 +35,13 @@ pub static CAP_DROP: Flag = Flag::many("cap-drop", "CAPABILITY", "Drop a Linux c
 pub static CGROUP_PARENT: Flag =
     Flag::value("cgroup-parent", "CGROUP", "Put the container below this cgroup");
 pub static CGROUPNS: Flag = Flag::value("cgroupns", "MODE", "Cgroup namespace: private or host");
+pub static CHECKPOINT_EVERY: Flag = Flag::value(
+    "checkpoint-every",
+    "DURATION",
+    "Write a checkpoint this often while it runs on (10m; 0 for never)",
+);
+pub static CHECKPOINT_KEEP: Flag =
+    Flag::value("checkpoint-keep", "NUMBER", "Newest of those checkpoints to keep (3 unless given)");
 pub static CIDFILE: Flag = Flag::value("cidfile", "FILE", "Write the container's ID to a new file");
 pub static CPU_COUNT: Flag = Flag::value("cpu-count", "COUNT", "Number of CPUs").refused(WINDOWS);
 pub static CPU_PERCENT: Flag = Flag::value("cpu-percent", "PERCENT", "Share of CPUs").refused(WINDOWS);
@@ -151,9 +158,12 @@ pub static PULL: Flag =
     Flag::value("pull", "WHEN", "When to pull the image: always, missing or never").default("missing");
 pub static QUIET: Flag = Flag::switch("quiet", "Do not show the progress of a pull").short('q');
 pub static READ_ONLY: Flag = Flag::switch("read-only", "Mount the container's root filesystem read-only");
-pub static RESTART: Flag =
-    Flag::value("restart", "POLICY", "When to start it again: no, always, unless-stopped, on-failure[:N]")
-        .default("no");
+pub static RESTART: Flag = Flag::value(
+    "restart",
+    "POLICY",
+    "When to start it again: no, always, unless-stopped, on-failure[:N], checkpoint[:N]",
+)
+.default("no");
 pub static RM: Flag = Flag::switch("rm", "Remove the container and its anonymous volumes when it exits");
 pub static RUNTIME: Flag = Flag::value("runtime", "NAME", "Runtime to use");
 pub static SECURITY_OPT: Flag = Flag::many(
@@ -167,7 +177,7 @@ pub static SIG_PROXY: Flag =
 pub static STOP_MODE: Flag = Flag::value(
     "stop-mode",
     "MODE",
-    "How stop and the daemon's end stop it: signal, or checkpoint to freeze it for the next start",
+    "How it is stopped: signal, or checkpoint to freeze it for the next start",
 );
 pub static STOP_SIGNAL: Flag =
     Flag::value("stop-signal", "SIGNAL", "Signal that stop sends (the image's or TERM)");
@@ -194,7 +204,7 @@ macro_rules! flags {
     ($name:ident $(, $extra:ident)*) => {
         pub static $name: &[&Flag] = &[
             &ADD_HOST, &ANNOTATION, &ATTACH, &BLKIO_WEIGHT, &BLKIO_WEIGHT_DEVICE, &CAP_ADD, &CAP_DROP, &CGROUP_PARENT, &CGROUPNS,
-            &CIDFILE, &CPU_COUNT, &CPU_PERCENT, &CPU_PERIOD, &CPU_QUOTA, &CPU_RT_PERIOD, &CPU_RT_RUNTIME,
+            &CHECKPOINT_EVERY, &CHECKPOINT_KEEP, &CIDFILE, &CPU_COUNT, &CPU_PERCENT, &CPU_PERIOD, &CPU_QUOTA, &CPU_RT_PERIOD, &CPU_RT_RUNTIME,
             &CPU_SHARES, &CPUS, &CPUSET_CPUS, &CPUSET_MEMS, &DEVICE, &DEVICE_CGROUP_RULE, &DEVICE_READ_BPS,
             &DEVICE_READ_IOPS, &DEVICE_WRITE_BPS, &DEVICE_WRITE_IOPS, &CONTENT_TRUST, &DNS, &DNS_OPTION,
             &DNS_SEARCH, &DOMAINNAME, &ENTRYPOINT, &ENV, &ENV_FILE, &EXPOSE, &GPUS, &GROUP_ADD, &HEALTH_CMD,
@@ -436,7 +446,8 @@ fn host_config(matches: &Matches, auto_remove: bool) -> Result<HostConfig, Error
 pub fn checkpoint_policy(matches: &Matches) -> Result<CheckpointPolicy, Error> {
     Ok(CheckpointPolicy {
         stop_mode: mode(matches, &STOP_MODE, &["signal", "checkpoint"])?,
-        ..CheckpointPolicy::default()
+        every: matches.read(&CHECKPOINT_EVERY, values::duration_ns)?,
+        keep: matches.integer(&CHECKPOINT_KEEP)?,
     })
 }
 

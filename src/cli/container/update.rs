@@ -6,14 +6,17 @@ use crate::cli::error::Error;
 use crate::http::api::container::{CONTAINER_UPDATE, ContainerUpdate, Resources, RestartPolicy};
 
 use super::run_flags::{
-    BLKIO_WEIGHT, CPU_PERIOD, CPU_QUOTA, CPU_RT_PERIOD, CPU_RT_RUNTIME, CPU_SHARES, CPUS, CPUSET_CPUS,
-    CPUSET_MEMS, KERNEL_MEMORY, MEMORY, MEMORY_RESERVATION, MEMORY_SWAP, PIDS_LIMIT, STOP_MODE,
-    checkpoint_policy,
+    BLKIO_WEIGHT, CHECKPOINT_EVERY, CHECKPOINT_KEEP, CPU_PERIOD, CPU_QUOTA, CPU_RT_PERIOD, CPU_RT_RUNTIME,
+    CPU_SHARES, CPUS, CPUSET_CPUS, CPUSET_MEMS, KERNEL_MEMORY, MEMORY, MEMORY_RESERVATION, MEMORY_SWAP,
+    PIDS_LIMIT, STOP_MODE, checkpoint_policy,
 };
 use super::values;
 
-static RESTART: Flag =
-    Flag::value("restart", "POLICY", "When to start it again: no, always, unless-stopped, on-failure[:N]");
+static RESTART: Flag = Flag::value(
+    "restart",
+    "POLICY",
+    "When to start it again: no, always, unless-stopped, on-failure[:N], checkpoint[:N]",
+);
 
 pub static UPDATE: Command = Command {
     names: &["update", "container update"],
@@ -46,6 +49,8 @@ pub static UPDATE: Command = Command {
 
 static FLAGS: &[&Flag] = &[
     &BLKIO_WEIGHT,
+    &CHECKPOINT_EVERY,
+    &CHECKPOINT_KEEP,
     &CPU_PERIOD,
     &CPU_QUOTA,
     &CPU_RT_PERIOD,
@@ -116,9 +121,13 @@ mod tests {
     #[test]
     fn flags_become_the_request() {
         let made = request(&matches_of(
-            "update -m 64m --memory-swap -1 --cpus 0.5 -c 512 --pids-limit 10 --restart on-failure:3 web",
+            "update -m 64m --memory-swap -1 --cpus 0.5 -c 512 --pids-limit 10 --restart on-failure:3 \
+             --stop-mode checkpoint --checkpoint-every 10m --checkpoint-keep 5 web",
         ))
         .unwrap();
+        let checkpoints = &made.checkpoint_policy;
+        assert_eq!(checkpoints.stop_mode, "checkpoint");
+        assert_eq!((checkpoints.every, checkpoints.keep), (Some(600_000_000_000), Some(5)));
         let resources = made.resources;
         assert_eq!(
             (resources.memory, resources.memory_swap, resources.nano_cpus),

@@ -152,17 +152,17 @@ pub fn ulimit(text: &str) -> Result<Ulimit, String> {
     Ok(Ulimit { name: name.to_owned(), hard, soft })
 }
 
-/// `no`, `always`, `unless-stopped`, `on-failure[:COUNT]`.
+/// `no`, `always`, `unless-stopped`, `on-failure[:COUNT]`, `checkpoint[:COUNT]`.
 pub fn restart(text: &str) -> Result<RestartPolicy, String> {
     let (name, count) = match text.split_once(':') {
         Some((name, count)) => (name, count.parse().map_err(|_| "maximum retry count must be a number")?),
         None => (text, 0),
     };
     match name {
-        "no" | "always" | "unless-stopped" | "on-failure" => {
+        "no" | "always" | "unless-stopped" | "on-failure" | "checkpoint" => {
             Ok(RestartPolicy { name: name.to_owned(), maximum_retry_count: count })
         }
-        _ => Err("expected no, always, unless-stopped or on-failure[:COUNT]".to_owned()),
+        _ => Err("expected no, always, unless-stopped, on-failure[:COUNT] or checkpoint[:COUNT]".to_owned()),
     }
 }
 
@@ -365,6 +365,7 @@ mod tests {
         assert_eq!(ulimit("nofile=10:20"), Ok(Ulimit { name: "nofile".into(), hard: 20, soft: 10 }));
         assert_eq!(ulimit("core=-1").unwrap().hard, -1);
         assert!(ulimit("nofile=20:10").is_err() && ulimit("odd=1").is_err() && ulimit("nofile").is_err());
+        assert_eq!(restart("checkpoint:2").unwrap().maximum_retry_count, 2);
         assert_eq!(restart("on-failure:3").unwrap().maximum_retry_count, 3);
         assert!(restart("maybe").is_err() && restart("on-failure:x").is_err());
         assert_eq!(extra_host("db:10.0.0.1"), Ok("db:10.0.0.1".into()));

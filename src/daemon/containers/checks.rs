@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::hibernate;
 use super::logs::drivers;
+use super::{policy, schedule};
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerConfig, HostConfig, Resources, RestartPolicy};
 use crate::runtime::plan::Options;
@@ -187,7 +188,8 @@ fn ranges(text: &str) -> Option<Vec<(u32, u32)>> {
 
 /// The restart policy by itself.
 pub fn restart_policy(policy: &RestartPolicy) -> Result<()> {
-    if !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped" | "on-failure") {
+    let counts = matches!(policy.name.as_str(), "on-failure" | policy::FROM_CHECKPOINT);
+    if !counts && !matches!(policy.name.as_str(), "no" | "always" | "unless-stopped") {
         return Err(Error::invalid(format!(
             "invalid restart policy: unknown policy '{}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
             policy.name
@@ -196,7 +198,7 @@ pub fn restart_policy(policy: &RestartPolicy) -> Result<()> {
     if policy.maximum_retry_count < 0 {
         return Err(Error::invalid("invalid restart policy: maximum retry count cannot be negative"));
     }
-    if policy.maximum_retry_count > 0 && policy.name != "on-failure" {
+    if policy.maximum_retry_count > 0 && !counts {
         return Err(Error::invalid(
             "invalid restart policy: maximum retry count can only be used with 'on-failure'",
         ));
@@ -222,6 +224,7 @@ pub fn host_config(config: &ContainerConfig, host: &HostConfig) -> Result<()> {
         return Err(Error::invalid("can't set 'AutoRemove' and 'RestartPolicy' at the same time"));
     }
     hibernate::check(&host.checkpoint_policy, host.auto_remove)?;
+    schedule::check(&host.checkpoint_policy)?;
     drivers::validate(&host.log_config)?;
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));

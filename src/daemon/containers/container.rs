@@ -17,6 +17,8 @@ use super::hibernate::Hibernation;
 use super::mounts::Mount;
 use super::network::Places;
 use super::policy::Backoff;
+use super::revive::Revival;
+use super::schedule::Scheduled;
 use super::state::{self, Action, Denied, State};
 use super::{checkpoint, health};
 use crate::daemon::bell::Bell;
@@ -86,6 +88,13 @@ pub struct Record {
     /// Why it began anew instead of going on.
     #[serde(default)]
     pub thaw_failure: Option<CheckpointFailure>,
+    #[serde(default)]
+    pub scheduled: Scheduled,
+    #[serde(default)]
+    pub revival: Revival,
+    /// Its last life was ended by the daemon's own end: that is no crash.
+    #[serde(default)]
+    pub is_ended_by_daemon: bool,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }

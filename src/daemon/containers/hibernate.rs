@@ -31,6 +31,9 @@ use crate::daemon::names::CheckpointId;
 use crate::http::api::checkpoint::CheckpointCreate;
 use crate::http::api::checkpoint_policy::{CheckpointFailure, CheckpointPolicy};
 
+/// What is done instead of a thaw, in the log's words.
+pub const ANEW: &str = "BEGINS ANEW, the checkpoint is kept";
+
 /// Where a container sleeps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -66,6 +69,11 @@ pub fn is_wanted(record: &Record, by_daemon: bool, is_daemons_way: bool) -> bool
             "" => by_daemon && is_daemons_way,
             _ => false,
         }
+}
+
+/// Whether it sleeps because the daemon ended: the next one wakes it, whatever its policy is.
+pub fn is_by_daemon(record: &Record) -> bool {
+    record.hibernation.as_ref().is_some_and(|asleep| asleep.by_daemon && !asleep.is_used_up)
 }
 
 /// Checks a policy by itself and beside `--rm`.
@@ -169,7 +177,7 @@ pub fn wake(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            begin_anew(engine, container, &hibernation.checkpoint, &error);
+            tell_failure(engine, container, &hibernation.checkpoint, &error, ANEW);
             lifecycle::start_locked(engine, container, Action::Start, None)
         }
     }
@@ -191,14 +199,12 @@ fn thaw(engine: &Arc<Engine>, container: &Arc<Container>, hibernation: &Hibernat
     checkpoint::restore_locked(engine, container, name, "", How::default(), Action::Start)
 }
 
-/// Says that and why the container does not go on from its checkpoint, which stays as one that anybody may look at.
-pub fn begin_anew(engine: &Engine, container: &Container, checkpoint: &str, error: &Error) {
+/// Says that and why the container does not go on from a checkpoint, which stays as one that anybody may look at, and
+/// what is done instead.
+pub fn tell_failure(engine: &Engine, container: &Container, checkpoint: &str, error: &Error, instead: &str) {
     let mut inner = container.lock();
     let name = inner.record.name.clone();
-    log::error!(
-        "container {name:?} could not be thawed from checkpoint {checkpoint} and BEGINS ANEW, the checkpoint is kept: \
-         {error}"
-    );
+    log::error!("container {name:?} could not be thawed from checkpoint {checkpoint} and {instead}: {error}");
     inner.record.hibernation = None;
     inner.record.thaw_failure = Some(CheckpointFailure { at: now(), error: error.message.clone() });
     publish(engine, &inner, "thaw-failed", &[("checkpoint", checkpoint), ("error", &error.message)]);

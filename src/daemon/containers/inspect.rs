@@ -121,7 +121,9 @@ fn checkpointing(record: &Record) -> CheckpointingState {
     CheckpointingState {
         hibernated: asleep.map(|asleep| asleep.checkpoint.clone()).unwrap_or_default(),
         thaw_failure: record.thaw_failure.clone(),
-        ..CheckpointingState::default()
+        scheduled: record.scheduled.names.clone(),
+        schedule_failure: record.scheduled.failure.clone(),
+        failures: record.scheduled.failures,
     }
 }
 

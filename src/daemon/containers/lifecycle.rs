@@ -21,9 +21,10 @@ use super::container::{Container, Inner, Outcome, Record};
 use super::create::now;
 use super::logs::drivers;
 use super::policy::{self, Backoff};
+use super::revive::Revival;
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{exec, health, hibernate, mounts, network, rootfs, spec};
+use super::{exec, health, hibernate, mounts, network, rootfs, schedule, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
@@ -48,6 +49,7 @@ pub fn start(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
         if inner.check(Action::Start).is_ok() {
             // Source: Docker counts restarts from the last start by hand.
             inner.record.restart_count = 0;
+            inner.record.revival = Revival::default();
             inner.backoff = Backoff::default();
         }
     }
@@ -95,6 +97,7 @@ pub fn start_locked(
     let result = launch(engine, container, &mut record, thaw.as_mut(), pending);
     let mut inner = container.lock();
     inner.is_starting = false;
+    let mut is_scheduled = false;
     let outcome = match result {
         Ok(sandbox) => {
             let live = &mut inner.record;
@@ -108,14 +111,15 @@ pub fn start_locked(
             live.oom_killed = false;
             live.manually_stopped = false;
             live.is_unborn = false;
-            hibernate::started(
-                live,
-                thaw.as_ref().and_then(|thaw| own_checkpoint(container, &thaw.thaw.dir)),
-            );
+            let thawed = thaw.as_ref().and_then(|thaw| own_checkpoint(container, &thaw.thaw.dir));
+            hibernate::started(live, thawed);
+            live.revival.begun(thawed);
+            live.is_ended_by_daemon = false;
             live.started_at = now();
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());
             inner.run += 1;
+            is_scheduled = schedule::has_schedule(&inner.record);
             health::begin(engine, &mut inner);
             // The container runs; that its record could not be written is worth a line, not its death. The
             // next daemon finds it through its run directory.
@@ -152,6 +156,9 @@ pub fn start_locked(
     }
     drop(inner);
     container.notify();
+    if is_scheduled {
+        engine.schedule.ring(engine);
+    }
     outcome
 }
 
@@ -423,7 +430,9 @@ pub fn stop_by_signal(
             inner.living()?;
         }
         // Compat: a stop by the daemon is not a stop by hand: policies bring it back at the next start.
-        inner.record.manually_stopped |= !engine.is_stopping.load(Ordering::SeqCst);
+        let is_by_daemon = engine.is_stopping.load(Ordering::SeqCst);
+        inner.record.manually_stopped |= !is_by_daemon;
+        inner.record.is_ended_by_daemon = is_by_daemon;
         if inner.record.state == State::Restarting {
             call_off_restart(container, &mut inner)?;
             publish(engine, &inner, "stop");

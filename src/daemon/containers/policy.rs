@@ -16,14 +16,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::container::{Container, Outcome, Record};
-use super::lifecycle;
-use super::state::{Action, State};
+use super::state::State;
+use super::{hibernate, revive};
 use crate::daemon::engine::Engine;
+
+/// The policy that is dewar's own: back from the last checkpoint after a crash.
+pub const FROM_CHECKPOINT: &str = "checkpoint";
 
 const FIRST_MS: u64 = 100;
 const MOST_MS: u64 = 60_000;
 /// A run as long as this wipes the slate clean.
-const FORGET: Duration = Duration::from_secs(10);
+pub const FORGET: Duration = Duration::from_secs(10);
 
 /// The pause before the next restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +50,10 @@ pub fn wants_restart(record: &Record) -> bool {
     !record.manually_stopped
         && match policy.name.as_str() {
             "always" | "unless-stopped" => true,
-            "on-failure" => record.exit_code != 0 && (most == 0 || record.restart_count < most),
+            "on-failure" | FROM_CHECKPOINT => {
+                (record.exit_code != 0 || policy.name == FROM_CHECKPOINT && record.oom_killed)
+                    && (most == 0 || record.restart_count < most)
+            }
             _ => false,
         }
 }
@@ -55,13 +61,15 @@ pub fn wants_restart(record: &Record) -> bool {
 /// Whether a starting daemon brings it up: only what has run before.
 pub fn wants_start_with_daemon(record: &Record) -> bool {
     let is_always = record.host_config.restart_policy.name == "always";
-    !record.started_at.is_empty() && (is_always || wants_restart(record))
+    let is_asleep = hibernate::is_by_daemon(record);
+    !record.started_at.is_empty() && (is_asleep || is_always || wants_restart(record))
 }
 
 /// Waits out the pause and starts again, until it runs or somebody changes the state. `run` is the life
 /// that ended; its thread must not restart a later one.
 pub fn restart(engine: &Arc<Engine>, container: &Arc<Container>, run: u64, run_time: Duration) {
     let mut run_time = run_time;
+    revive::crashed(container, run_time);
     loop {
         let pause = container.lock().backoff.next(run_time);
         let is_called_off = container
@@ -77,7 +85,7 @@ pub fn restart(engine: &Arc<Engine>, container: &Arc<Container>, run: u64, run_t
         if !is_due {
             return;
         }
-        let result = lifecycle::start_locked(engine, container, Action::Start, None);
+        let result = revive::start(engine, container);
         drop(action);
         let Err(error) = result else { return };
         log::warn!("restart container {:?}: {error}", container.name());
@@ -133,6 +141,9 @@ mod tests {
             ("on-failure", 0, 1, 99, true),
             ("on-failure", 2, 1, 1, true),
             ("on-failure", 2, 1, 2, false),
+            ("checkpoint", 0, 0, 0, false),
+            ("checkpoint", 0, 139, 99, true),
+            ("checkpoint", 2, 1, 2, false),
         ] {
             let record = Record { restart_count: count, ..ended(policy, most, code) };
             assert_eq!(wants_restart(&record), wanted, "{policy}:{most} {code} {count}");

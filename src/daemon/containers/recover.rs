@@ -9,11 +9,10 @@
 //!  left out and left alone   sweep what no container owns
 //! ```
 //!
-//! A record that cannot be read costs that container only, and only its daemon: its files, its processes and
-//! its volumes stay as they are until somebody mends or removes the file. A living shim is adopted; the exit
-//! of one that ended meanwhile is read from disk; one that left no word (power cut) exited with 255, as Docker
-//! says. A shim that does not answer, because it writes a dump or is stopped, is waited for in the background;
-//! its container is out of reach until then, never taken for dead.
+//! A record that cannot be read costs that container only, and only its daemon: its files, processes and volumes stay
+//! as they are until somebody mends or removes the file. A living shim is adopted; the exit of one that ended meanwhile
+//! is read from disk; one that left no word (power cut) exited with 255, as Docker says. A shim that does not answer,
+//! because it writes a dump or is stopped, is waited for; its container is out of reach until then, never taken for dead.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +24,10 @@ use super::container::{Container, Outcome, Record};
 use super::create::now;
 use super::policy::{self, Backoff};
 use super::state::State;
-use super::{checkpoint, create, exec, health, hibernate, lifecycle, mounts, network, spec, unfinished};
+use super::{
+    checkpoint, create, exec, health, hibernate, lifecycle, mounts, network, revive, schedule, spec,
+    unfinished,
+};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{names, state_dir};
@@ -62,6 +64,7 @@ pub fn recover(engine: &Arc<Engine>) -> Result<()> {
     if !containers.is_empty() {
         log::info!("{} containers: {alive} run, {pending} are started by their policies", containers.len());
     }
+    schedule::recover(engine);
     let engine = Arc::clone(engine);
     crate::daemon::spawn("recovery", move || finish_all(&engine, containers))
 }
@@ -293,8 +296,7 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, run_dir: &
         record.exit_code = exit.code;
         record.oom_killed |= exit.oom_killed;
         record.finished_at.clone_from(&exit.finished_at);
-        let is_by_daemon = record.hibernation.as_ref().is_some_and(|asleep| asleep.by_daemon);
-        record.manually_stopped |= exit.checkpointed && !is_by_daemon;
+        record.manually_stopped |= exit.checkpointed && !hibernate::is_by_daemon(record);
         if let Some(reason) = &exit.reason {
             log::error!("container {:?}: {reason}", record.name);
             record.error.clone_from(reason);
@@ -369,9 +371,7 @@ pub fn unknown_exit() -> Exit {
 fn mark_pending(container: &Arc<Container>) {
     let mut inner = container.lock();
     if matches!(inner.record.state, State::Exited | State::Restarting) && inner.sandbox.is_none() {
-        let slept = inner.record.hibernation.as_ref();
-        let is_wanted = slept.is_some_and(|slept| slept.by_daemon && !slept.is_used_up)
-            || policy::wants_start_with_daemon(&inner.record);
+        let is_wanted = policy::wants_start_with_daemon(&inner.record);
         inner.record.state = if is_wanted { State::Restarting } else { State::Exited };
     }
 }
@@ -418,7 +418,7 @@ fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
         inner.record.restart_count = 0;
         inner.backoff = Backoff::default();
     }
-    let Err(error) = hibernate::wake(engine, container) else { return };
+    let Err(error) = revive::start(engine, container) else { return };
     log::error!("restart container {:?}: {error}", container.name());
     let mut inner = container.lock();
     if inner.record.state == State::Restarting {

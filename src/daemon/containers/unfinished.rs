@@ -44,7 +44,7 @@ pub fn complete_start(record: &mut Record, dir: &Path, run_dir: &Path) {
     record.started_at = started_at.map_or_else(now, |time| format!("{time:.9}"));
     (record.exit_code, record.oom_killed, record.manually_stopped) = (0, false, false);
     record.error.clear();
-    record.is_unborn = false;
+    (record.is_unborn, record.is_ended_by_daemon) = (false, false);
     let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
     let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
     // A thaw has a layer of its own. Of which checkpoint is not known here; the container may have slept in it.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::container::Container;
-use super::{checks, hibernate, spec, state::State};
+use super::{checks, hibernate, schedule, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::http::api::container::{ContainerUpdate, ContainerUpdated, Resources};
@@ -19,7 +19,7 @@ use crate::runtime::spec::Pids;
 /// InvalidParameter for a limit out of range, Conflict for one that contradicts another, System when the
 /// kernel refuses it; the old limits then stay.
 pub fn update(
-    engine: &Engine,
+    engine: &Arc<Engine>,
     container: &Arc<Container>,
     request: &ContainerUpdate,
 ) -> Result<ContainerUpdated> {
@@ -28,7 +28,7 @@ pub fn update(
         .map_err(|error| error.during(format!("Cannot update container {}", container.id)))
 }
 
-fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> Result<ContainerUpdated> {
+fn apply(engine: &Arc<Engine>, container: &Container, request: &ContainerUpdate) -> Result<ContainerUpdated> {
     let record = container.record();
     if matches!(record.state, State::Removing | State::Dead) {
         return Err(Error::conflict("container is marked for removal and cannot be \"update\""));
@@ -44,6 +44,7 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
     }
     let asked = &request.checkpoint_policy;
     hibernate::check(asked, record.host_config.auto_remove)?;
+    schedule::check(asked)?;
     let old = &record.host_config.resources;
     let new = merge(old, &request.resources)?;
     let mut warnings = Vec::new();
@@ -85,7 +86,11 @@ fn apply(engine: &Engine, container: &Container, request: &ContainerUpdate) -> R
         return Err(error);
     }
     let attributes = inner.record.event_attributes();
+    let is_scheduled = schedule::has_schedule(&inner.record);
     drop(inner);
+    if is_scheduled {
+        engine.schedule.ring(engine);
+    }
     engine.events.publish("container", "update", &container.id, attributes);
     Ok(ContainerUpdated { warnings })
 }

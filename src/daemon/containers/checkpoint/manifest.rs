@@ -19,6 +19,7 @@ use crate::daemon::containers::container::Record;
 use crate::daemon::containers::create::now;
 use crate::daemon::containers::hibernate::Hibernation;
 use crate::daemon::containers::network::Frozen;
+use crate::daemon::containers::schedule;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir::{self, Durability};
 use crate::runtime::cgroup;
@@ -154,6 +155,8 @@ pub enum Purpose {
     Asked,
     /// The next start thaws it. The daemon's end made it, or a stop by hand.
     Hibernation { by_daemon: bool, was_paused: bool },
+    /// The container's schedule, which will remove it, too.
+    Schedule,
 }
 
 impl UnderWay {
@@ -186,6 +189,7 @@ impl UnderWay {
     pub fn note(&self, record: &mut Record) {
         match self.purpose {
             Purpose::Asked => {}
+            Purpose::Schedule => schedule::note(record, &self.name),
             Purpose::Hibernation { by_daemon, was_paused } => {
                 record.hibernation = Some(Hibernation {
                     checkpoint: self.name.clone(),

@@ -31,7 +31,11 @@ pub fn all(engine: &Engine) -> Result<Vec<ContainerCheckpoint>> {
     Ok(found)
 }
 
-fn newest_first(container: &Container) -> Result<Vec<CheckpointSummary>> {
+/// A container's own checkpoints.
+///
+/// # Errors
+/// System.
+pub fn newest_first(container: &Container) -> Result<Vec<CheckpointSummary>> {
     let mut found = list(container, "")?;
     found.sort_by_key(|summary| std::cmp::Reverse(created(summary)));
     Ok(found)
