@@ -99,6 +99,10 @@ fn a_checkpoint_goes_to_another_daemon_in_one_file() {
     export(&to, &["--compress", "none"], &again);
     from.dewar(&["checkpoint", "import", "--name", "second", "-"])
         .stdin(std::fs::read(&again).expect("it was written"))
+        .fails(1)
+        .stderr_has("the content of volume data; --trust gives it that");
+    from.dewar(&["checkpoint", "import", "--trust", "--name", "second", "-"])
+        .stdin(std::fs::read(&again).expect("it was written"))
         .ok()
         .stdout_is("second cp1\n")
         .says("volume data was here already");

@@ -17,6 +17,8 @@ use crate::daemon::error::{Error, Result};
 /// A zstd frame or an xz block may ask for this much memory: what `zstd --long` writes and its decoder's own
 /// limit, and twice the dictionary of `xz -9`. gzip and bzip2 have fixed needs, below 8 MiB.
 const MAX_WINDOW: u64 = 128 << 20;
+/// Memory is half zeros: what the quickest level leaves is not worth its time.
+const ZSTD_LEVEL: i32 = 1;
 /// An xz decoder counts its tables too.
 const XZ_TABLES: u64 = 1 << 20;
 
@@ -292,51 +294,11 @@ impl Compression {
                 packer.finish().map(drop)
             }
             Compression::Zstd => {
-                let mut packer = ZstdWriter { out, pending: Vec::with_capacity(FRAME_BYTES) };
+                let mut packer = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL)?;
                 write(&mut packer)?;
-                packer.finish()
+                packer.finish()?.flush()
             }
         }
-    }
-}
-
-/// A frame's content: small enough to be kept, large enough for what frames cost not to count.
-const FRAME_BYTES: usize = 4 << 20;
-
-/// Writes one zstd frame after the other: the encoder takes no error of the stream it writes to, so it is only given
-/// memory.
-struct ZstdWriter<W> {
-    out: W,
-    pending: Vec<u8>,
-}
-
-impl<W: Write> ZstdWriter<W> {
-    fn frame(&mut self) -> io::Result<()> {
-        let level = ruzstd::encoding::CompressionLevel::Fastest;
-        let packed = ruzstd::encoding::compress_to_vec(self.pending.as_slice(), level);
-        self.pending.clear();
-        self.out.write_all(&packed)
-    }
-
-    fn finish(mut self) -> io::Result<()> {
-        self.frame()?;
-        self.out.flush()
-    }
-}
-
-impl<W: Write> Write for ZstdWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = bytes.len().min(FRAME_BYTES - self.pending.len());
-        self.pending.extend_from_slice(&bytes[..count]);
-        if self.pending.len() == FRAME_BYTES {
-            self.frame()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // A frame is written when it is full: flushing more often only makes smaller ones.
-        Ok(())
     }
 }
 
@@ -404,7 +366,7 @@ mod tests {
         plain.resize(9 << 20, 0);
         // Nothing to be found in it.
         plain.extend((0..300_000_u64).flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()));
-        for content in [&plain[..], b"", b"x", &plain[..FRAME_BYTES]] {
+        for content in [&plain[..], b"", b"x", &plain[..4096]] {
             for (name, program) in [("zstd", "zstd"), ("gzip", "gzip"), ("none", "cat")] {
                 let mut packed = Vec::new();
                 let compression = Compression::parse(name).unwrap();

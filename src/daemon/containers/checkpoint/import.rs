@@ -189,7 +189,7 @@ fn begin(engine: &Engine, manifest: &Manifest, request: &Import, id: &str) -> Re
         ..Record::default()
     };
     record.host_config.container_id_file.clear();
-    let asked = wishes(was);
+    let asked = wishes(engine, was);
     if !request.trust && !asked.is_empty() {
         return Err(Error::conflict(format!(
             "its container asks for what is this host's: {}; --trust gives it that",
@@ -210,7 +210,7 @@ fn begin(engine: &Engine, manifest: &Manifest, request: &Import, id: &str) -> Re
 }
 
 /// What of the host a container is configured to have.
-fn wishes(record: &Record) -> Vec<String> {
+fn wishes(engine: &Engine, record: &Record) -> Vec<String> {
     let host = &record.host_config;
     let mut wishes = Vec::new();
     if host.privileged {
@@ -218,6 +218,11 @@ fn wishes(record: &Record) -> Vec<String> {
     }
     let binds = record.mounts.iter().filter(|mount| mount.kind == "bind");
     wishes.extend(binds.map(|mount| format!("its {}", mount.source)));
+    // A volume that nobody has yet becomes the container's own; one that is here is somebody's.
+    let volumes = record.mounts.iter().filter(|mount| {
+        mount.kind == "volume" && !mount.is_anonymous && engine.volumes.get(&mount.name).is_ok()
+    });
+    wishes.extend(volumes.map(|mount| format!("the content of volume {}", mount.name)));
     let modes = [
         ("network", &host.network_mode),
         ("processes", &host.pid_mode),
@@ -236,6 +241,12 @@ fn wishes(record: &Record) -> Vec<String> {
     for (what, list) in lists {
         let more = list.iter().flatten().filter(|item| !item.starts_with("no-new-privileges"));
         wishes.extend(more.map(|item| format!("{what} {item}")));
+    }
+    if !host.resources.cgroup_parent.is_empty() {
+        wishes.push(format!("cgroup {}", host.resources.cgroup_parent));
+    }
+    if host.oom_score_adj < 0 {
+        wishes.push(format!("OOM score adjustment {}", host.oom_score_adj));
     }
     wishes.extend(host.resources.devices.iter().map(|device| format!("device {}", device.path_on_host)));
     wishes.extend(host.resources.device_cgroup_rules.iter().flatten().map(|rule| format!("devices {rule}")));
