@@ -30,6 +30,7 @@ mod image;
 mod inspect;
 mod login;
 mod manifest;
+mod migrate;
 mod network;
 // The pages are committed; a test writes and compares them, the program never does.
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod exec;
 mod filesystem;
 mod image;
 pub mod metrics;
+mod migrate;
 mod network;
 mod progress;
 mod pump;
@@ -43,6 +44,7 @@ use crate::http::api::image::{
     DISTRIBUTION_INSPECT, IMAGE_CREATE, IMAGE_DELETE, IMAGE_GET, IMAGE_GET_ALL, IMAGE_HISTORY, IMAGE_INSPECT,
     IMAGE_LIST, IMAGE_LOAD, IMAGE_PRUNE, IMAGE_PUSH, IMAGE_SEARCH, IMAGE_TAG,
 };
+use crate::http::api::migrate::{CONTAINER_MIGRATE, MIGRATION_RECEIVE};
 use crate::http::api::network::{
     NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DELETE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LIST,
     NETWORK_PRUNE,
@@ -172,6 +174,8 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_PULL, checkpoint::pull),
     route!(CHECKPOINT_RESTORE, checkpoint::restore),
     route!(CONTAINER_CLONE, checkpoint::clone),
+    route!(CONTAINER_MIGRATE, migrate::send),
+    route!(MIGRATION_RECEIVE, migrate::receive),
     //
     route!(IMAGE_LIST, image::list),
     route!(IMAGE_CREATE, image::create),

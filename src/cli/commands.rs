@@ -3,7 +3,7 @@
 use super::command::{Command, Flag, Noun};
 use super::{
     build, checkpoint, clone, complete, container, contexts, daemon, disk_usage, doctor, image, inspect,
-    login, manifest, network, prune, registry, restore, system, volume,
+    login, manifest, migrate, network, prune, registry, restore, system, volume,
 };
 
 pub static HOST: Flag =
@@ -70,6 +70,7 @@ pub static COMMANDS: &[&Command] = &[
     &login::LOGIN,
     &login::LOGOUT,
     &container::logs::LOGS,
+    &migrate::MIGRATE,
     &container::PAUSE,
     &system::PING,
     &container::port::PORT,

@@ -30,7 +30,32 @@ pub struct Context {
     name: String,
     host: String,
     config: Arc<Config>,
+    tls: Arc<TlsFlags>,
     debug: bool,
+}
+
+/// What the flags say of TLS.
+#[derive(Clone, Debug, Default)]
+struct TlsFlags {
+    tls: bool,
+    verifies: Option<bool>,
+    ca: Option<String>,
+    cert: Option<String>,
+    key: Option<String>,
+}
+
+impl TlsFlags {
+    fn wish<'a>(&'a self, hosts: &'a [&'a str], context: Option<&'a str>) -> Wish<'a> {
+        Wish {
+            hosts,
+            context,
+            tls: self.tls,
+            verifies: self.verifies,
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+        }
+    }
 }
 
 impl Context {
@@ -39,16 +64,27 @@ impl Context {
         let environment = |name: &str| std::env::var(name).ok();
         let config = Config::load(Config::dir(globals.get(&commands::CONFIG), environment));
         let hosts = globals.all(&commands::HOST);
-        let path = |flag: &'static Flag| globals.get(flag).filter(|path| !path.is_empty());
-        let wish = Wish {
-            hosts: &hosts,
-            context: globals.get(&commands::CONTEXT),
+        let path = |flag: &'static Flag| globals.get(flag).filter(|path| !path.is_empty()).map(str::to_owned);
+        let tls = TlsFlags {
             tls: globals.is(&commands::TLS),
             verifies: globals.given(&commands::TLS_VERIFY).then(|| globals.is(&commands::TLS_VERIFY)),
             ca: path(&commands::TLS_CA),
             cert: path(&commands::TLS_CERT),
             key: path(&commands::TLS_KEY),
         };
+        let debug = globals.is(&commands::DEBUG);
+        Context::of(&hosts, globals.get(&commands::CONTEXT), Arc::new(tls), Arc::new(config), debug)
+    }
+
+    fn of(
+        hosts: &[&str],
+        context: Option<&str>,
+        tls: Arc<TlsFlags>,
+        config: Arc<Config>,
+        debug: bool,
+    ) -> Result<Context, Error> {
+        let environment = |name: &str| std::env::var(name).ok();
+        let wish = tls.wish(hosts, context);
         let name = contexts::name(&wish, environment, &config)?;
         let (client, host) = match contexts::host(&name, &wish, environment, &config) {
             Ok(host) => {
@@ -60,8 +96,22 @@ impl Context {
             }
             Err(error) => (Err(error.to_string()), String::new()),
         };
-        let debug = globals.is(&commands::DEBUG);
-        Ok(Context { client, name, host, config: Arc::new(config), debug })
+        Ok(Context { client, name, host, config, tls, debug })
+    }
+
+    /// Another daemon: a context's name, or an address as `--host` takes it.
+    ///
+    /// # Errors
+    /// The address is none.
+    pub fn at(&self, place: &str) -> Result<Context, Error> {
+        let (tls, config) = (Arc::clone(&self.tls), Arc::clone(&self.config));
+        let is_name = place == contexts::DEFAULT || contexts::find(&self.config, place).is_ok();
+        let other = match is_name {
+            true => Context::of(&[], Some(place), tls, config, self.debug),
+            false => Context::of(&[place], None, tls, config, self.debug),
+        }?;
+        other.client().map(|_| ())?;
+        Ok(other)
     }
 
     /// The client; a place that is not known is an error only for who needs it.
@@ -123,6 +173,7 @@ impl Context {
             name: contexts::DEFAULT.to_owned(),
             host: String::new(),
             config: Arc::default(),
+            tls: Arc::default(),
             debug: false,
         }
     }

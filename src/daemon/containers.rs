@@ -22,6 +22,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod list;
 pub mod logs;
+pub mod migrate;
 pub mod mounts;
 pub mod network;
 pub mod policy;

@@ -19,6 +19,7 @@ pub mod exec;
 pub mod filesystem;
 pub mod ignore;
 pub mod image;
+pub mod migrate;
 pub mod network;
 pub mod query;
 pub mod stats;

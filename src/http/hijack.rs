@@ -88,6 +88,11 @@ impl Hijacked {
         (self.reader, self.writer)
     }
 
+    /// Ends the connection for both halves from a third thread.
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::clone(&self.writer.ending.socket))
+    }
+
     /// For a thread that polls: reads and writes that would block fail with `WouldBlock`.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         self.writer.ending.socket.set_nonblocking(true)
@@ -96,6 +101,17 @@ impl Hijacked {
     /// The client at the other end; `None` on the client's own end.
     pub fn peer(&self) -> Option<Peer> {
         self.peer.clone()
+    }
+}
+
+/// Ends a connection that others read and write.
+#[derive(Debug)]
+pub struct Closer(Arc<Socket>);
+
+impl Closer {
+    /// Reads and writes end.
+    pub fn close(&self) {
+        self.0.shutdown(Shutdown::Both);
     }
 }
 

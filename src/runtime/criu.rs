@@ -185,7 +185,7 @@ pub struct DumpRequest<'a> {
     pub terminal: bool,
 }
 
-/// Dumps a process tree. `frozen` runs while the tree stands still, its images written; its error undoes the
+/// Dumps a process tree. `begins` runs before the first process is stopped, `frozen` while the tree stands still, its images written; its error undoes the
 /// dump. Blocks until the tree is gone, or runs again.
 ///
 /// # Errors
@@ -193,6 +193,7 @@ pub struct DumpRequest<'a> {
 pub fn dump(
     place: &CriuPlace,
     request: &DumpRequest<'_>,
+    begins: &mut dyn FnMut(),
     frozen: &mut dyn FnMut() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let images_dir = open_dir(request.images_dir)?;
@@ -210,6 +211,10 @@ pub fn dump(
     let mut conversation = Launcher::new(Path::new("/proc/self/exe"), place).start()?;
     let outcome = conversation.request(RequestType::Dump, &body, &mut |notice| match notice.phase {
         "post-dump" => frozen(),
+        "pre-dump" => {
+            begins();
+            save_cache(place, &notice)
+        }
         _ => save_cache(place, &notice),
     });
     drop(conversation);
@@ -250,11 +255,16 @@ pub struct Restored {
     pub console: Option<OwnedFd>,
 }
 
-/// Restores a process tree. Blocks until it runs.
+/// Restores a process tree. `standing` runs when everything is there and stands still; its error ends it. Blocks until
+/// it runs.
 ///
 /// # Errors
 /// Nothing runs. The cause is one sentence with CRIU's decisive words.
-pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restored, Error> {
+pub fn restore(
+    place: &CriuPlace,
+    request: RestoreRequest<'_>,
+    standing: &mut dyn FnMut() -> Result<(), Error>,
+) -> Result<Restored, Error> {
     let images_dir = open_dir(request.images_dir)?;
     let work_dir = open_dir(request.work_dir)?;
     let mut opts = common_options(&images_dir, &work_dir, RESTORE_LOG, request.root, &request.external);
@@ -285,8 +295,11 @@ pub fn restore(place: &CriuPlace, request: RestoreRequest<'_>) -> Result<Restore
             Ok(())
         }
         // Everything is there, and stands still.
-        "post-restore" if request.hostname.is_some() => {
-            uts::set_hostname(notice.pid, request.hostname.unwrap_or_default())
+        "post-restore" => {
+            if let Some(name) = request.hostname {
+                uts::set_hostname(notice.pid, name)?;
+            }
+            standing()
         }
         _ => save_cache(place, &notice),
     });

@@ -194,7 +194,23 @@ impl Runtime {
         log: &Path,
     ) -> Result<Arc<Sandbox>, Error> {
         let place = self.criu.place()?;
-        self.begin(launch, attachments, Some((thaw, place, log)))
+        self.begin(launch, attachments, Some((thaw, place, log, None)))
+    }
+
+    /// As [`thaw`](Runtime::thaw), but waits at the gate before anything runs.
+    ///
+    /// # Errors
+    /// As [`thaw`](Runtime::thaw); and when the gate's keeper said no, or is gone.
+    pub fn thaw_at_gate(
+        &self,
+        launch: Launch,
+        thaw: Thaw,
+        attachments: Vec<Attachment>,
+        log: &Path,
+        gate: OwnedFd,
+    ) -> Result<Arc<Sandbox>, Error> {
+        let place = self.criu.place()?;
+        self.begin(launch, attachments, Some((thaw, place, log, Some(gate))))
     }
 
     /// Looks for the shim of a container that was started by an earlier daemon; `run_dir` as in
@@ -308,7 +324,7 @@ impl Runtime {
         &self,
         launch: Launch,
         attachments: Vec<Attachment>,
-        thaw: Option<(Thaw, CriuPlace, &Path)>,
+        thaw: Option<(Thaw, CriuPlace, &Path, Option<OwnedFd>)>,
     ) -> Result<Arc<Sandbox>, Error> {
         let run_dir = launch.run_dir.clone();
         let rootfs = run_dir.join(ROOTFS);
@@ -323,7 +339,7 @@ impl Runtime {
                 }
                 failed("make", &run_dir, error)
             })?;
-        let (thaw, log) = thaw.map(|(thaw, place, log)| ((thaw, place), log)).unzip();
+        let (thaw, log) = thaw.map(|(thaw, place, log, gate)| ((thaw, place, gate), log)).unzip();
         let begun = self.start_shim(launch, attachments, thaw);
         if begun.is_err() {
             if let Some(log) = log {
@@ -338,7 +354,7 @@ impl Runtime {
         &self,
         launch: Launch,
         attachments: Vec<Attachment>,
-        thaw: Option<(Thaw, CriuPlace)>,
+        thaw: Option<(Thaw, CriuPlace, Option<OwnedFd>)>,
     ) -> Result<Arc<Sandbox>, Error> {
         let run_dir = launch.run_dir.clone();
         let path = run_dir.join(LAUNCH);
@@ -371,15 +387,18 @@ impl Runtime {
         let mut child = Reaped(Some(child));
         let (link, _) = self.link(ours, Some(launch.id.clone()))?;
 
+        let mut gate = None;
         let (call, timeout) = match thaw {
             None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
-            Some((thaw, criu)) => {
+            Some((thaw, criu, passed)) => {
                 let Thaw { dir, tcp_close, hostname, lazy } = thaw;
-                let run_dir = run_dir.clone();
-                (Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy }, CHECKPOINT_TIMEOUT)
+                let (run_dir, is_gated) = (run_dir.clone(), passed.is_some());
+                gate = passed;
+                let call = Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated };
+                (call, CHECKPOINT_TIMEOUT)
             }
         };
-        let fds: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+        let fds: Vec<_> = streams.iter().chain(&gate).map(AsFd::as_fd).collect();
         let answer = link.call(call, &fds, timeout);
         let pid = match answer {
             Ok(Done { pid: Some(pid), .. }) => pid,
@@ -392,6 +411,8 @@ impl Runtime {
                 return Err(match error.cause {
                     // A shim that died has said why in its log, if anywhere.
                     Cause::Refused(ref reason) if reason == SHIM_GONE => {
+                        // One that was killed had no time to end what it had begun.
+                        let _ = end_orphans(&launch.spec.linux.cgroups_path, &run_dir);
                         let said = std::fs::read_to_string(run_dir.join(LOG)).unwrap_or_default();
                         let said = said.trim().to_owned();
                         if said.is_empty() { error } else { failed("start", "shim", Cause::Refused(said)) }
@@ -617,7 +638,8 @@ impl Sandbox {
         }
         let criu = self.criu.place()?;
         let Dump { dir, leave_running, tcp_close, volumes } = dump;
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes };
+        let verdict = None;
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
@@ -630,6 +652,23 @@ impl Sandbox {
         let launch = read_launch(&self.run_dir)
             .ok_or_else(|| refused("look at", "container", "what it was launched with cannot be read"))?;
         shim::checkpoint::examine(&launch, self.pid)
+    }
+
+    /// Freezes the container as [`dump`](Sandbox::dump) does, and waits at the gate: it ends, or runs on, as its keeper
+    /// says, or as the verdict at `verdict` does when there is no keeper any more. Blocks until then.
+    ///
+    /// # Errors
+    /// As [`dump`](Sandbox::dump); and when the keeper said no. The container runs on.
+    pub fn hand_over(&self, dump: Dump, gate: OwnedFd, verdict: PathBuf) -> Result<(), Error> {
+        if self.revision < 3 {
+            let reason = "its shim is an older dewar's, which cannot: start the container anew";
+            return Err(refused("hand over", "container", reason));
+        }
+        let criu = self.criu.place()?;
+        let Dump { dir, leave_running, tcp_close, volumes } = dump;
+        let verdict = Some(verdict);
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict };
+        self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
     /// Lets go of a container that has ended: its shim exits, its run directory goes.

@@ -31,6 +31,7 @@ pub mod aside;
 pub mod checkpoint;
 pub mod detach;
 mod foreign;
+pub mod gate;
 pub mod log;
 pub mod protocol;
 pub mod stdio;
@@ -57,6 +58,7 @@ use super::spec::{NamespaceKind, Process, Spec};
 use super::sys::process::{self, unshare};
 use super::sys::{signal, terminal};
 use super::{Cause, Dump, Error, Exit, Launch, NOT_RUNNING, Thaw, init, record, rootfs};
+use gate::Gate;
 use log::Log;
 use protocol::{AnyRequest, Call, Client, CriuPlace, Done, EndedExec, Event, Hello, Message, Outcome};
 use stdio::{CHUNK_BYTES, Ends, Port, Stdio};
@@ -113,6 +115,12 @@ struct Container {
     pages: Option<PageDaemon>,
     /// Why we killed it.
     reason: Option<String>,
+}
+
+/// The gate that came with a call, its last descriptor.
+fn gate(fds: &mut Vec<OwnedFd>, verdict: Option<PathBuf>) -> Result<Gate, Error> {
+    let fd = fds.pop().ok_or_else(|| refused("hand over", "container", "no gate came with it"))?;
+    Ok(Gate { stream: fd.into(), verdict })
 }
 
 /// A process started by exec.
@@ -423,9 +431,10 @@ impl Shim {
         let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
             Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
-            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy } => {
+            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated } => {
                 let thaw = Thaw { dir, tcp_close, hostname, lazy };
-                self.launch(&run_dir, Some((thaw, criu)), clients, fds).map(started)
+                let gate = if is_gated { Some(gate(&mut fds, None)?) } else { None };
+                self.launch(&run_dir, Some((thaw, criu, gate)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {
                 let stream =
@@ -462,9 +471,13 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu, tcp_close, volumes } => {
+            Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict } => {
                 let dump = Dump { dir, leave_running, tcp_close, volumes };
-                self.dump(&dump, &criu).map(|()| Done::default())
+                let gate = match verdict {
+                    Some(verdict) => Some(gate(&mut fds, Some(verdict))?),
+                    None => None,
+                };
+                self.dump(&dump, &criu, gate.as_ref()).map(|()| Done::default())
             }
             Call::Dismiss {} => {
                 if self.container.is_some() && self.exit.is_none() {
@@ -493,7 +506,7 @@ impl Shim {
     fn launch(
         &mut self,
         run_dir: &Path,
-        thaw: Option<(Thaw, CriuPlace)>,
+        thaw: Option<(Thaw, CriuPlace, Option<Gate>)>,
         clients: Vec<Client>,
         fds: Vec<OwnedFd>,
     ) -> Result<i32, Error> {
@@ -527,10 +540,12 @@ impl Shim {
         leave_mount_namespace()?;
         let root = run_dir.join(ROOTFS);
         rootfs::mount(&launch.overlay, &root)?;
-        let container = match (&thaw, launch.oci.clone()) {
+        let container = match (thaw, launch.oci.clone()) {
             (None, None) => start(launch, &root, trees, &mut self.stdio),
             (None, Some(runtime)) => foreign::start(launch, &runtime, &root, trees, &mut self.stdio),
-            (Some((thaw, criu)), _) => checkpoint::thaw(launch, &root, trees, thaw, criu, &mut self.stdio),
+            (Some((thaw, criu, gate)), _) => {
+                checkpoint::thaw(launch, &root, trees, (&thaw, gate), &criu, &mut self.stdio)
+            }
         };
         match container {
             Ok(container) => {
@@ -622,13 +637,13 @@ impl Shim {
         Ok(())
     }
 
-    fn dump(&mut self, dump: &Dump, criu: &CriuPlace) -> Result<(), Error> {
+    fn dump(&mut self, dump: &Dump, criu: &CriuPlace, gate: Option<&Gate>) -> Result<(), Error> {
         let Some(container) = self.container.as_mut().filter(|container| container.ended.is_none()) else {
             return Err(refused("freeze", "container", "it is not running"));
         };
-        let stdio = &self.stdio;
+        let stdio = &mut self.stdio;
         let has_execs = !self.execs.is_empty();
-        let mut work = || checkpoint::dump(container, stdio, dump, has_execs, criu);
+        let mut work = || checkpoint::dump(container, stdio, (dump, gate), has_execs, criu);
         let live = self.execs.iter().enumerate();
         let live = live.filter_map(|(at, exec)| Some((at, exec.pidfd.as_ref()?.as_fd(), exec.pid)));
         let (places, children): (Vec<usize>, Vec<aside::Child<'_>>) =

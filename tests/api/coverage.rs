@@ -44,6 +44,8 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("POST", "/checkpoints/pull?reference=x", "CheckpointPull"),
     ("POST", "/containers/x/checkpoints/y/restore", "CheckpointRestore"),
     ("POST", "/containers/x/clone", "ContainerClone"),
+    ("POST", "/containers/x/migrate", "ContainerMigrate"),
+    ("POST", "/migrations", "MigrationReceive"),
     ("GET", "/images/json", "ImageList"),
     ("POST", "/build", "ImageBuild"),
     ("POST", "/build/prune", "BuildPrune"),
@@ -171,8 +173,8 @@ fn every_operation_is_served_or_refused_by_name() {
     assert!(missing.is_empty(), "neither served nor refused:\n  {}", missing.join("\n  "));
     assert_eq!(
         OPERATIONS.len(),
-        107 + 3 + 10,
-        "Engine API 1.51 has 107 operations, there are three of checkpoints and ten of dewar's own"
+        107 + 3 + 12,
+        "Engine API 1.51 has 107 operations, there are three of checkpoints and twelve of dewar's own"
     );
 }
 

@@ -8,6 +8,7 @@ mod failures;
 mod hibernate;
 mod lazy;
 mod lifecycle;
+mod migrate;
 mod network;
 pub mod peers;
 mod programs;

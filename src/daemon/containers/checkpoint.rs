@@ -223,7 +223,7 @@ fn settle(container: &Container, made: Option<&UnderWay>) -> Result<()> {
 }
 
 /// Refuses what another OCI runtime runs: that is not ours to take apart.
-fn check_runtime(engine: &Engine, record: &Record) -> Result<()> {
+pub fn check_runtime(engine: &Engine, record: &Record) -> Result<()> {
     match runtimes::find(&engine.config(), &record.host_config.runtime)? {
         None => Ok(()),
         Some(runtime) => Err(Error::not_implemented(format!(
@@ -395,13 +395,14 @@ fn check_lazy(engine: &Engine) -> Result<()> {
     }
 }
 
-fn unpack(tar: &Path, upper: &Path) -> Result<()> {
+/// Unpacks a writable layer into an empty directory.
+pub fn unpack(tar: &Path, upper: &Path) -> Result<()> {
     let file = fs::File::open(tar).map_err(|cause| Error::system(format!("open {tar:?}"), cause))?;
     layer::unpack(std::io::BufReader::new(file), upper, layer::Limits::default())?;
     Ok(())
 }
 /// A failed dump with what is known to be wrong with this CRIU: its own last words seldom say it.
-fn explained(engine: &Engine, error: crate::runtime::Error) -> Error {
+pub fn explained(engine: &Engine, error: crate::runtime::Error) -> Error {
     match engine.criu() {
         Err(reason) => Error::system("freeze", reason),
         Ok(info) if info.faults.is_empty() => error.into(),

@@ -20,7 +20,7 @@ use super::policy::Backoff;
 use super::revive::Revival;
 use super::schedule::Scheduled;
 use super::state::{self, Action, Denied, State};
-use super::{checkpoint, health};
+use super::{checkpoint, health, migrate};
 use crate::daemon::bell::Bell;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::networks::ports::Claim;
@@ -95,6 +95,12 @@ pub struct Record {
     /// Its last life was ended by the daemon's own end: that is no crash.
     #[serde(default)]
     pub is_ended_by_daemon: bool,
+    /// On its way to another daemon, or given to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<migrate::Leaving>,
+    /// On its way from another daemon: not ours to run until that has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arriving: Option<migrate::Arriving>,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }

@@ -11,7 +11,7 @@
 //! Stays whole: the order of these steps is the invariant, and it is read in one place.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -24,12 +24,13 @@ use super::policy::{self, Backoff};
 use super::revive::Revival;
 use super::spec::Surroundings;
 use super::state::{Action, State};
-use super::{exec, health, hibernate, mounts, network, rootfs, schedule, spec};
+use super::{exec, health, hibernate, migrate, mounts, network, rootfs, schedule, spec};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
 use crate::http::api::Class;
-use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio};
+use crate::runtime::shim::gate::Keeper;
+use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw};
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -80,12 +81,38 @@ pub fn start_locked(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     action: Action,
+    thaw: Option<Thawing>,
+) -> Result<()> {
+    start_by(engine, container, action, thaw, None)
+}
+
+/// Asked when a thawed container has everything and stands still: whether it may run.
+pub type Agree<'a> = &'a mut (dyn FnMut() -> bool + Send);
+
+/// As a thaw by [`start_locked`], but the container runs only if it is `agreed`; nothing reaches it before that, either.
+pub fn start_at_gate(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    thaw: Thawing,
+    agreed: Agree<'_>,
+) -> Result<()> {
+    start_by(engine, container, Action::Restore, Some(thaw), Some(agreed))
+}
+
+fn start_by(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    action: Action,
     mut thaw: Option<Thawing>,
+    agreed: Option<Agree<'_>>,
 ) -> Result<()> {
     let began = Instant::now();
     let (mut record, pending) = {
         let mut inner = container.lock();
         inner.check(action)?;
+        if action == Action::Start {
+            migrate::check_start(&inner.record)?;
+        }
         inner.is_starting = true;
         (inner.record.clone(), std::mem::take(&mut inner.pending))
     };
@@ -94,7 +121,7 @@ pub fn start_locked(
     if let Some(thaw) = &thaw {
         record.layer = thaw.layer;
     }
-    let result = launch(engine, container, &mut record, thaw.as_mut(), pending);
+    let result = launch(engine, container, &mut record, thaw.as_mut(), agreed, pending);
     let mut inner = container.lock();
     inner.is_starting = false;
     let mut is_scheduled = false;
@@ -115,6 +142,7 @@ pub fn start_locked(
             hibernate::started(live, thawed);
             live.revival.begun(thawed);
             live.is_ended_by_daemon = false;
+            (live.leaving, live.arriving) = (None, None);
             live.started_at = now();
             inner.sandbox = Some(sandbox);
             inner.run_began = Some(Instant::now());
@@ -175,6 +203,7 @@ fn launch(
     container: &Container,
     record: &mut Record,
     mut thaw: Option<&mut Thawing>,
+    agreed: Option<Agree<'_>>,
     pending: Vec<Attachment>,
 ) -> Result<Arc<Sandbox>, (i32, Error)> {
     mounts::begin(engine, record).map_err(|error| (128, error))?;
@@ -192,8 +221,10 @@ fn launch(
             let lost = places.lost(record);
             thaw.tcp_close |= !lost.is_empty();
             let thaw = thaw.clone();
-            let thawed =
-                network::without(engine, record, &lost, || engine.runtime.thaw(launch, thaw, pending, log));
+            let thawed = network::without(engine, record, &lost, || match agreed {
+                None => engine.runtime.thaw(launch, thaw, pending, log),
+                Some(agreed) => thaw_at_gate(engine, record, launch, (thaw, log), pending, agreed),
+            });
             thawed.map_err(|error| logs::mention(error, log))
         }
     };
@@ -210,6 +241,38 @@ fn launch(
             Err(classify(container, error))
         }
     }
+}
+
+/// Thaws up to the gate, and asks there.
+fn thaw_at_gate(
+    engine: &Engine,
+    record: &Record,
+    launch: Launch,
+    (thaw, log): (Thaw, &Path),
+    pending: Vec<Attachment>,
+    agreed: Agree<'_>,
+) -> std::result::Result<Arc<Sandbox>, runtime::Error> {
+    let failed = |cause: std::io::Error| runtime::Error {
+        op: "make".into(),
+        object: "a gate".into(),
+        cause: Cause::Io(cause),
+    };
+    let (keeper, gate) = Keeper::pair().map_err(failed)?;
+    std::thread::scope(|scope| {
+        let keep = move || {
+            if !keeper.is_ready(|| {}) {
+                return;
+            }
+            let is_agreed = agreed();
+            if is_agreed {
+                // Before anything runs: the first word is a question that its peers must be able to answer.
+                network::release(engine, record);
+            }
+            keeper.decide(is_agreed);
+        };
+        std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, keep).map_err(failed)?;
+        engine.runtime.thaw_at_gate(launch, thaw, pending, log, gate)
+    })
 }
 
 /// Docker's classes and texts for a start that failed: clients derive 125, 126 and 127 from the text.
@@ -744,6 +807,7 @@ pub fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) -> Resul
     };
     match result {
         Ok(()) => {
+            migrate::forget_volumes(engine, &record);
             engine.containers.forget(&container.id);
             engine.events.publish("container", "destroy", &container.id, record.event_attributes());
             container.lock().release_all(&outcome);

@@ -13,6 +13,8 @@
 //! as they are until somebody mends or removes the file. A living shim is adopted; the exit of one that ended meanwhile
 //! is read from disk; one that left no word (power cut) exited with 255, as Docker says. A shim that does not answer,
 //! because it writes a dump or is stopped, is waited for; its container is out of reach until then, never taken for dead.
+//!
+//! Stays whole: the order in which things are found and finished is the invariant.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +27,7 @@ use super::create::now;
 use super::policy::{self, Backoff};
 use super::state::State;
 use super::{
-    checkpoint, create, exec, health, hibernate, lifecycle, mounts, network, revive, schedule, spec,
+    checkpoint, create, exec, health, hibernate, lifecycle, migrate, mounts, network, revive, schedule, spec,
     unfinished,
 };
 use crate::daemon::engine::Engine;
@@ -227,8 +229,9 @@ fn adopt(engine: &Arc<Engine>, container: &Arc<Container>, sandbox: Arc<Sandbox>
     let mut inner = container.lock();
     inner.out_of_reach = None;
     // A dump or a thaw that an earlier daemon began has come to its end.
-    let was_held =
-        inner.record.dump.is_some() || !inner.record.state.is_alive() || inner.record.started_at.is_empty();
+    let Record { dump, leaving, state, started_at, .. } = &inner.record;
+    let was_held = dump.is_some() || leaving.is_some() || !state.is_alive() || started_at.is_empty();
+    migrate::settle(container, &mut inner.record);
     if !inner.record.state.is_alive() || inner.record.started_at.is_empty() {
         unfinished::complete_start(&mut inner.record, &container.dir, run_dir);
     }
@@ -289,6 +292,7 @@ fn end(engine: &Arc<Engine>, container: &Arc<Container>, exit: &Exit, run_dir: &
         let mut inner = container.lock();
         inner.out_of_reach = None;
         let is_oom_news = exit.oom_killed && !inner.record.oom_killed;
+        migrate::settle(container, &mut inner.record);
         unfinished::settle_dump(container, &mut inner.record, Some(exit));
         let record = &mut inner.record;
         record.state = State::Exited;
@@ -434,7 +438,7 @@ fn begin_again(engine: &Arc<Engine>, container: &Arc<Container>) {
     container.notify();
 }
 
-/// Ends a removal that was cut off, and removes what was to remove itself.
+/// Ends a removal or a move that was cut off, and removes what was to remove itself.
 fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
     let record = container.record();
     let result = match record.state {
@@ -453,6 +457,7 @@ fn finish_removal(engine: &Arc<Engine>, container: &Arc<Container>) {
     if let Err(error) = result {
         log::error!("{error}");
     }
+    migrate::finish(engine, container);
 }
 
 /// Removes what earlier daemons left on the kernel for containers that are no more. Those that are left out

@@ -9,6 +9,7 @@
 //! | restore | a second writable layer | the one that is in use stays |
 //! | update | [`Record::is_updating`] | the recorded limits are in force |
 //! | restore of a copy, clone | [`Record::is_unborn`] | the copy is there if it came to life, else removed (`recover`) |
+//! | move | [`Record::leaving`], [`Record::arriving`] | as the verdict says (`migrate`) |
 //! | commit | [`Record::is_held`] | the container goes on (`recover`) |
 //!
 //! Not here: creations and removals, which their directories tell of (`create`, `lifecycle`).
@@ -21,6 +22,7 @@ use super::checkpoint::{self, UnderWay};
 use super::container::{Container, Record};
 use super::create::now;
 use super::hibernate;
+use super::migrate;
 use super::network;
 use super::spec;
 use crate::daemon::engine::Engine;
@@ -45,6 +47,7 @@ pub fn complete_start(record: &mut Record, dir: &Path, run_dir: &Path) {
     (record.exit_code, record.oom_killed, record.manually_stopped) = (0, false, false);
     record.error.clear();
     (record.is_unborn, record.is_ended_by_daemon) = (false, false);
+    (record.leaving, record.arriving) = (None, None);
     let upper = launched(run_dir, "/overlay/upper").map(PathBuf::from);
     let layer = upper.as_deref().and_then(Path::parent).and_then(layer_number);
     // A thaw has a layer of its own. Of which checkpoint is not known here; the container may have slept in it.
@@ -114,6 +117,7 @@ fn orphan(container: &Container) -> Option<UnderWay> {
 pub fn sweep(engine: &Engine, container: &Container) {
     hibernate::use_up(container);
     let record = container.record();
+    migrate::sweep(container, &record);
     for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
         if let Ok(volume) = engine.volumes.get(&mount.name) {
             volume.settle(&record.id, record.layer);

@@ -37,8 +37,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
+use super::gate::Gate;
 use super::protocol::CriuPlace;
-use super::stdio::{Ends, Stdio};
+use super::stdio::{CHUNK_BYTES, Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::criu::check::{self, Examination, Obstacle};
@@ -171,8 +172,8 @@ fn tmpfs_options(options: &str) -> String {
 /// Dumps a running container.
 pub(super) fn dump(
     container: &mut Container,
-    stdio: &Stdio,
-    dump: &Dump,
+    stdio: &mut Stdio,
+    (dump, gate): (&Dump, Option<&Gate>),
     has_execs: bool,
     criu: &CriuPlace,
 ) -> Result<(), Error> {
@@ -224,7 +225,9 @@ pub(super) fn dump(
         terminal: container.launch.stdio.terminal,
     };
     let upper = &container.launch.overlay.upper;
-    let outcome = criu::dump(criu, &request, &mut || {
+    let (cgroup, mut is_given) = (&container.cgroup, false);
+    let mut begins = || gate.iter().for_each(|gate| gate.announce());
+    let outcome = criu::dump(criu, &request, &mut begins, &mut || {
         archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
         for volume in &dump.volumes {
             archive(&dir.join(&volume.file), |out| layer::pack_plain(&volume.from, out).map(|_| ()))?;
@@ -235,8 +238,23 @@ pub(super) fn dump(
                 archive(&dir.join(name), |out| layer::pack_plain(&from, out).map(|_| ()))?;
             }
         }
-        Ok(())
+        let Some(gate) = gate else { return Ok(()) };
+        save(&dir.join(WHOLE), &Whole { version: 1 })?;
+        // A CRIU that dies while this waits lets its hold go.
+        cgroup.freeze()?;
+        // What it has said goes where its log goes.
+        stdio.drain_frozen(&mut [0; CHUNK_BYTES]);
+        is_given = gate.wait();
+        if is_given {
+            return cgroup.kill_all();
+        }
+        cgroup.thaw()?;
+        Err(refused("hand over", "container", "it was called off"))
     });
+    if is_given {
+        // Nothing of it runs any more, whatever CRIU has to say about its end.
+        return Ok(());
+    }
     if let Err(error) = outcome {
         // A CRIU that died half-way leaves the freezer as it was.
         container.cgroup.thaw()?;
@@ -370,7 +388,7 @@ pub(super) fn thaw(
     launch: Launch,
     root: &Path,
     mut trees: Trees,
-    thaw: &Thaw,
+    (thaw, gate): (&Thaw, Option<Gate>),
     criu: &CriuPlace,
     stdio: &mut Stdio,
 ) -> Result<Container, Error> {
@@ -397,7 +415,7 @@ pub(super) fn thaw(
             true => Some(PageDaemon::start(criu, &images, &launch.run_dir)?),
             false => None,
         };
-        let begun = restore(&launch, root, thaw, criu, external, &keys)?;
+        let begun = restore(&launch, root, (thaw, gate.as_ref()), criu, external, &keys)?;
         if let Some(pages) = &mut pages {
             pages.hold();
         }
@@ -423,7 +441,7 @@ pub(super) fn thaw(
 fn restore(
     launch: &Launch,
     root: &Path,
-    thaw: &Thaw,
+    (thaw, gate): (&Thaw, Option<&Gate>),
     criu: &CriuPlace,
     external: Vec<String>,
     keys: &[String],
@@ -461,7 +479,10 @@ fn restore(
         hostname: thaw.hostname.as_deref(),
         lazy: thaw.lazy,
     };
-    let restored = criu::restore(criu, request)?;
+    let restored = criu::restore(criu, request, &mut || match gate {
+        Some(gate) if !gate.wait() => Err(refused("hand over", "container", "it was called off")),
+        _ => Ok(()),
+    })?;
     let end = || -> Result<(OwnedFd, Ends), Error> {
         let pidfd = pidfd_open(restored.pid).map_err(|error| failed("watch", "the thawed process", error))?;
         let ends = match (ends, restored.console) {

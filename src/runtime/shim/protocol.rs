@@ -36,6 +36,7 @@
 //!               writes no `dump.json`
 //!  revision 1   hello tells the execs that ended last; `dump.json` marks a dump that is whole
 //!  revision 2   dumps with volumes, and without TCP connections
+//!  revision 3   hands containers over: dumps and thaws wait at a gate
 //! ```
 //!
 //! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
@@ -57,7 +58,7 @@ use crate::runtime::{Attachment, Cause, CommandError, DumpVolume, Error, Exit, L
 pub const VERSION: u32 = 1;
 
 /// Counts up when something is added that the other side can do without.
-pub const REVISION: u32 = 2;
+pub const REVISION: u32 = 3;
 
 /// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
 pub const PACKET_BYTES: usize = 48 * 1024;
@@ -94,6 +95,9 @@ pub enum Call {
         hostname: Option<String>,
         #[serde(default)]
         lazy: bool,
+        /// The last fd is a gate.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_gated: bool,
     },
     /// Fds: the stream. `exec` absent means the container's first process, here and below.
     Attach {
@@ -125,6 +129,9 @@ pub enum Call {
         tcp_close: bool,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<DumpVolume>,
+        /// The container is handed over: the fd is a gate, and this its verdict.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<PathBuf>,
     },
     Dismiss {},
 }
@@ -402,6 +409,7 @@ mod tests {
                     tcp_close: true,
                     hostname: Some("h".into()),
                     lazy: true,
+                    is_gated: true,
                 },
             ),
             ("attach", Call::Attach { exec: None, client: client() }),
@@ -418,6 +426,7 @@ mod tests {
                     criu: criu(),
                     tcp_close: false,
                     volumes: vec![],
+                    verdict: Some("/v".into()),
                 },
             ),
             ("dismiss", Call::Dismiss {}),

@@ -373,22 +373,20 @@ impl Stdio {
         }
     }
 
+    /// Reads what a process that stands still has said so far, for the log and the clients.
+    pub fn drain_frozen(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.read_rest(stream, buffer);
+        }
+        if self.console.is_some() {
+            self.read_console(buffer);
+        }
+    }
+
     /// Gives up waiting for output. What the pipes hold now is still read, for the log and the clients.
     pub fn end_output(&mut self, buffer: &mut [u8; CHUNK_BYTES]) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let mut left = LAST_READ_BYTES;
-            while let Some(end) = &self.outputs[stream as usize]
-                && left > 0
-            {
-                match rustix::io::read(end, &mut buffer[..]) {
-                    Ok(bytes) if bytes > 0 => {
-                        left = left.saturating_sub(bytes);
-                        self.deliver(stream, &buffer[..bytes]);
-                    }
-                    Err(Errno::INTR) => {}
-                    _ => break,
-                }
-            }
+            self.read_rest(stream, buffer);
         }
         self.console = None;
         self.console_rests_until = None;
@@ -397,6 +395,23 @@ impl Stdio {
             let now = Moment::now();
             log.finish(Stream::Stdout, &now);
             log.finish(Stream::Stderr, &now);
+        }
+    }
+
+    /// Reads what a pipe holds, held up or not.
+    fn read_rest(&mut self, stream: Stream, buffer: &mut [u8; CHUNK_BYTES]) {
+        let mut left = LAST_READ_BYTES;
+        while let Some(end) = &self.outputs[stream as usize]
+            && left > 0
+        {
+            match rustix::io::read(end, &mut buffer[..]) {
+                Ok(bytes) if bytes > 0 => {
+                    left = left.saturating_sub(bytes);
+                    self.deliver(stream, &buffer[..bytes]);
+                }
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
         }
     }
 

@@ -202,7 +202,8 @@ impl UnderWay {
         }
     }
 
-    fn describe(&self, record: &Record, files: BTreeMap<String, Sealed>) -> Manifest {
+    /// What its manifest says, or would say by now.
+    pub fn describe(&self, record: &Record, files: BTreeMap<String, Sealed>) -> Manifest {
         let partial = self.partial();
         let uname = rustix::system::uname();
         // A dump without them is as good; only nothing is told of it.

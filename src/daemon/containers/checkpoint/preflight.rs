@@ -29,16 +29,7 @@ pub fn check(
     manifest: &Manifest,
     is_trusted: bool,
 ) -> Result<()> {
-    let uname = rustix::system::uname();
-    let here = Here {
-        architecture: uname.machine().to_string_lossy().into_owned(),
-        kernel: uname.release().to_string_lossy().into_owned(),
-        criu: engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone()),
-        cpu_features: manifest::cpu_features(),
-    };
-    if let Some(reason) = unfit(manifest, &here) {
-        return Err(Error::conflict(reason));
-    }
+    fits(engine, manifest)?;
     if manifest.image_id != record.image_id {
         return Err(Error::conflict(format!(
             "it was taken over image {}, the container has {}",
@@ -54,6 +45,21 @@ pub fn check(
         }
     }
     Ok(())
+}
+
+/// Whether what was frozen with this manifest can go on on this machine.
+///
+/// # Errors
+/// Conflict, in one sentence.
+pub fn fits(engine: &Engine, manifest: &Manifest) -> Result<()> {
+    let uname = rustix::system::uname();
+    let here = Here {
+        architecture: uname.machine().to_string_lossy().into_owned(),
+        kernel: uname.release().to_string_lossy().into_owned(),
+        criu: engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone()),
+        cpu_features: manifest::cpu_features(),
+    };
+    unfit(manifest, &here).map_or(Ok(()), |reason| Err(Error::conflict(reason)))
 }
 
 /// Where a checkpoint is to be thawed.

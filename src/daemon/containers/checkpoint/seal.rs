@@ -195,6 +195,19 @@ pub fn seal(dir: &Path, mut followed: Followed) -> Result<BTreeMap<String, Seale
     Ok(files)
 }
 
+/// What is said of a file that is written and whose digest is known.
+///
+/// # Errors
+/// System, when it cannot be looked at.
+pub fn sealed(path: &Path, sha256: Digest, bytes: u64) -> Result<Sealed> {
+    let look = || -> io::Result<fs::Metadata> {
+        restrict(path, 0o600)?;
+        fs::symlink_metadata(path)
+    };
+    let meta = look().map_err(|cause| Error::system(format!("seal {path:?}"), cause))?;
+    Ok(Sealed { bytes, sha256, inode: meta.ino(), changed: [meta.ctime(), meta.ctime_nsec()] })
+}
+
 /// The sizes of the files below `dir`, by path there.
 pub fn sizes(dir: &Path) -> Result<Vec<(String, u64)>> {
     let mut names = Vec::new();

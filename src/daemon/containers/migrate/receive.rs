@@ -1,0 +1,521 @@
+//! The receiving side of a migration: a container is made as the offer says, filled, thawed up to its gate, and let run
+//! when the sender commits.
+//!
+//! Until "ready" is on disk a break discards it all; after that, and until the sender has spoken, only its processes:
+//! the checkpoint stays. After "committed" is on disk it is ours: a thaw that failed is tried once more, and a daemon
+//! that dies leaves it to the next one.
+//!
+//! Stays whole: what is on disk at each step is read in one place.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::wire::{self, Connection, Item, Message, Offer, Receiver, Sender, Standing};
+use super::{Arriving, Phase, checkpoint, checkpoint_dir, tidy};
+use crate::daemon::containers::checkpoint::manifest::{MANIFEST, boot_id};
+use crate::daemon::containers::checkpoint::seal::{self, Sealed};
+use crate::daemon::containers::checkpoint::{
+    self as checkpoints, How, Manifest, PARTIAL, Thawing, logs, preflight,
+};
+use crate::daemon::containers::container::{Container, Record};
+use crate::daemon::containers::create;
+use crate::daemon::containers::mounts::{self, Mount, Wanted};
+use crate::daemon::containers::state::{Action, State};
+use crate::daemon::containers::{checks, lifecycle, network, spec};
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::images::ImageId;
+use crate::daemon::networks::ports::Ports;
+use crate::daemon::state_dir::{self, Durability};
+use crate::daemon::{names, runtimes};
+use crate::http::api::container::NetworkingConfig;
+use crate::runtime::Thaw;
+
+/// Serves one connection. Blocks as long as the migration takes.
+pub fn serve(engine: &Arc<Engine>, connection: Connection) {
+    let (sender, mut receiver) = match wire::begin(connection) {
+        Ok(line) => line,
+        Err(error) => return log::error!("{error}"),
+    };
+    let served = receiver.message().and_then(|message| match message {
+        Message::Offer(offer) => receive(engine, *offer, &sender, &mut receiver),
+        Message::Resolve { container, ticket } => {
+            resolve(engine, &container, &ticket, &sender, &mut receiver)
+        }
+        Message::Withdraw { container } => {
+            withdraw(engine, &container)?;
+            sender.tell(&Message::Done {})
+        }
+        _ => Err(wire::strange("a message that begins nothing")),
+    });
+    if let Err(error) = served {
+        log::warn!("a container that was to arrive: {error}");
+        let _ = sender.tell(&Message::Failed { message: error.message });
+    }
+    sender.hang_up();
+}
+
+/// Takes a container in.
+fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut Receiver) -> Result<()> {
+    if offer.version != wire::VERSION {
+        return Err(Error::not_implemented(format!(
+            "the sender speaks version {} of migrations, this dewar version {}",
+            offer.version,
+            wire::VERSION
+        )));
+    }
+    let was = offer.manifest.record.as_deref().ok_or_else(|| wire::strange("an offer of no container"))?;
+    // What an earlier attempt has left of the same container is older than this one.
+    withdraw(engine, &was.id)?;
+    let Draft { record, wanted, mut warnings } = draft(engine, &offer, was)?;
+    let name = record.name.clone();
+    let image = ImageId::parse(&record.image_id).ok_or_else(|| wire::strange("an image that is none"));
+    let made = image.and_then(|image| {
+        let has_image = engine.images.get(&image).is_ok();
+        sender.tell(&Message::Accepted { has_image, warnings: std::mem::take(&mut warnings) })?;
+        if !has_image {
+            take_image(engine, &image, receiver)?;
+        }
+        make(engine, record, wanted)
+    });
+    let container = made.inspect_err(|_| engine.containers.release(&name))?;
+    let action = container.begin();
+    let result = fill(engine, &container, sender, receiver)
+        .and_then(|manifest| bring_to_life(engine, &container, &manifest, sender, receiver));
+    drop(action);
+    match result {
+        Ok(()) => {
+            let told = sender.tell(&Message::Done {});
+            tidy(&container, &offer.ticket);
+            told
+        }
+        // The sender may have decided without our having heard of it.
+        Err(error) if phase(&container) == Some(Phase::Ready) => {
+            log::warn!("container {name:?} waits until it is known whose it is: {error}");
+            Err(error)
+        }
+        // It stays, and so does its checkpoint: nobody else has it.
+        Err(error) if phase(&container) == Some(Phase::Given) => Err(error),
+        Err(error) => {
+            discard(engine, &container);
+            Err(error)
+        }
+    }
+}
+
+/// A container that is to be.
+struct Draft {
+    record: Record,
+    wanted: Vec<Wanted>,
+    warnings: Vec<String>,
+}
+
+/// Checks what can be before anything is made, and takes the name.
+fn draft(engine: &Engine, offer: &Offer, was: &Record) -> Result<Draft> {
+    if !names::is_id(&was.id) || !names::is_id(&offer.ticket) {
+        return Err(wire::strange("an id that is none"));
+    }
+    if engine.containers.by_id(&was.id).is_some() {
+        return Err(Error::conflict(format!("container {} is here already", was.id)));
+    }
+    preflight::fits(engine, &offer.manifest)?;
+    if let Err(reason) = engine.criu() {
+        return Err(Error::conflict(reason.to_string()));
+    }
+    let (config, host_config) = (was.config.clone(), was.host_config.clone());
+    checks::config(&config)?;
+    checks::conflicts(&config, &host_config)?;
+    checks::host_config(&config, &host_config)?;
+    if runtimes::find(&engine.config(), &host_config.runtime)?.is_some() {
+        return Err(Error::not_implemented("only the built-in runtime thaws containers"));
+    }
+    Ports::wishes(&host_config, &config.exposed_ports)?;
+    let endpoints_config = was.networks.iter().map(|(name, place)| (name.clone(), place.asked.clone()));
+    let given = NetworkingConfig { endpoints_config: endpoints_config.collect() };
+    for name in was.networks.keys() {
+        engine.networks.find(name)?;
+    }
+    let networks = network::places(engine, &host_config, &config, given)?;
+    let (mut wanted, mut volumes) = (Vec::new(), Vec::new());
+    for mount in &was.mounts {
+        wanted.push(wish(engine, offer, mount, &mut volumes)?);
+    }
+    let warnings = offer.volumes.iter().filter_map(|volume| {
+        let reason = volume.left_out.as_ref()?;
+        Some(format!("the content of volume {} does not come along: {reason}", volume.request.name))
+    });
+    let warnings = warnings.collect();
+    let record = Record {
+        id: was.id.clone(),
+        name: names::container_name(&was.name)?.to_owned(),
+        created: was.created.clone(),
+        image_id: was.image_id.clone(),
+        path: was.path.clone(),
+        args: was.args.clone(),
+        config,
+        host_config,
+        networks,
+        state: State::Created,
+        restart_count: was.restart_count,
+        is_unborn: true,
+        arriving: Some(Arriving {
+            ticket: offer.ticket.clone(),
+            from: offer.from.clone(),
+            phase: Phase::Begun,
+            volumes,
+            keep_volumes: offer.keep_volumes,
+            tcp_close: offer.tcp_close,
+            trust: offer.trust,
+        }),
+        ..Record::default()
+    };
+    spec::validate(&record)?;
+    engine.containers.reserve(&record.name, &record.id)?;
+    Ok(Draft { record, wanted, warnings })
+}
+
+/// What takes a mount's place here; `made` gets the volumes that are to be made.
+fn wish(engine: &Engine, offer: &Offer, mount: &Mount, made: &mut Vec<String>) -> Result<Wanted> {
+    let mount = Mount { is_copied: false, ..mount.clone() };
+    if mount.kind == "bind" && !mount.is_source_made && !Path::new(&mount.source).exists() {
+        return Err(Error::conflict(format!(
+            "directory {} is mounted at {}, and is not there on the receiving host",
+            mount.source, mount.destination
+        )));
+    }
+    if mount.kind != "volume" {
+        return Ok(Wanted { mount, volume: None });
+    }
+    let name = &mount.name;
+    let offered = offer.volumes.iter().find(|volume| volume.request.name == *name);
+    let offered = offered.ok_or_else(|| wire::strange("a volume that it does not describe"))?;
+    let is_here = engine.volumes.get(name).is_ok();
+    match (&offered.left_out, is_here) {
+        (None, true) if !offer.keep_volumes => {
+            return Err(Error::conflict(format!(
+                "volume {name} is there already: remove it, or take it as it is with --keep-volumes"
+            )));
+        }
+        (Some(reason), false) => {
+            return Err(Error::conflict(format!("volume {name} is not there, and is not sent: {reason}")));
+        }
+        (_, false) if !made.contains(name) => made.push(name.clone()),
+        _ => {}
+    }
+    Ok(Wanted { volume: Some(offered.request.clone()), mount })
+}
+
+fn take_image(engine: &Engine, image: &ImageId, receiver: &mut Receiver) -> Result<()> {
+    match receiver.message()? {
+        Message::File { item: Item::Image } => {}
+        Message::Failed { message } => return Err(Error::conflict(message)),
+        _ => return Err(wire::strange("no image")),
+    }
+    let mut body = receiver.body();
+    engine.images.load(&mut body, None, &mut |_| {})?;
+    body.finish()?;
+    engine.images.get(image).map(|_| ()).map_err(|_| wire::strange("another image than the container's"))
+}
+
+/// Puts the empty container on disk; the name stays taken if that fails.
+fn make(engine: &Engine, mut record: Record, wanted: Vec<Wanted>) -> Result<Arc<Container>> {
+    let (id, dir) = (record.id.clone(), engine.state_dir.container(&record.id));
+    // First: a daemon that dies finds what to remove.
+    state_dir::make_dir(&dir, 0o710)?;
+    let made = state_dir::save(&dir.join("container.json"), &record, Durability::Renamed)
+        .and_then(|()| mounts::acquire(engine, &mut record, wanted));
+    let container = Arc::new(Container::new(dir, record));
+    if let Err(error) = made.and_then(|()| create::write(engine, &container)) {
+        mounts::forget(engine, &container.record(), false);
+        super::forget_volumes(engine, &container.record());
+        let _ = state_dir::remove_tree(&container.dir);
+        return Err(error);
+    }
+    engine.containers.insert(Arc::clone(&container));
+    engine.events.publish("container", "create", &id, container.record().event_attributes());
+    Ok(container)
+}
+
+/// Takes the files in, and makes a checkpoint of them.
+fn fill(
+    engine: &Arc<Engine>,
+    container: &Container,
+    sender: &Sender,
+    receiver: &mut Receiver,
+) -> Result<Manifest> {
+    let ticket = ticket(container);
+    let dir = checkpoint_dir(container, &ticket);
+    let partial = dir.with_file_name(format!("{}{PARTIAL}", checkpoint(&ticket)));
+    for path in [dir.parent().unwrap_or(&dir), &partial, &partial.join("images"), &partial.join("volumes")] {
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(path)
+            .map_err(|cause| Error::system(format!("create directory {path:?}"), cause))?;
+    }
+    sender.tell(&Message::Stored {})?;
+    let mut files = BTreeMap::new();
+    let manifest = loop {
+        match receiver.message()? {
+            Message::File { item: Item::Log } => {
+                let path = container.dir.join(format!("{}-json.log", container.id));
+                store(receiver, &path)?;
+            }
+            Message::File { item: Item::Checkpoint(name) } => {
+                let sealed = store(receiver, &below(&partial, &name)?)?;
+                files.insert(name, sealed);
+            }
+            Message::Whole { manifest } => break *manifest,
+            Message::Failed { message } => return Err(Error::conflict(message)),
+            _ => return Err(wire::strange("a message that does not belong there")),
+        }
+    };
+    let is_same = |(name, sealed): (&String, &Sealed)| {
+        files.get(name).is_some_and(|own: &Sealed| own.sha256 == sealed.sha256 && own.bytes == sealed.bytes)
+    };
+    if manifest.files.len() != files.len() || !manifest.files.iter().all(is_same) {
+        return Err(wire::strange("files that are not those of its manifest"));
+    }
+    // Sealed anew: inodes and times are this host's.
+    let manifest = Manifest { files, boot_id: boot_id(), ..manifest };
+    state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Renamed)?;
+    fs::rename(&partial, &dir)
+        .map_err(|cause| Error::system(format!("rename {partial:?} to {dir:?}"), cause))?;
+    let record = container.record();
+    let (is_trusted, keep_volumes) =
+        record.arriving.as_ref().map_or((false, false), |arriving| (arriving.trust, arriving.keep_volumes));
+    preflight::check(engine, &record, &dir, &manifest, is_trusted)?;
+    checkpoints::unpack(&dir.join("rootfs.tar"), &container.layer_dir(0).join("upper"))?;
+    if !keep_volumes {
+        for saved in &manifest.volumes {
+            let volume = engine.volumes.get(&saved.name)?;
+            if !record.arriving.as_ref().is_some_and(|arriving| arriving.volumes.contains(&saved.name)) {
+                return Err(wire::strange("the content of a volume that is not the container's"));
+            }
+            checkpoints::volumes::unpack(&dir.join(&saved.file), &volume.mountpoint())?;
+        }
+    }
+    Ok(manifest)
+}
+
+fn ticket(container: &Container) -> String {
+    container.lock().record.arriving.as_ref().map(|arriving| arriving.ticket.clone()).unwrap_or_default()
+}
+
+/// A path below the checkpoint's directory, of which the sender has the last parts.
+fn below(dir: &Path, name: &str) -> Result<PathBuf> {
+    let path = Path::new(name);
+    let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+    let is_known = match path.parent().and_then(Path::to_str) {
+        Some("" | "images" | "volumes") => name != MANIFEST,
+        _ => false,
+    };
+    if !is_plain || !is_known || name.is_empty() {
+        return Err(wire::strange("a file that has no place in a checkpoint"));
+    }
+    Ok(dir.join(path))
+}
+
+/// Writes what comes to the end of a file.
+fn store(receiver: &mut Receiver, path: &Path) -> Result<Sealed> {
+    let failed = |cause: std::io::Error| Error::system(format!("write {path:?}"), cause);
+    let file = File::options().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+    let mut out = BufWriter::with_capacity(256 * 1024, file);
+    let mut body = receiver.body();
+    std::io::copy(&mut body, &mut out).map_err(failed)?;
+    out.flush().map_err(failed)?;
+    let (sha256, bytes) = body.finish()?;
+    seal::sealed(path, sha256, bytes)
+}
+
+/// Thaws it up to its gate, and lets it run when the sender gives it away.
+fn bring_to_life(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    manifest: &Manifest,
+    sender: &Sender,
+    receiver: &mut Receiver,
+) -> Result<()> {
+    let arriving = container.lock().record.arriving.clone().unwrap_or_default();
+    let thaw = Thaw {
+        dir: checkpoint_dir(container, &arriving.ticket),
+        tcp_close: arriving.tcp_close || manifest.options.tcp_close,
+        hostname: None,
+        lazy: false,
+    };
+    let refusal = Mutex::new(None);
+    let log = logs::place(&container.dir, "thaw");
+    let thawing = Thawing { thaw, layer: 0, places: manifest.places.clone(), log };
+    let started = {
+        let mut agreed = || match agree(container, sender, receiver) {
+            Ok(()) => true,
+            Err(error) => {
+                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                false
+            }
+        };
+        lifecycle::start_at_gate(engine, container, thawing, &mut agreed)
+    };
+    let Err(error) = started else { return Ok(()) };
+    if let Some(refusal) = refusal.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(refusal);
+    }
+    if phase(container) != Some(Phase::Given) {
+        return Err(error);
+    }
+    // It is ours, and has not run: what came between may not come again.
+    log::warn!("container {:?}: its thaw failed, and is tried again: {error}", container.name());
+    again(engine, container)
+}
+
+/// Says that it is ready, and waits for the sender's decision.
+fn agree(container: &Container, sender: &Sender, receiver: &mut Receiver) -> Result<()> {
+    set_phase(container, Phase::Ready)?;
+    sender.tell(&Message::Ready { warnings: Vec::new() })?;
+    match receiver.message()? {
+        Message::Commit {} => set_phase(container, Phase::Given),
+        other => {
+            // It has decided: nothing is in doubt any more.
+            set_phase(container, Phase::Begun)?;
+            Err(match other {
+                Message::Failed { message } => Error::conflict(message),
+                _ => wire::strange("no decision"),
+            })
+        }
+    }
+}
+
+fn phase(container: &Container) -> Option<Phase> {
+    container.lock().record.arriving.as_ref().map(|arriving| arriving.phase)
+}
+
+/// Writes down how far it has come.
+fn set_phase(container: &Container, phase: Phase) -> Result<()> {
+    let mut inner = container.lock();
+    let before = inner.record.clone();
+    inner.record.is_unborn = phase == Phase::Begun;
+    if let Some(arriving) = &mut inner.record.arriving {
+        arriving.phase = phase;
+    }
+    let saved = state_dir::save(&container.dir.join("container.json"), &inner.record, Durability::Synced);
+    saved.inspect_err(|_| inner.record = before)
+}
+
+/// Thaws what is ours out of its checkpoint, on a layer of its own; the caller holds the action lock.
+fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let arriving = container.lock().record.arriving.clone().unwrap_or_default();
+    let how = How {
+        tcp_close: arriving.tcp_close,
+        lazy: false,
+        trust: arriving.trust,
+        keep_volumes: arriving.keep_volumes,
+    };
+    checkpoints::restore_locked(engine, container, &checkpoint(&arriving.ticket), "", how, Action::Restore)
+}
+
+/// Brings a container to life that is ours and does not run yet.
+///
+/// # Errors
+/// As a restore; the container stays, with its checkpoint.
+pub fn complete(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+    let _action = container.begin();
+    let ticket = ticket(container);
+    again(engine, container)?;
+    tidy(container, &ticket);
+    Ok(())
+}
+
+/// Answers what is here of a container, and takes it over if the sender says so.
+fn resolve(
+    engine: &Arc<Engine>,
+    id: &str,
+    ticket: &str,
+    sender: &Sender,
+    receiver: &mut Receiver,
+) -> Result<()> {
+    let found = engine.containers.by_id(id);
+    let arriving = found.as_ref().and_then(|container| container.lock().record.arriving.clone());
+    let standing = match (&found, &arriving) {
+        (None, _) => Standing::Unknown,
+        (Some(_), None) => Standing::Taken,
+        (Some(_), Some(arriving)) if arriving.phase == Phase::Ready && arriving.ticket == ticket => {
+            Standing::Ready
+        }
+        (Some(_), Some(arriving)) if arriving.phase == Phase::Given => Standing::Taken,
+        _ => Standing::Unknown,
+    };
+    sender.tell(&Message::Standing(standing))?;
+    let Some(container) = found.filter(|_| standing == Standing::Ready) else { return Ok(()) };
+    match receiver.message()? {
+        Message::Commit {} => {
+            {
+                let _action = container.begin();
+                if phase(&container) != Some(Phase::Ready) {
+                    return Err(Error::conflict(format!("container {id} is not waiting any more")));
+                }
+                set_phase(&container, Phase::Given)?;
+            }
+            complete(engine, &container)?;
+            sender.tell(&Message::Done {})
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Discards what waits here of a container that its sender has.
+fn withdraw(engine: &Arc<Engine>, id: &str) -> Result<()> {
+    let Some(container) = engine.containers.by_id(id) else { return Ok(()) };
+    let is_ours = || Err(Error::conflict(format!("container {id} is here already")));
+    // Its action lock may be the sender's, which is this daemon.
+    if phase(&container).is_none() {
+        return is_ours();
+    }
+    let _action = container.begin();
+    match phase(&container) {
+        Some(Phase::Begun | Phase::Ready) => {
+            log::info!("container {:?} stays where it came from, and is discarded here", container.name());
+            discard(engine, &container);
+            Ok(())
+        }
+        _ => is_ours(),
+    }
+}
+
+/// Removes a container that is not ours, with the volumes made for it.
+fn discard(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let mut inner = container.lock();
+    inner.record.state = State::Removing;
+    // Should this daemon die now, the next one goes on.
+    if let Err(error) = container.save(&inner) {
+        log::warn!("{error}");
+    }
+    drop(inner);
+    container.notify();
+    if let Err(error) = lifecycle::finish_removal(engine, container) {
+        log::error!("{error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_in_their_checkpoint() {
+        let dir = Path::new("/c");
+        for name in ["rootfs.tar", "images/pages-1.img", "volumes/data.tar", "dump.json"] {
+            assert_eq!(below(dir, name).unwrap(), dir.join(name));
+        }
+        for name in
+            ["", "..", "../x", "/etc/passwd", "images/../../x", "a/b", "images/a/b", MANIFEST, "images"]
+                .iter()
+                .filter(|name| **name != "images")
+        {
+            assert!(below(dir, name).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! The sending side of a migration: offers the container, freezes it up to its gate, sends it, decides, and lets go of
+//! it when the receiver has it.
+//!
+//! Stays whole: the order of these steps is the promise that one side has the container.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::wire::{self, Connection, Item, Message, Offer, OfferedVolume, Sender, Standing};
+use super::{Leaving, Phase, checkpoint, checkpoint_dir, tidy, verdict};
+use crate::daemon::containers::checkpoint::manifest::{MANIFEST, Options, Purpose};
+use crate::daemon::containers::checkpoint::{self as checkpoints, UnderWay, logs, seal, volumes};
+use crate::daemon::containers::container::{Container, Record};
+use crate::daemon::containers::lifecycle;
+use crate::daemon::containers::network;
+use crate::daemon::containers::state::Action;
+use crate::daemon::engine::Engine;
+use crate::daemon::error::{Error, Result};
+use crate::daemon::images::ImageId;
+use crate::daemon::names;
+use crate::daemon::state_dir::{self, Durability};
+use crate::http::api::checkpoint::CheckpointCreate;
+use crate::http::api::image::{JsonMessage, ProgressDetail};
+use crate::http::api::migrate::{MigrateRequest, Migrated};
+use crate::http::api::volume::VolumeCreate;
+use crate::runtime::criu::DUMP_LOG;
+use crate::runtime::shim::gate::{self, Keeper, MOVED};
+use crate::runtime::{Dump, DumpVolume, Sandbox};
+
+/// How long the frozen container's end may take once it is decided.
+const END_WAIT: Duration = Duration::from_secs(10);
+
+/// Refuses what cannot be moved, while that is an answer's status.
+///
+/// # Errors
+/// Conflict when it does not run, or has checkpoints that would go with it; InvalidParameter, NotImplemented.
+pub fn check(engine: &Engine, container: &Container, request: &MigrateRequest) -> Result<()> {
+    if request.host.is_empty() {
+        return Err(Error::invalid("migrate: the other host has no name"));
+    }
+    let record = container.record();
+    let is_given = record.leaving.as_ref().is_some_and(|leaving| leaving.phase != Phase::Begun);
+    if request.resolve || is_given {
+        return Ok(());
+    }
+    let attempt = || format!("Cannot migrate container {}", record.name);
+    checkpoints::check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
+    lifecycle::sandbox(container, Action::Checkpoint)?;
+    let kept = checkpoints::list(container, "")?;
+    if !request.keep
+        && let Some(first) = kept.first()
+    {
+        return Err(Error::conflict(format!(
+            "{}: its checkpoints stay here and would be removed with it, {} and others: remove them, or let it stay \
+             here stopped with --keep",
+            attempt(),
+            first.name
+        )));
+    }
+    Ok(())
+}
+
+/// Moves a container over a connection that the client has joined to the receiving daemon. Blocks until it is decided
+/// whose it is; what it comes to is the last message of the progress.
+pub fn serve(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    request: &MigrateRequest,
+    connection: Connection,
+) {
+    let (sender, mut receiver) = match wire::begin(connection) {
+        Ok(line) => line,
+        Err(error) => return log::error!("{error}"),
+    };
+    // Whoever sends must hear, too: that the other side is there, and what it refuses.
+    let (words, heard) = mpsc::channel();
+    let listen = move || {
+        while let Ok(message) = receiver.message() {
+            if words.send(message).is_err() {
+                return;
+            }
+        }
+    };
+    let line = Line { sender, heard, is_broken: Cell::new(false) };
+    let result = crate::daemon::spawn("migration-ear", listen).and_then(|()| {
+        let action = container.begin();
+        container.lock().is_kept = true;
+        let moved = by_phase(engine, container, request, &line);
+        container.lock().is_kept = false;
+        drop(action);
+        if moved.as_ref().is_ok_and(|moved| moved.is_moved) && !request.keep {
+            remove(engine, container);
+        }
+        moved
+    });
+    let last = match result {
+        Ok(moved) => JsonMessage { aux: serde_json::to_value(&moved).ok(), ..JsonMessage::default() },
+        Err(error) => {
+            let error = error.during(format!("Cannot migrate container {}", container.name()));
+            log::warn!("{error}");
+            let told = Migrated {
+                id: container.id.clone(),
+                is_in_doubt: line.is_broken.get(),
+                ..Migrated::default()
+            };
+            JsonMessage { aux: serde_json::to_value(&told).ok(), ..JsonMessage::failure(error.message) }
+        }
+    };
+    line.sender.progress(&last);
+    line.sender.hang_up();
+}
+
+/// The way to the receiver.
+struct Line {
+    sender: Sender,
+    heard: mpsc::Receiver<Message>,
+    /// It has ended without the receiver's last word.
+    is_broken: Cell<bool>,
+}
+
+impl Line {
+    /// The receiver's next word.
+    fn hear(&self) -> Result<Message> {
+        match self.heard.recv() {
+            Ok(Message::Failed { message }) => Err(Error::conflict(message)),
+            Ok(message) => Ok(message),
+            Err(_) => Err(self.lost()),
+        }
+    }
+
+    fn lost(&self) -> Error {
+        self.is_broken.set(true);
+        Error::conflict("the connection to the other daemon broke")
+    }
+
+    /// What there is to say of a failure to send: the receiver may have said why.
+    fn unsent(&self, error: Error) -> Error {
+        match self.heard.recv() {
+            Ok(Message::Failed { message }) => Error::conflict(message),
+            _ => {
+                self.is_broken.set(true);
+                error
+            }
+        }
+    }
+
+    /// An error if the receiver has given up by now.
+    fn look_up(&self) -> Result<()> {
+        match self.heard.try_recv() {
+            Ok(Message::Failed { message }) => Err(Error::conflict(message)),
+            Ok(_) => Err(wire::strange("a message out of turn")),
+            Err(mpsc::TryRecvError::Empty) => Ok(()),
+            Err(mpsc::TryRecvError::Disconnected) => Err(self.lost()),
+        }
+    }
+}
+
+fn by_phase(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    request: &MigrateRequest,
+    line: &Line,
+) -> Result<Migrated> {
+    let leaving = container.lock().record.leaving.clone();
+    match leaving {
+        Some(leaving) if leaving.phase == Phase::Given => resolve(container, &leaving, line),
+        Some(leaving) if leaving.phase == Phase::Done => {
+            Ok(Migrated { id: container.id.clone(), is_moved: true, ..Migrated::default() })
+        }
+        _ if request.resolve => {
+            line.sender.tell(&Message::Withdraw { container: container.id.clone() })?;
+            match line.hear()? {
+                Message::Done {} => Ok(Migrated { id: container.id.clone(), ..Migrated::default() }),
+                _ => Err(wire::strange("no answer")),
+            }
+        }
+        _ => migrate(engine, container, request, line),
+    }
+}
+
+/// Finds out what became of a container that was given away.
+fn resolve(container: &Arc<Container>, leaving: &Leaving, line: &Line) -> Result<Migrated> {
+    let ticket = leaving.ticket.clone();
+    line.sender.tell(&Message::Resolve { container: container.id.clone(), ticket })?;
+    match line.hear()? {
+        Message::Standing(Standing::Taken) => {}
+        Message::Standing(Standing::Ready) => {
+            line.sender.tell(&Message::Commit {})?;
+            match line.hear()? {
+                Message::Done {} => {}
+                _ => return Err(wire::strange("no answer")),
+            }
+        }
+        Message::Standing(Standing::Unknown) => {
+            return Err(Error::conflict(format!(
+                "{} does not know it: if it was removed there, remove it here, too; otherwise \"dewar start --checkpoint \
+                 {} {}\" brings it back here",
+                leaving.host,
+                checkpoint(&leaving.ticket),
+                container.name()
+            )));
+        }
+        _ => return Err(wire::strange("no answer")),
+    }
+    let kept = leaving.is_kept;
+    settle_given(container, kept)?;
+    Ok(Migrated { id: container.id.clone(), is_moved: true, ..Migrated::default() })
+}
+
+/// Writes down that the receiver has it.
+fn settle_given(container: &Arc<Container>, is_kept: bool) -> Result<()> {
+    let ticket = {
+        let mut inner = container.lock();
+        let ticket = inner.record.leaving.as_ref().map(|leaving| leaving.ticket.clone()).unwrap_or_default();
+        match &mut inner.record.leaving {
+            Some(leaving) if !is_kept => leaving.phase = Phase::Done,
+            leaving => *leaving = None,
+        }
+        inner.record.error.clear();
+        save(container, &inner.record)?;
+        ticket
+    };
+    if is_kept {
+        tidy(container, &ticket);
+    }
+    Ok(())
+}
+
+fn save(container: &Container, record: &Record) -> Result<()> {
+    state_dir::save(&container.dir.join("container.json"), record, Durability::Synced)
+}
+
+/// What a migration has sent, and tells its user of that.
+struct Account<'a> {
+    sender: &'a Sender,
+    began: Instant,
+    bytes: u64,
+    told: Instant,
+}
+
+impl Account<'_> {
+    fn status(&self, text: &str) {
+        self.sender.progress(&JsonMessage::status(text));
+    }
+
+    /// Counts, and tells now and then.
+    fn sent(&mut self, bytes: u64, what: &str, total: Option<u64>, so_far: &mut u64) {
+        const PACE: Duration = Duration::from_millis(100);
+        self.bytes += bytes;
+        *so_far += bytes;
+        if self.told.elapsed() >= PACE {
+            self.told = Instant::now();
+            let detail = ProgressDetail {
+                current: i64::try_from(*so_far).ok().unwrap_or(i64::MAX),
+                total: total.and_then(|total| i64::try_from(total).ok()).unwrap_or(0),
+                ..ProgressDetail::default()
+            };
+            self.sender.progress(&JsonMessage::progress(what, "Sending", detail));
+        }
+    }
+}
+
+fn migrate(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    request: &MigrateRequest,
+    line: &Line,
+) -> Result<Migrated> {
+    let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
+    let record = container.record();
+    let ticket = names::new_id()?;
+    let began = Instant::now();
+    let mut account = Account { sender: &line.sender, began, bytes: 0, told: began };
+    let (saved, parts) = saved_volumes(engine, &record, request)?;
+    let under_way = UnderWay {
+        dir: container.dir.join("checkpoints"),
+        name: checkpoint(&ticket),
+        options: Options { leave_running: false, tcp_close: request.tcp_close },
+        criu: engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone()),
+        volumes: saved,
+        log_bytes: None,
+        purpose: Purpose::Asked,
+    };
+    let warnings = offer(engine, &record, request, &under_way, &ticket, line, &mut account)?;
+    let mut log = LogSender::open(container);
+    log.send(line, &mut account)?;
+
+    tidy(container, &ticket);
+    let partial = under_way.partial();
+    state_dir::make_dir(&under_way.dir, 0o700)?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&partial)
+        .map_err(|cause| Error::system(format!("create directory {partial:?}"), cause))?;
+    {
+        let mut inner = container.lock();
+        inner.record.leaving = Some(Leaving {
+            ticket: ticket.clone(),
+            host: request.host.clone(),
+            phase: Phase::Begun,
+            is_kept: request.keep,
+        });
+        save(container, &inner.record)?;
+    }
+    let journey =
+        Journey { engine, container, record: &record, under_way: &under_way, ticket: &ticket, line };
+    let outcome = journey.hand_over(&sandbox, request, parts, &mut log, &mut account);
+    match outcome {
+        Ok(stopped) => {
+            container.wait_until(Some(END_WAIT), |inner| !inner.record.state.is_alive());
+            settle_given(container, request.keep)?;
+            let mut attributes = record.event_attributes();
+            attributes.insert("host".to_owned(), request.host.clone());
+            engine.events.publish("container", "migrate", &container.id, attributes);
+            Ok(Migrated {
+                id: container.id.clone(),
+                is_moved: true,
+                is_in_doubt: false,
+                bytes: account.bytes,
+                milliseconds: millis(account.began.elapsed()),
+                stopped_milliseconds: millis(stopped),
+                warnings,
+            })
+        }
+        Err(error) => {
+            let mut inner = container.lock();
+            let is_given = inner.record.leaving.as_ref().is_some_and(|leaving| leaving.phase == Phase::Given);
+            if is_given {
+                save(container, &inner.record)?;
+                drop(inner);
+                container.wait_until(Some(END_WAIT), |inner| !inner.record.state.is_alive());
+                let text = super::check_start(&container.record())
+                    .map_or_else(|error| error.message, |()| String::new());
+                return Err(error.during(text));
+            }
+            inner.record.leaving = None;
+            save(container, &inner.record)?;
+            drop(inner);
+            tidy(container, &ticket);
+            Err(error)
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+type Saved = Vec<checkpoints::manifest::SavedVolume>;
+
+fn saved_volumes(
+    engine: &Engine,
+    record: &Record,
+    request: &MigrateRequest,
+) -> Result<(Saved, Vec<DumpVolume>)> {
+    let wanted = CheckpointCreate { no_volumes: request.keep_volumes, ..CheckpointCreate::default() };
+    let saved = volumes::to_save(engine, record, &wanted)?;
+    Ok(saved.into_iter().map(|(saved, from)| (saved.clone(), DumpVolume { from, file: saved.file })).unzip())
+}
+
+/// Offers the container, and sends its image if that is not there; gives what the receiver has to complain of.
+fn offer(
+    engine: &Engine,
+    record: &Record,
+    request: &MigrateRequest,
+    under_way: &UnderWay,
+    ticket: &str,
+    line: &Line,
+    account: &mut Account<'_>,
+) -> Result<Vec<String>> {
+    let mut offered: BTreeMap<String, OfferedVolume> = BTreeMap::new();
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let volume = engine.volumes.get(&mount.name)?;
+        let shown = volume.shown();
+        let is_saved = under_way.volumes.iter().any(|saved| saved.name == mount.name);
+        let left_out = match is_saved {
+            true => None,
+            false => Some(volumes::why_not(mount, &volume).unwrap_or("--keep-volumes").to_owned()),
+        };
+        let volume_request = VolumeCreate {
+            name: mount.name.clone(),
+            driver: String::new(),
+            driver_opts: shown.options.clone(),
+            labels: shown.labels.clone(),
+        };
+        offered.insert(mount.name.clone(), OfferedVolume { request: volume_request, left_out });
+    }
+    let offer = Offer {
+        version: wire::VERSION,
+        ticket: ticket.to_owned(),
+        from: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        manifest: under_way.describe(record, BTreeMap::new()),
+        volumes: offered.into_values().collect(),
+        keep_volumes: request.keep_volumes,
+        tcp_close: request.tcp_close,
+        trust: request.trust,
+    };
+    line.sender.tell(&Message::Offer(Box::new(offer)))?;
+    let (has_image, warnings) = match line.hear()? {
+        Message::Accepted { has_image, warnings } => (has_image, warnings),
+        _ => return Err(wire::strange("no answer to an offer")),
+    };
+    if !has_image {
+        account.status("Sending the image");
+        let id = ImageId::parse(&record.image_id)
+            .ok_or_else(|| Error::system("read its image", "not a digest"))?;
+        let names: Vec<String> =
+            engine.images.references_of(&id).iter().map(|reference| reference.familiar()).collect();
+        let names = if names.is_empty() { vec![id.to_string()] } else { names };
+        let mut so_far = 0;
+        let mut sent = |bytes| account.sent(bytes, "image", None, &mut so_far);
+        let sent =
+            line.sender.written(Item::Image, &mut sent, |out| engine.images.save(&names, out).map(|_| ()));
+        sent.map_err(|error| line.unsent(error))?;
+    }
+    match line.hear()? {
+        Message::Stored {} => Ok(warnings),
+        _ => Err(wire::strange("no answer to an image")),
+    }
+}
+
+/// The container's log, sent as far as it is there.
+struct LogSender {
+    path: std::path::PathBuf,
+    file: Option<File>,
+    sent: u64,
+}
+
+impl LogSender {
+    fn open(container: &Container) -> LogSender {
+        let path = container.dir.join(format!("{}-json.log", container.id));
+        LogSender { file: File::open(&path).ok(), path, sent: 0 }
+    }
+
+    /// Sends what has not been sent yet, up to the end of a line.
+    fn send(&mut self, line: &Line, account: &mut Account<'_>) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let failed = |cause: std::io::Error| Error::system("read its log", cause);
+        let length = file.metadata().map_err(failed)?.len();
+        if length <= self.sent {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.sent)).map_err(failed)?;
+        let mut so_far = 0;
+        let mut sent = |bytes| account.sent(bytes, "log", None, &mut so_far);
+        line.sender.file(Item::Log, file.take(length - self.sent), &mut sent)?;
+        self.sent = length;
+        Ok(())
+    }
+
+    /// As [`send`](LogSender::send), and what came into a new file since the old one was put aside.
+    fn send_rest(&mut self, line: &Line, account: &mut Account<'_>) -> Result<()> {
+        self.send(line, account)?;
+        let inode = |file: &File| file.metadata().map(|meta| meta.ino()).ok();
+        let now = File::open(&self.path).ok();
+        if now.as_ref().and_then(inode) != self.file.as_ref().and_then(inode) {
+            (self.file, self.sent) = (now, 0);
+            self.send(line, account)?;
+        }
+        Ok(())
+    }
+}
+
+/// A container that has been accepted, from its freeze to its end here.
+struct Journey<'a> {
+    engine: &'a Arc<Engine>,
+    container: &'a Arc<Container>,
+    record: &'a Record,
+    under_way: &'a UnderWay,
+    ticket: &'a str,
+    line: &'a Line,
+}
+
+impl Journey<'_> {
+    /// Freezes it, sends it and gives it away; how long it stood still until it ran over there.
+    ///
+    /// # Errors
+    /// It runs on here, unless its record says that it was given away.
+    fn hand_over(
+        &self,
+        sandbox: &Sandbox,
+        request: &MigrateRequest,
+        volumes: Vec<DumpVolume>,
+        log_sender: &mut LogSender,
+        account: &mut Account<'_>,
+    ) -> Result<Duration> {
+        let dump = Dump {
+            dir: self.under_way.partial(),
+            leave_running: false,
+            tcp_close: request.tcp_close,
+            volumes,
+        };
+        let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
+        account.status("Freezing the container");
+        let stopped = Cell::new(Instant::now());
+        let hold = || {
+            stopped.set(Instant::now());
+            network::hold(self.engine, self.record);
+        };
+        let result = std::thread::scope(|scope| {
+            let dump = || sandbox.hand_over(dump, gate, verdict(self.container));
+            let builder = std::thread::Builder::new().name("migration-dump".to_owned());
+            let dump = builder
+                .spawn_scoped(scope, dump)
+                .map_err(|cause| Error::system("start thread \"migration-dump\"", cause))?;
+            let is_frozen = keeper.is_ready(hold);
+            let stopped = stopped.get();
+            log::debug!("migration: frozen after {} ms", stopped.elapsed().as_millis());
+            let sent = match is_frozen {
+                true => self.send(log_sender, account, stopped),
+                false => Err(Error::conflict("it could not be frozen")),
+            };
+            let is_given = sent.is_ok() || self.is_given();
+            keeper.decide(is_given);
+            let dumped = dump.join().unwrap_or_else(|_| {
+                Err(crate::runtime::Error {
+                    op: "freeze".into(),
+                    object: "container".into(),
+                    cause: crate::runtime::Cause::Refused("its thread panicked".into()),
+                })
+            });
+            match (sent, dumped) {
+                (Ok(took), _) => Ok(took.duration_since(stopped)),
+                // The freeze's own failure says more than that there is nothing to send.
+                (Err(error), Err(cause)) if !is_given && error.message == "it could not be frozen" => {
+                    let at = logs::place(&self.container.dir, "freeze");
+                    let cause = logs::keep(cause, &self.under_way.partial().join(DUMP_LOG), &at);
+                    Err(checkpoints::explained(self.engine, cause))
+                }
+                (Err(error), _) => Err(error),
+            }
+        });
+        if result.is_err() && !self.is_given() {
+            network::release(self.engine, self.record);
+            // What the receiver has is discarded when it hears so, or that there is nobody any more.
+            if let Err(error) = &result {
+                let _ = self.line.sender.tell(&Message::Failed { message: error.message.clone() });
+            }
+        }
+        result
+    }
+
+    fn is_given(&self) -> bool {
+        let inner = self.container.lock();
+        inner.record.leaving.as_ref().is_some_and(|leaving| leaving.phase == Phase::Given)
+    }
+
+    /// Sends the frozen container, and gives it away when the receiver is ready; when it ran there.
+    fn send(
+        &self,
+        log_sender: &mut LogSender,
+        account: &mut Account<'_>,
+        stopped: Instant,
+    ) -> Result<Instant> {
+        let (partial, line) = (self.under_way.partial(), self.line);
+        account.status("Sending the container");
+        log_sender.send_rest(line, account)?;
+        let sizes = seal::sizes(&partial)?;
+        let total = sizes.iter().map(|(_, bytes)| bytes).sum();
+        let (mut files, mut so_far) = (BTreeMap::new(), 0);
+        for (name, _) in sizes {
+            line.look_up()?;
+            let path = partial.join(&name);
+            let file = File::open(&path).map_err(|cause| Error::system(format!("open {path:?}"), cause))?;
+            let mut sent = |bytes| account.sent(bytes, "memory and files", Some(total), &mut so_far);
+            let item = Item::Checkpoint(name.clone());
+            let sent = line.sender.file(item, file, &mut sent);
+            let (sha256, bytes) = sent.map_err(|error| line.unsent(error))?;
+            files.insert(name, seal::sealed(&path, sha256, bytes)?);
+        }
+        let manifest = self.under_way.describe(self.record, files);
+        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Renamed)?;
+        let whole = checkpoint_dir(self.container, self.ticket);
+        fs::rename(&partial, &whole)
+            .map_err(|cause| Error::system(format!("rename {partial:?} to {whole:?}"), cause))?;
+        let told = line.sender.tell(&Message::Whole { manifest: Box::new(manifest) });
+        told.map_err(|error| line.unsent(error))?;
+        log::debug!("migration: sent after {} ms", stopped.elapsed().as_millis());
+        account.status("Waiting for the other daemon to be ready");
+        match line.hear()? {
+            Message::Ready { .. } => {}
+            _ => return Err(wire::strange("no word of being ready")),
+        }
+        log::debug!("migration: ready after {} ms", stopped.elapsed().as_millis());
+        self.give()?;
+        // If it cannot be told it cannot be heard either.
+        let _ = line.sender.tell(&Message::Commit {});
+        match line.hear()? {
+            Message::Done {} => Ok(Instant::now()),
+            _ => Err(wire::strange("no word of running")),
+        }
+    }
+
+    /// Decides that the container is the receiver's.
+    fn give(&self) -> Result<()> {
+        let verdict = gate::claim(&verdict(self.container), MOVED)?;
+        if verdict != MOVED {
+            return Err(Error::conflict("it was decided that it stays"));
+        }
+        let mut inner = self.container.lock();
+        if let Some(leaving) = &mut inner.record.leaving {
+            // Not on disk: the verdict is what counts, and the next daemon finds it.
+            leaving.phase = Phase::Given;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a container that runs elsewhere now, with the volumes that went along and that nobody else has.
+pub fn remove(engine: &Arc<Engine>, container: &Arc<Container>) {
+    let record = container.record();
+    if let Err(error) = lifecycle::remove_with_volumes(engine, container, false) {
+        log::error!("{error}");
+        return;
+    }
+    for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
+        let Ok(volume) = engine.volumes.get(&mount.name) else { continue };
+        if volumes::why_not(mount, &volume).is_some() {
+            continue;
+        }
+        match engine.volumes.remove(&engine.events, &mount.name, true) {
+            Err(error) if error.class != crate::http::api::Class::Conflict => log::warn!("{error}"),
+            _ => {}
+        }
+    }
+}
