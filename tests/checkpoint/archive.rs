@@ -200,8 +200,22 @@ fn what_is_no_honest_archive_is_refused_and_leaves_nothing() {
     let dir = TempDir::new();
     let file = dir.path().join("plain");
     export(&daemon, &["--compress", "none"], &file);
-    let good = std::fs::read(&file).expect("it was written");
-    let whole = members(&good);
+    // A volume that is here is asked about first: let it be one that is not.
+    let elsewhere = |header: &mut Value| {
+        header["manifest"]["volumes"].as_array_mut().expect("a list").iter_mut().for_each(|volume| {
+            if volume["name"] == "data" {
+                volume["name"] = json!("fresh");
+            }
+        });
+        let mounts = header["manifest"]["record"]["mounts"].as_array_mut().expect("a list");
+        mounts
+            .iter_mut()
+            .filter(|mount| mount["Name"] == "data")
+            .for_each(|mount| mount["Name"] = json!("fresh"));
+    };
+    let whole = with_header(&members(&std::fs::read(&file).expect("it was written")), elsewhere);
+    let good = packed(&whole);
+    std::fs::write(&file, &good).expect("a directory of ours");
     let before = on_disk(&daemon);
     let leftovers = daemon.leftovers();
     let refuse = |what: &str, archive: &[u8], status: u16, words: &str| {
