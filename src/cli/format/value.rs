@@ -130,6 +130,9 @@ const POINTERS: &[&str] = &[
     "VolumeOptions",
 ];
 
+/// Fields of dewar's own. Compat: where they are left out, a structure prints as Docker's does.
+const OWN: &[&str] = &["CheckpointPolicy", "Checkpointing"];
+
 /// Switches that are left out when they are off.
 const SWITCHES: &[&str] = &["ArgsEscaped", "NetworkDisabled", "ReadOnly"];
 
@@ -239,7 +242,8 @@ impl Value {
                 format!("map[{}]", spaced(entries.collect()))
             }
             Value::Struct(fields) => {
-                let fields = fields.iter().filter(|field| !field.name.starts_with(' '));
+                let is_there = |field: &&Field| field.shown || !OWN.contains(&field.name.as_str());
+                let fields = fields.iter().filter(|field| !field.name.starts_with(' ')).filter(is_there);
                 format!("{{{}}}", spaced(fields.map(|field| field.value.verb_v()).collect()))
             }
         }
@@ -382,6 +386,13 @@ mod tests {
             "{\n    \"B\": \"a<\\n\\\"\\u0001\",\n    \"A\": [\n        1,\n        true\n    ],\n    \
              \"C\": null,\n    \"E\": {}\n}"
         );
+    }
+
+    #[test]
+    fn what_is_dewars_own_is_printed_only_where_it_is() {
+        let field = |name: &str, shown| Field { name: name.into(), value: Value::Text("x".into()), shown };
+        let of = |shown| Value::Struct(vec![field("Status", true), field("Checkpointing", shown)]);
+        assert_eq!((of(false).show(), of(true).show()), ("{x}".to_owned(), "{x x}".to_owned()));
     }
 
     #[test]
