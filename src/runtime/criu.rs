@@ -432,6 +432,8 @@ impl<'a> Launcher<'a> {
             .map_err(|errno| failed(errno.into()))?;
         let child = self
             .prepared()
+            // One signal ends it with all its processes.
+            .process_group(0)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

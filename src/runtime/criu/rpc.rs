@@ -12,12 +12,16 @@
 //! numbers are CRIU's `images/rpc.proto`, stable by protobuf's own rules. Responses are read leniently:
 //! unknown fields are skipped, malformed ones are an error.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
+use rustix::process::{Pid, Signal};
 
 use crate::runtime::shim::protocol::receive_raw;
+use crate::runtime::sys::process::pidfd_open;
 use crate::runtime::{Cause, Error};
 
 /// `criu_req_type`.
@@ -296,6 +300,13 @@ impl Conversation {
                 .map_err(|errno| failed(Cause::Io(errno.into())))?;
             }
             let mut fds = Vec::new();
+            if !self.has_packet().map_err(|error| failed(Cause::Io(error)))? {
+                // Its own processes, if any, go with it: one would hold the container's, and files of the images.
+                let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+                let cause =
+                    self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                return Err(failed(Cause::Refused(format!("it ended without an answer ({cause})"))));
+            }
             let got = receive_raw(self.socket.as_fd(), &mut packet, &mut fds, RecvFlags::empty());
             let (bytes, truncated) = got.map_err(|error| failed(error.into()))?;
             if bytes == 0 {
@@ -324,6 +335,17 @@ impl Conversation {
                 return Err(failed(Cause::Refused("it answered another question".into())));
             }
         }
+    }
+}
+
+impl Conversation {
+    /// Waits until there is a packet or an end of file; false when CRIU has ended without either. A process of its
+    /// own may outlive it and hold its end of the socket.
+    fn has_packet(&self) -> io::Result<bool> {
+        let process = pidfd_open(self.child.id() as i32)?;
+        let mut ready = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, None))?;
+        Ok(!ready[0].revents().is_empty())
     }
 }
 
