@@ -6,6 +6,7 @@ mod complete;
 mod contents;
 mod failures;
 mod hibernate;
+mod kills;
 mod lazy;
 mod lifecycle;
 mod migrate;

@@ -24,6 +24,7 @@ use super::create::now;
 use super::hibernate;
 use super::migrate;
 use super::network;
+use super::recover;
 use super::spec;
 use crate::daemon::engine::Engine;
 use crate::daemon::state_dir;
@@ -100,6 +101,20 @@ pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exi
     }
 }
 
+/// As [`settle_dump`], for a container whose end was on record before its checkpoint had its name, and whose shim is gone.
+fn settle_rest(container: &Container) {
+    if container.lock().record.dump.is_none() {
+        return;
+    }
+    let exit = recover::recorded_exit(container);
+    let mut inner = container.lock();
+    let exit = exit.filter(|_| !inner.record.state.is_alive());
+    settle_dump(container, &mut inner.record, exit.as_ref());
+    if let Err(error) = container.save(&inner) {
+        log::error!("{error}");
+    }
+}
+
 /// A dump that took the container under a daemon which did not write down where it goes.
 fn orphan(container: &Container) -> Option<UnderWay> {
     let dir = container.dir.join("checkpoints");
@@ -115,6 +130,7 @@ fn orphan(container: &Container) -> Option<UnderWay> {
 
 /// Removes half-made checkpoints and writable layers that are not the container's, and settles what volumes hold.
 pub fn sweep(engine: &Engine, container: &Container) {
+    settle_rest(container);
     hibernate::use_up(container);
     let record = container.record();
     migrate::sweep(container, &record);
