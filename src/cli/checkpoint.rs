@@ -199,8 +199,8 @@ pub static EXPORT: Command = Command {
     summary: "Write a checkpoint to one file",
     usage: "[OPTIONS] CONTAINER CHECKPOINT",
     about: "The file holds everything but the image: memory, filesystem, volumes and the container's configuration. \
-            dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's, which \
-            checkpointctl reads. Whoever can read it has the memory of the processes, with all secrets in it.",
+            dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's. \
+            Whoever can read it has the memory of the processes, with all secrets in it.",
     flags: &[&CHECKPOINT_DIR, &COMPRESS, &OUTPUT],
     args: Args::exactly(2),
     example: "dewar checkpoint export -o cp1.tar.zst web cp1",
