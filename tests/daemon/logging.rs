@@ -38,7 +38,8 @@ fn a_file_is_rotated_and_made_again_when_it_was_moved() {
     let flags = ["--log-to", &text, "--log-file-max-size", "2k", "--log-file-max-files", "3", "--debug"];
     let daemon = Daemon::with(&flags, &[]);
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap_or_default();
-    assert!(read("dewar.log").contains("serves API"), "{}", read("dewar.log"));
+    // It answers before it has said so.
+    eventually("it serves", || read("dewar.log").contains("serves API"));
     assert_eq!(daemon.log(), "", "nothing of it goes to standard error");
     for number in 0..100 {
         ask(&daemon, &format!("name{number}"));
