@@ -151,6 +151,56 @@ fn the_log_of_a_failure_is_kept_and_named() {
 }
 
 #[test]
+fn a_dump_that_cannot_get_its_name_is_not_lost() {
+    requires!(root, criu);
+    let place = crate::support::TempDir::new();
+    let (dir, flag) = (place.path().join("checkpoints"), place.path().join("flag"));
+    let target = dir.join("cp1");
+    // Something takes the name between the look at it and the end of the dump.
+    let (mut daemon, _fake) = with_fake_criu(&format!(
+        "[ \"$2\" = swrk ] && [ -e {flag} ] && mkdir -p {target} && : >{target}/taken\nexec {criu} \"$@\"",
+        flag = flag.display(),
+        target = target.display(),
+        criu = std::env::var("DEWAR_TEST_CRIU").expect("it is required"),
+    ));
+    let dir = dir.display().to_string();
+    let freeze = |daemon: &Daemon| {
+        std::fs::write(&flag, "").expect("a directory of ours");
+        let output = daemon.dewar(&["checkpoint", "create", "--checkpoint-dir", &dir, "web", "cp1"]).fails(1);
+        output.stderr_has("it is frozen, and stays in").stderr_has("cp1.partial");
+        std::fs::remove_file(&flag).expect("it was made");
+        eventually("it gone", || daemon.state("web")["Running"] == false);
+    };
+    let thaw =
+        |daemon: &Daemon| daemon.dewar(&["start", "--checkpoint", "cp1", "--checkpoint-dir", &dir, "web"]);
+    freeze(&daemon);
+    thaw(&daemon).fails(1).stderr_has("finish checkpoint cp1").stderr_has("not empty");
+    daemon.kill9();
+    daemon.restart();
+    assert!(std::path::Path::new(&dir).join("cp1.partial").is_dir(), "the next daemon keeps it");
+    thaw(&daemon).fails(1);
+    std::fs::remove_dir_all(&target).expect("it was made");
+    thaw(&daemon).ok();
+    counts_past(&daemon, numbers(&daemon).len());
+    // Or it is finished when the next daemon starts.
+    daemon.dewar(&["checkpoint", "rm", "--checkpoint-dir", &dir, "web", "cp1"]).ok();
+    freeze(&daemon);
+    std::fs::remove_dir_all(&target).expect("it was made");
+    daemon.kill9();
+    daemon.restart();
+    daemon.dewar(&["checkpoint", "ls", "--checkpoint-dir", &dir, "web"]).ok().stdout_has("cp1");
+    thaw(&daemon).ok();
+    counts_past(&daemon, numbers(&daemon).len());
+    // Or nobody wants it.
+    daemon.dewar(&["checkpoint", "rm", "--checkpoint-dir", &dir, "web", "cp1"]).ok();
+    freeze(&daemon);
+    daemon.dewar(&["checkpoint", "rm", "--checkpoint-dir", &dir, "web", "cp1"]).ok();
+    assert!(!std::path::Path::new(&dir).join("cp1.partial").exists());
+    std::fs::remove_dir_all(&target).expect("it was made");
+    thaw(&daemon).fails(1).stderr_has("does not exist");
+}
+
+#[test]
 fn checkpoint_names_cannot_leave_their_directory() {
     requires!(root);
     let daemon = Daemon::start();

@@ -39,6 +39,7 @@ use super::container::{Container, Record};
 use super::lifecycle;
 use super::network::{self, Frozen};
 use super::state::Action;
+use super::unfinished;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::metrics;
@@ -114,6 +115,7 @@ pub fn create_for(
     let _action = container.begin();
     let began = Instant::now();
     let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
+    unfinished::finish_dump(container).map_err(|error| error.during(attempt()))?;
     let record = container.record();
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
     if record.host_config.auto_remove && request.exit && request.checkpoint_dir.is_empty() {
@@ -178,6 +180,19 @@ pub fn create_for(
         under_way.publish(&record, follower.finish())
     };
     let written = write();
+    if let Err(error) = &written
+        && request.exit
+        && under_way.is_whole()
+    {
+        // The processes are in it and nowhere else. The note on the record says so, to whoever comes next.
+        return Err(Error::system(
+            format!(
+                "{}: it is frozen, and stays in {partial:?} until its checkpoint {id} can be finished",
+                attempt()
+            ),
+            error,
+        ));
+    }
     if let Err(error) = settle(container, written.is_ok().then_some(&under_way)) {
         // The next daemon finds no such dump and forgets it.
         log::warn!("{error}");
@@ -291,6 +306,16 @@ pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
 /// # Errors
 /// NotFound; System.
 pub fn delete_locked(container: &Container, id: &CheckpointId, custom: &str) -> Result<()> {
+    if let Err(error) = unfinished::finish_dump(container) {
+        let waiting = container.lock().record.dump.clone();
+        let is_it = |dump: &UnderWay| {
+            dump.name == id.as_str() && directory(container, custom).is_ok_and(|dir| dir == dump.dir)
+        };
+        let Some(dump) = waiting.filter(is_it) else { return Err(error) };
+        // It need not be finished to be thrown away.
+        state_dir::remove_tree(&dump.partial())?;
+        return note(container, None);
+    }
     // What it says of itself does not matter any more.
     let dir = locate(container, id, custom)?;
     // Renamed first: a removal cut short must not leave something that looks whole.
@@ -332,7 +357,13 @@ pub fn restore_locked(
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
     container.lock().check(action)?;
-    let (dir, manifest) = find(container, &id, custom)?;
+    let finished = unfinished::finish_dump(container);
+    let (dir, manifest) = match (find(container, &id, custom), finished) {
+        (Ok(found), _) => found,
+        (Err(error), Ok(())) => return Err(error),
+        // Perhaps this is the one that is not there.
+        (Err(_), Err(error)) => return Err(error.during(attempt())),
+    };
     let record = container.record();
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
     preflight::check(engine, &record, &dir, &manifest, how.trust).map_err(|error| error.during(attempt()))?;

@@ -27,6 +27,7 @@ use super::network;
 use super::recover;
 use super::spec;
 use crate::daemon::engine::Engine;
+use crate::daemon::error::Result;
 use crate::daemon::state_dir;
 use crate::runtime::Exit;
 use crate::runtime::cgroup::Cgroup;
@@ -67,7 +68,7 @@ fn layer_number(dir: &Path) -> Option<u32> {
 
 /// Puts the recorded limits in force; what the kernel refuses now it has refused, or will, at the next start.
 pub fn complete_update(record: &Record, cgroup_parent: &str) {
-    let update = || -> crate::daemon::error::Result<()> {
+    let update = || -> Result<()> {
         let limits = spec::resources(&record.host_config.resources)?;
         Cgroup::open(&spec::cgroup_path(record, cgroup_parent))?.update(&limits)?;
         Ok(())
@@ -98,7 +99,30 @@ pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exi
     };
     if let Err(error) = result {
         log::error!("checkpoint {id} of container {:?}: {error}", record.name);
+        // Nobody else has what is in it: the next use of the container's checkpoints tries again.
+        record.dump = Some(dump);
     }
+}
+
+/// Publishes a whole dump that could not be published when it was made. The caller holds the action lock.
+///
+/// # Errors
+/// Why it still cannot be; it stays as it is.
+pub fn finish_dump(container: &Container) -> Result<()> {
+    let record = container.record();
+    let Some(dump) = &record.dump else { return Ok(()) };
+    if !dump.is_published() && dump.is_whole() {
+        dump.publish(&record, Followed::new()).map_err(|error| {
+            error.during(format!("finish checkpoint {} of container {}", dump.name, record.name))
+        })?;
+        log::info!("checkpoint {} of container {:?} has its name now", dump.name, record.name);
+    }
+    let mut inner = container.lock();
+    if dump.is_published() {
+        dump.note(&mut inner.record);
+    }
+    inner.record.dump = None;
+    container.save(&inner)
 }
 
 /// As [`settle_dump`], for a container whose end was on record before its checkpoint had its name, and whose shim is gone.
@@ -140,7 +164,8 @@ pub fn sweep(engine: &Engine, container: &Container) {
         }
     }
     let partials = children(&container.dir.join("checkpoints"))
-        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(checkpoint::PARTIAL)));
+        .filter(|path| path.to_str().is_some_and(|path| path.ends_with(checkpoint::PARTIAL)))
+        .filter(|path| record.dump.as_ref().is_none_or(|dump| dump.partial() != *path));
     let layers = children(&container.dir)
         .filter(|path| layer_number(path).is_some_and(|number| number != record.layer));
     for path in partials.chain(layers) {
