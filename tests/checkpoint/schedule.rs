@@ -145,6 +145,27 @@ fn after_a_crash_it_goes_on_from_the_last_checkpoint() {
     eventually("it anew", || times(&daemon, "web", "anew") == 2);
 }
 
+#[test]
+fn one_that_has_eaten_its_memory_goes_on_from_the_last_checkpoint() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    // The shell itself grows, so that it is what the kernel kills.
+    let hungry = "echo anew; i=0; x=12345678; while :; do i=$((i+1)); echo $i; sleep 0.05; \
+                  if [ -e /tmp/eat ]; then while :; do x=$x$x; done; fi; done";
+    let flags = ["--restart", "checkpoint", "--memory", "32m", "--memory-swap", "32m"];
+    daemon.run_detached("web", &flags, hungry);
+    eventually("it counting", || times(&daemon, "web", "5") == 1);
+    daemon.dewar(&["checkpoint", "create", "--leave-running", "web", "cp1"]).ok();
+    let frozen = daemon.logs("web").lines().count();
+    daemon.dewar(&["exec", "web", "touch", "/tmp/eat"]).ok();
+    eventually("it back", || restarts(&daemon) == 1 && daemon.state("web")["Status"] == "running");
+    eventually("it going on", || daemon.logs("web").lines().count() > frozen + 10);
+    assert_eq!((times(&daemon, "web", "anew"), times(&daemon, "web", "5")), (1, 1), "{}", daemon.logs("web"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is past 1970");
+    let events = daemon.api("GET", &format!("/events?since=1&until={:.6}", now.as_secs_f64())).is(200).text();
+    assert!(events.contains("\"oom\""), "the kernel has killed it for its memory: {events}");
+}
+
 fn restarts(daemon: &Daemon) -> u64 {
     let found = daemon.api("GET", "/containers/web/json").is(200).json();
     found["RestartCount"].as_u64().expect("a count")
