@@ -7,7 +7,7 @@
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
-#          supervisors (scripts/supervisors.sh), iproute2, nftables, iptables, curl, openssl, tar, runc,
+#          supervisors (scripts/supervisors.sh), PostgreSQL, iproute2, nftables, iptables, curl, openssl, tar, runc,
 #          crun, skopeo, umoci, docker-registry, xz, bzip2, zstd, musl-gcc, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
@@ -126,6 +126,14 @@ if [ "$what" = test ] && ! command -v docker-registry >/dev/null && [ ! -x /opt/
     mkdir -p /opt/dewar/registry/bin
     mv "$work/x/usr/bin/docker-registry" /opt/dewar/registry/bin/docker-registry
     rm -rf "$work"
+fi
+
+if [ "$what" = test ] && [ ! -x /opt/dewar/postgres/usr/lib/postgresql/15/bin/postgres ]; then
+    say "unpacking Debian's PostgreSQL with its libraries into /opt/dewar/postgres (nothing of it is installed)"
+    rm -rf /opt/dewar/postgres
+    # All libraries but LLVM, which is half of it and only compiles queries.
+    "$here/unpack.sh" bookworm /opt/dewar/postgres.new postgresql-15 '^(lib([^l]|l[^l])|zlib1g|tzdata|postgresql-client-15)'
+    mv /opt/dewar/postgres.new /opt/dewar/postgres
 fi
 
 if [ "$what" = test ]; then

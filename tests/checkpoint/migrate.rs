@@ -165,13 +165,13 @@ fn what_cannot_move_runs_on() {
 }
 
 /// Two hosts on one wire, with a network on it that both have, and somebody else on the wire.
-struct Wire {
-    here: Daemon,
-    there: Daemon,
-    outside: Namespace,
+pub(super) struct Wire {
+    pub here: Daemon,
+    pub there: Daemon,
+    pub outside: Namespace,
 }
 
-fn wired() -> Wire {
+pub(super) fn wired() -> Wire {
     let outside = Namespace::new();
     outside.run("ip", &["link", "add", "wire", "type", "bridge"]);
     outside.run("ip", &["link", "set", "wire", "up"]);

@@ -15,6 +15,7 @@ pub mod peers;
 mod programs;
 mod restore;
 mod schedule;
+mod servers;
 mod zoo;
 
 use crate::support::{Daemon, eventually};

@@ -11,23 +11,23 @@ use crate::support::{Cmd, Daemon, TempDir, eventually, source};
 /// What dynamic programs need of the host. `/lib` is a link there, as a rule.
 const HOST: &[&str] = &["/usr", "/lib", "/lib64"];
 
-/// Starts `web` with the host's programs and `words` for a command.
+/// Starts `web` with the host's programs, `flags` and `words` for a command.
 #[track_caller]
-fn start(daemon: &Daemon, words: &[&str]) {
+pub(super) fn start(daemon: &Daemon, flags: &[&str], words: &[&str]) {
     let host = HOST.iter().filter(|path| Path::new(path).exists()).map(|path| format!("{path}:{path}:ro"));
     let mounts: Vec<String> = host.flat_map(|it| ["-v".to_owned(), it]).collect();
-    daemon.dewar(&["run", "-d", "--name", "web"]).args(mounts).arg(BUSYBOX).args(words).ok();
+    daemon.dewar(&["run", "-d", "--name", "web"]).args(mounts).args(flags).arg(BUSYBOX).args(words).ok();
 }
 
 #[track_caller]
-fn freeze_and_thaw(daemon: &Daemon, name: &str) {
+pub(super) fn freeze_and_thaw(daemon: &Daemon, name: &str) {
     daemon.dewar(&["checkpoint", "check", "web"]).ok();
     daemon.dewar(&["checkpoint", "create", "web", name]).ok();
     daemon.dewar(&["start", "--checkpoint", name, "web"]).ok();
 }
 
 #[track_caller]
-fn address(daemon: &Daemon) -> String {
+pub(super) fn address(daemon: &Daemon) -> String {
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     daemon.dewar(&["inspect", "-f", format, "web"]).ok().trimmed().to_owned()
 }
@@ -83,7 +83,7 @@ class Server(socketserver.ThreadingTCPServer):
 Server(('0.0.0.0', 7000), Handler).serve_forever()
 ";
     let daemon = Daemon::start();
-    start(&daemon, &["/usr/bin/python3", "-c", SERVER]);
+    start(&daemon, &[], &["/usr/bin/python3", "-c", SERVER]);
     let to = format!("{}:7000", address(&daemon));
     let listens = "netstat -ltn | grep -q :7000";
     eventually("the server", || daemon.dewar(&["exec", "web", "sh", "-c", listens]).run().code == 0);

@@ -205,9 +205,15 @@ fn systemd_socket_activate_starts_it_with_the_first_connection() {
         .arg(binary())
         .args(["daemon", "--data-root", &at("data"), "--exec-root", &at("run"), "-H", "fd://api"])
         .spawn();
+    // Bound, it may not listen yet; a connection that nothing is said on would start the daemon, too.
     crate::support::eventually("the socket is bound", || path.exists());
+    let mut stream = None;
     assert!(!dir.path().join("data").exists(), "nothing is started before somebody connects");
-    assert_eq!(ping(UnixStream::connect(&path).expect("systemd-socket-activate listens")), OK);
+    crate::support::eventually("systemd-socket-activate listens", || {
+        stream = UnixStream::connect(&path).ok();
+        stream.is_some()
+    });
+    assert_eq!(ping(stream.expect("it was opened")), OK);
     let pid = rustix::process::Pid::from_child(&running.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
     assert_eq!(running.wait(), 0);

@@ -273,6 +273,17 @@ pub fn docker_registry_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no docker-registry: run scripts/deps.sh test".to_owned())
 }
 
+/// PostgreSQL 15 with its libraries.
+pub fn postgres() -> Result<(), String> {
+    postgres_path().map(|_| ())
+}
+
+/// What scripts/deps.sh unpacked, as the root of a filesystem: `DEWAR_TEST_POSTGRES`, or where it puts it.
+pub fn postgres_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_POSTGRES", "/opt/dewar/postgres")
+        .ok_or_else(|| "no PostgreSQL: run scripts/deps.sh test".to_owned())
+}
+
 /// `name` as the shell would find it.
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
