@@ -170,6 +170,9 @@ fn what_would_not_come_back_is_named_too() {
         assert_eq!((code, &found["CanFreeze"]), (1, &false.into()), "{words:?}: {found:#}");
         assert!(found["Obstacles"][0]["Object"].as_str().is_some_and(|it| it.contains(object)), "{found:#}");
         zoo.daemon.dewar(&["checkpoint", "create", "--pre-check", "zoo", "cp1"]).fails(1).stderr_has(object);
+        // Without being asked, too: it would be frozen for ever.
+        let output = zoo.daemon.dewar(&["checkpoint", "create", "zoo", "cp1"]).fails(1);
+        output.stderr_has(object).stderr_has("could be frozen and not thawed");
         assert_eq!(zoo.daemon.state("zoo")["Status"], "running");
     }
 }

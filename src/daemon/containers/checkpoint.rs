@@ -124,9 +124,13 @@ pub fn create_for(
             attempt()
         )));
     }
-    if request.pre_check {
-        check::refuse(engine, container, &sandbox).map_err(|error| error.during(attempt()))?;
+    match (request.pre_check, request.exit) {
+        (true, _) => check::refuse(engine, container, &sandbox),
+        (false, true) => check::refuse_traps(&sandbox),
+        // It runs on whatever becomes of the checkpoint.
+        (false, false) => Ok(()),
     }
+    .map_err(|error| error.during(attempt()))?;
     let target = parent.join(id.as_str());
     if target.symlink_metadata().is_ok() {
         return Err(Error::conflict(format!(

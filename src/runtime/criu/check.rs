@@ -47,6 +47,8 @@ pub struct Obstacle {
     pub object: String,
     pub reason: String,
     pub remedy: String,
+    /// CRIU does not notice: it would freeze what it then cannot thaw.
+    pub is_trap: bool,
 }
 
 impl Obstacle {
@@ -113,6 +115,7 @@ impl Task {
             object: object.to_owned(),
             reason: reason.to_owned(),
             remedy: remedy.to_owned(),
+            is_trap: false,
         }
     }
 }

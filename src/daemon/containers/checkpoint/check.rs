@@ -35,6 +35,24 @@ pub fn refuse(engine: &Engine, container: &Container, sandbox: &Sandbox) -> Resu
     }
 }
 
+/// Refuses what CRIU would freeze and could not thaw. What CRIU refuses itself, it shall; and what cannot be looked at
+/// it will see.
+///
+/// # Errors
+/// Conflict with every such obstacle.
+pub fn refuse_traps(sandbox: &Sandbox) -> Result<()> {
+    let Ok(found) = sandbox.examine() else { return Ok(()) };
+    let traps = found.obstacles.into_iter().filter(|obstacle| obstacle.is_trap).map(shown);
+    let all: Vec<String> = traps.map(|obstacle| sentence(&obstacle)).collect();
+    match all.is_empty() {
+        true => Ok(()),
+        false => Err(Error::conflict(format!(
+            "it could be frozen and not thawed: {} (--leave-running does it all the same)",
+            all.join("; ")
+        ))),
+    }
+}
+
 /// `process 7 (redis), fd 3: anon_inode:[io_uring]: why; what to do`
 fn sentence(obstacle: &CheckpointObstacle) -> String {
     let CheckpointObstacle { pid, command, object, reason, remedy, .. } = obstacle;
@@ -82,7 +100,7 @@ fn look(engine: &Engine, container: &Container, sandbox: &Sandbox) -> Result<Che
 }
 
 fn shown(obstacle: Obstacle) -> CheckpointObstacle {
-    let Obstacle { kind, pid, command, object, reason, remedy } = obstacle;
+    let Obstacle { kind, pid, command, object, reason, remedy, .. } = obstacle;
     CheckpointObstacle { kind: kind.to_owned(), pid, command, object, reason, remedy }
 }
 

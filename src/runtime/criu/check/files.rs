@@ -142,7 +142,13 @@ impl<'a> Files<'a> {
         }
         let info = read(task.path(&format!("fdinfo/{fd}")));
         if kind.is_char_device()
-            && let Some((reason, remedy)) = device(&meta, &info)
+            && let Some(reason) = tunnel(&meta, &info)
+        {
+            let found = obstacle(&reason, "end the program that has the tunnel");
+            return found.map(|found| Obstacle { is_trap: true, ..found });
+        }
+        if kind.is_char_device()
+            && let Some((reason, remedy)) = device(&meta)
         {
             return obstacle(&reason, remedy);
         }
@@ -390,18 +396,19 @@ fn anonymous(kind: &str) -> Option<(String, &'static str)> {
     Some((format!("criu does not save descriptors of kind {name}"), remedy))
 }
 
+/// What becomes of a tunnel's interface.
+fn tunnel(meta: &fs::Metadata, info: &str) -> Option<String> {
+    let number = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let name = super::fields(info).get("iff").cloned().filter(|name| !name.is_empty());
+    let name = name.filter(|_| number == (MISCELLANEA, TUN))?;
+    Some(format!("its interface {name} would not be there when it is thawed"))
+}
+
 /// What of a character device CRIU does not save.
-fn device(meta: &fs::Metadata, info: &str) -> Option<(String, &'static str)> {
+fn device(meta: &fs::Metadata) -> Option<(String, &'static str)> {
     let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
     match (major, minor) {
-        (MISCELLANEA, TUN) => {
-            let name = super::fields(info).get("iff").cloned().filter(|name| !name.is_empty())?;
-            Some((
-                format!("its interface {name} would not be there when it is thawed"),
-                "end the program that has the tunnel",
-            ))
-        }
-        (MEMORY | TERMINALS | TERMINALS_TOO, _) | (MISCELLANEA, AUTOFS) => None,
+        (MEMORY | TERMINALS | TERMINALS_TOO, _) | (MISCELLANEA, AUTOFS | TUN) => None,
         (major, _) if PSEUDOTERMINALS.contains(&major) => None,
         _ => Some((format!("criu does not save open devices such as {major}:{minor}"), CLOSE)),
     }
@@ -452,6 +459,6 @@ mod tests {
         assert!(anonymous("bpf-map").unwrap().0.ends_with("bpf-map"));
         assert_eq!(numbered("socket:[12]", "socket"), Some(12));
         assert_eq!(numbered("socket:12", "socket"), None);
-        assert!(device(&fs::metadata("/dev/null").unwrap(), "").is_none());
+        assert!(device(&fs::metadata("/dev/null").unwrap()).is_none());
     }
 }

@@ -95,6 +95,7 @@ pub(super) fn examine(table: &Table, external: &BTreeSet<String>, pid: i32, foun
                 "its layers cannot be found again when it is thawed".to_owned(),
                 "unmount it, or keep nested containers' layers on a volume that is stopped first",
             );
+            found.iter_mut().last().into_iter().for_each(|found| found.is_trap = true);
         } else if !KNOWN.contains(&mount.kind.as_str()) {
             obstacle(
                 format!("criu does not save file systems of type {}", mount.kind),
