@@ -321,6 +321,56 @@ fn what_is_no_honest_archive_is_refused_and_leaves_nothing() {
     counts_on(&daemon, "other");
 }
 
+/// What an archive says of its mounts led out of a volume once, to the host's root.
+#[test]
+fn what_it_says_of_mounts_leads_nowhere_else() {
+    requires!(root, criu);
+    let daemon = counting(&["-v", "data:/data", "--tmpfs", "/scratch"]);
+    exec(&daemon, "web", "ln -s / /data/link");
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let dir = TempDir::new();
+    let file = dir.path().join("plain");
+    export(&daemon, &["--compress", "none"], &file);
+    let whole = members(&std::fs::read(&file).expect("it was written"));
+    let remove = || {
+        daemon.dewar(&["rm", "-f", "web"]).ok();
+        daemon.dewar(&["volume", "rm", "data"]).ok();
+    };
+    remove();
+    let thaw = |destination: &str, key: &str, value: &str| {
+        let mut changed = whole.clone();
+        let found = changed.iter_mut().find(|(name, _, _)| name == "dewar/mounts.json").expect("it is in it");
+        let mut document: Value = serde_json::from_slice(&found.2).expect("JSON");
+        let mounts = document["mounts"].as_array_mut().expect("a list").iter_mut();
+        let mount = mounts.into_iter().find(|mount| mount["destination"] == destination);
+        mount.expect("it is mounted")[key] = json!(value);
+        found.2 = document.to_string().into_bytes();
+        let path = dir.path().join("mounts.json");
+        std::fs::write(&path, &found.2).expect("a directory of ours");
+        let sum = Cmd::new("sha256sum").arg(&path).ok().stdout;
+        let (bytes, sum) = (found.2.len(), sum.split(' ').next().unwrap_or_default().to_owned());
+        let sealed = with_header(&changed, |header| {
+            let file = &mut header["manifest"]["files"]["mounts.json"];
+            (file["bytes"], file["sha256"]) = (json!(bytes), json!(format!("sha256:{sum}")));
+        });
+        daemon.dewar(&["checkpoint", "import", "-"]).stdin(packed(&sealed)).ok();
+        let thaw = daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).run();
+        if thaw.code == 0 {
+            counts_on(&daemon, "web");
+        }
+        remove();
+        (thaw.code, thaw.stderr)
+    };
+    for below in ["../../../../../../..", "link/etc", "/etc"] {
+        let (code, said) = thaw("/data", "below", below);
+        assert!(code == 1 && said.contains(": open /"), "{below}: {code}, {said}");
+    }
+    let (code, said) = thaw("/scratch", "archive", "../cp1/rootfs.tar");
+    assert!(code == 1 && said.contains("is no name of a file in it"), "{code}, {said}");
+    let (code, said) = thaw("/data", "below", "");
+    assert!(code == 0, "as it was: {said}");
+}
+
 #[test]
 fn an_import_that_the_daemon_did_not_survive_leaves_nothing() {
     requires!(root, criu);

@@ -33,8 +33,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::mount::{MountFlags, MoveMountFlags, UnmountFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
@@ -545,14 +545,21 @@ fn source(
                     // A start follows links, and CRIU does not.
                     let source = std::fs::canonicalize(&from.source)
                         .map_err(|error| failed("find", &from.source, error))?;
-                    return Ok(if below.is_empty() { source } else { source.join(below) });
+                    return if below.is_empty() { Ok(source) } else { place_below(&source, below, stage) };
                 }
             }
-            Ok(if below.is_empty() { stage.to_owned() } else { stage.join(below) })
+            if below.is_empty() {
+                return Ok(stage.to_owned());
+            }
+            place_below(stage, below, &stage.with_extension("below"))
         }
         Kind::Tmpfs { options, archive } => {
             fresh(options)?;
             if let Some(name) = archive {
+                if Path::new(name).file_name() != Some(name.as_ref()) {
+                    let reason = format!("{name:?} is no name of a file in it");
+                    return Err(refused("thaw", "checkpoint", &reason));
+                }
                 let path = dir.join(name);
                 let file = File::open(&path).map_err(|error| failed("open", &path, error))?;
                 layer::unpack_plain(BufReader::new(file), stage, layer::Limits::default())?;
@@ -596,6 +603,24 @@ fn source(
             Ok(stage.to_owned())
         }
     }
+}
+
+/// Shows at `stage` what is at `below` in `from`. The path is what a checkpoint says, and the links on its way are
+/// whoever's who wrote there: it leads nowhere else.
+fn place_below(from: &Path, below: &str, stage: &Path) -> Result<PathBuf, Error> {
+    let open = || -> rustix::io::Result<OwnedFd> {
+        let from = rustix::fs::open(from, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let found = rustix::fs::openat2(from, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        rustix::mount::open_tree(found, "", flags)
+    };
+    let tree = open().map_err(|errno| failed("open", from.join(below), errno))?;
+    place_tree(&tree, stage)?;
+    Ok(stage.to_owned())
 }
 
 /// Shows a detached tree at `stage`, made for it.
