@@ -39,6 +39,7 @@ static OUTPUT: Flag = Flag::value("output", "FILE", "Write this file instead of 
 static IMPORT_NAME: Flag = Flag::value("name", "NAME", "Name of the container, if not the one it had");
 static IMPORT_TRUST: Flag =
     Flag::switch("trust", "Let it ask for what is the host's, and have more than its configuration gives it");
+static IMPORT_PULL: Flag = Flag::switch("pull", "Pull its image if that is not here");
 static KEEP: Flag = Flag::value("keep", "N", "Leave the newest N of each container (1)");
 static PRUNE_FILTER: Flag =
     Flag::many("filter", "FILTER", "Remove only what matches: until=TIMESTAMP or until=DURATION");
@@ -221,15 +222,19 @@ pub static IMPORT: Command = Command {
     summary: "Make a container out of a file with a checkpoint",
     usage: "[OPTIONS] FILE|-",
     about: "The container does not run and has the one checkpoint, which dewar start --checkpoint and dewar restore \
-            thaw. Its image must be here. Volumes that are not here are made and filled; what is in one that is here \
+            thaw. Its image must be here, or --pull pulls it. Volumes \
+            that are not here are made and filled; what is in one that is here \
             is exchanged only when the checkpoint is thawed. Prints the container and the checkpoint.",
-    flags: &[&IMPORT_NAME, &IMPORT_TRUST],
+    flags: &[&IMPORT_NAME, &IMPORT_PULL, &IMPORT_TRUST],
     args: Args::exactly(1),
     example: "dewar checkpoint import --name web2 cp1.tar.zst",
     usage_code: 1,
     plan: |matches| {
-        let query =
-            CheckpointImportQuery { name: matches.text(&IMPORT_NAME), trust: matches.is(&IMPORT_TRUST) };
+        let query = CheckpointImportQuery {
+            name: matches.text(&IMPORT_NAME),
+            trust: matches.is(&IMPORT_TRUST),
+            pull: matches.is(&IMPORT_PULL),
+        };
         let input = matches.args[0].clone();
         Action::call(move |context| {
             let answer = if input == "-" {
@@ -280,7 +285,7 @@ pub static PULL: Command = Command {
     summary: "Make a container out of a checkpoint in a registry",
     usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
     about: "As dewar checkpoint import, of what dewar checkpoint push sent.",
-    flags: &[&IMPORT_NAME, &IMPORT_TRUST],
+    flags: &[&IMPORT_NAME, &IMPORT_PULL, &IMPORT_TRUST],
     args: Args::exactly(1),
     example: "dewar checkpoint pull --name web2 localhost:5000/frozen/web:cp1",
     usage_code: 1,
@@ -290,6 +295,7 @@ pub static PULL: Command = Command {
             reference: matches.args[0].clone(),
             name: matches.text(&IMPORT_NAME),
             trust: matches.is(&IMPORT_TRUST),
+            pull: matches.is(&IMPORT_PULL),
         };
         Action::call(move |context| {
             let reader = context.as_known_at(&reference.name).stream(&CHECKPOINT_PULL, &[], &query, &())?;

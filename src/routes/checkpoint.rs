@@ -75,8 +75,8 @@ pub fn export(engine: &Arc<Engine>, call: Call<CheckpointExportQuery>) -> Result
 }
 
 pub fn import(engine: &Arc<Engine>, mut call: Call<CheckpointImportQuery>) -> Result<Reply> {
-    let CheckpointImportQuery { name, trust } = call.query;
-    let request = Import { name, trust };
+    let CheckpointImportQuery { name, trust, pull } = call.query;
+    let request = Import { name, trust, pull };
     Ok(CHECKPOINT_IMPORT.reply(&checkpoint::import::import(engine, &mut call.raw.body, &request)?))
 }
 
@@ -95,8 +95,9 @@ pub fn push(engine: &Arc<Engine>, call: Call<CheckpointPushQuery>) -> Result<Rep
 }
 
 pub fn pull(engine: &Arc<Engine>, call: Call<CheckpointPullQuery>) -> Result<Reply> {
-    let CheckpointPullQuery { reference, name, trust } = call.query;
-    let (reference, request) = (Reference::parse(&reference)?.with_default_tag(), Import { name, trust });
+    let CheckpointPullQuery { reference, name, trust, pull } = call.query;
+    let reference = Reference::parse(&reference)?.with_default_tag();
+    let request = Import { name, trust, pull };
     let (engine, client, peer) = (Arc::clone(engine), image::client(&call.raw.headers), call.raw.peer);
     let cancel = client.cancel.clone();
     progress::stream_while_wanted(

@@ -92,3 +92,40 @@ fn a_checkpoint_goes_through_a_registry() {
     from.dewar(&["--config", &home, "checkpoint", "pull", "--name", "x", &plain]).fails(1);
     from.dewar(&["ps", "-aq", "--filter", "name=x"]).ok().stdout_is("");
 }
+
+#[test]
+fn an_import_pulls_its_image() {
+    requires!(root, criu, docker_registry);
+    let from = Daemon::start();
+    let registry = RegistryServer::plain(from.network(), 5000);
+    let image = registry.name("base/box:1");
+    from.dewar(&["tag", "busybox", &image]).ok();
+    from.dewar(&["push", "-q", &image]).ok();
+    from.dewar(&["run", "-d", "--name", "web", &image, "sh", "-c", COUNTER]).ok();
+    eventually("it counting", || numbers(&from).len() > 5);
+    from.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    let file = from.dir().join("cp1.tar").display().to_string();
+    from.dewar(&["checkpoint", "export", "-o", &file, "web", "cp1"]).ok();
+
+    let to = Daemon::start_in(from.network(), &[]);
+    to.dewar(&["rmi", "-f", "busybox"]).ok();
+    let import = |flags: &[&str]| to.dewar(&[&["checkpoint", "import"], flags, &[file.as_str()]].concat());
+    import(&[])
+        .fails(1)
+        .stderr_has(&format!("it was taken over image {image} (sha256:"))
+        .stderr_has("--pull pulls it");
+    import(&["--pull"]).ok().stdout_is("web cp1\n");
+    to.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    eventually("it going on", || numbers(&to).len() > 3);
+    // What the registry does not have is said.
+    let gone = from.dir().join("gone.tar").display().to_string();
+    from.dewar(&["tag", "busybox", &registry.name("base/gone:1")]).ok();
+    from.dewar(&["run", "-d", "--name", "gone", &registry.name("base/gone:1"), "sleep", "60"]).ok();
+    from.dewar(&["checkpoint", "create", "gone", "cp1"]).ok();
+    from.dewar(&["checkpoint", "export", "-o", &gone, "gone", "cp1"]).ok();
+    to.dewar(&["rm", "-f", "web"]).ok();
+    to.dewar(&["rmi", "-f", &image]).ok();
+    let refused = to.dewar(&["checkpoint", "import", "--pull", &gone]).fails(1);
+    refused.stderr_has("Cannot import the checkpoint: pull its image").stderr_has("base/gone");
+    to.dewar(&["ps", "-aq"]).ok().stdout_is("");
+}

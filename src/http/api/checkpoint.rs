@@ -276,6 +276,8 @@ crate::query! {
         name: String = "name",
         /// It may ask for what is the host's, and may have more than its configuration gives it.
         trust: bool = "trust",
+        /// An image that is not here is pulled.
+        pull: bool = "pull",
     }
 }
 
@@ -297,6 +299,7 @@ crate::query! {
         /// As [`CheckpointImportQuery::name`].
         name: String = "name",
         trust: bool = "trust",
+        pull: bool = "pull",
     }
 }
 

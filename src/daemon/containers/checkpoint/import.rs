@@ -23,10 +23,10 @@ use crate::daemon::containers::mounts::{self, Mount, Wanted};
 use crate::daemon::containers::{network, spec, state::State};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
-use crate::daemon::images::ImageId;
-use crate::daemon::images::codec;
+use crate::daemon::images::{ImageId, Reference, codec};
 use crate::daemon::names::{self, CheckpointId};
 use crate::daemon::networks::ports::Ports;
+use crate::daemon::registry::Client;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::CheckpointImported;
 use crate::http::api::container::NetworkingConfig;
@@ -42,6 +42,8 @@ pub struct Import {
     pub name: String,
     /// It may ask for what is the host's, and bring credentials that its configuration does not have.
     pub trust: bool,
+    /// An image that is not here is pulled.
+    pub pull: bool,
 }
 
 /// What has to be given back if the import fails.
@@ -171,12 +173,16 @@ fn begin(engine: &Engine, manifest: &Manifest, request: &Import, id: &str) -> Re
     let was = was.ok_or_else(|| Error::invalid("it does not say what its container was"))?;
     let image = ImageId::parse(&was.image_id).filter(|_| was.image_id == manifest.image_id);
     let image = image.ok_or_else(|| Error::invalid("it does not say which image its container has"))?;
-    engine.images.get(&image).map_err(|_| {
-        Error::not_found(format!(
-            "it was taken over image {} ({image}), which is not here: pull or load it first",
-            if manifest.image.is_empty() { "without a name" } else { &manifest.image }
-        ))
-    })?;
+    if engine.images.get(&image).is_err() && request.pull {
+        pull(engine, &manifest.image)?;
+        engine.images.get(&image).map_err(|_| {
+            Error::conflict(format!(
+                "it was taken over image {image}, and {} is another one by now",
+                manifest.image
+            ))
+        })?;
+    }
+    engine.images.get(&image).map_err(|_| no_image(&manifest.image, &was.image_id))?;
     let mut record = Record {
         id: id.to_owned(),
         created: now(),
@@ -207,6 +213,26 @@ fn begin(engine: &Engine, manifest: &Manifest, request: &Import, id: &str) -> Re
     let name = if request.name.is_empty() { &manifest.container_name } else { &request.name };
     names::container_name(name)?.clone_into(&mut record.name);
     Ok(record)
+}
+
+/// Pulls the image a checkpoint was taken over.
+///
+/// # Errors
+/// What the registry says.
+pub fn pull(engine: &Engine, name: &str) -> Result<()> {
+    let attempt = || format!("pull its image {name:?}");
+    let reference = Reference::parse(name).map_err(|error| error.during(attempt()))?.with_default_tag();
+    let pulled = engine.pull(reference, None, &Client::default(), &mut |_| ());
+    pulled.map(drop).map_err(|error| error.during(attempt()))
+}
+
+/// The refusal of a checkpoint whose image is not here.
+pub fn no_image(name: &str, id: &str) -> Error {
+    let (name, remedy) = match name {
+        "" => ("without a name", "load it first"),
+        name => (name, "--pull pulls it, or load it first"),
+    };
+    Error::not_found(format!("it was taken over image {name} ({id}), which is not here: {remedy}"))
 }
 
 /// What of the host a container is configured to have.
