@@ -7,8 +7,9 @@
 #   run    build, busybox-static and a CRIU that works here (scripts/criu.sh)
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
-#          supervisors (scripts/supervisors.sh), PostgreSQL, iproute2, nftables, iptables, curl, openssl, tar, runc,
-#          crun, skopeo, umoci, docker-registry, xz, bzip2, zstd, musl-gcc, mkfs.ext4 and strip
+#          supervisors (scripts/supervisors.sh), podman and checkpointctl (scripts/podman.sh), PostgreSQL,
+#          iproute2, nftables, iptables, curl, openssl, tar, runc, crun, skopeo, umoci, docker-registry, xz,
+#          bzip2, zstd, musl-gcc, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -142,5 +143,6 @@ if [ "$what" = test ]; then
     "$here/compose.sh" 1 >/dev/null
     "$here/vm.sh" >/dev/null
     "$here/supervisors.sh" >/dev/null
+    "$here/podman.sh" >/dev/null
 fi
 "$here/criu.sh" >/dev/null

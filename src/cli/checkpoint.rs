@@ -222,8 +222,8 @@ pub static IMPORT: Command = Command {
     summary: "Make a container out of a file with a checkpoint",
     usage: "[OPTIONS] FILE|-",
     about: "The container does not run and has the one checkpoint, which dewar start --checkpoint and dewar restore \
-            thaw. Its image must be here, or --pull pulls it. Volumes \
-            that are not here are made and filled; what is in one that is here \
+            thaw. Its image must be here, or --pull pulls it. An archive of podman's is imported with --trust, as \
+            checkpoint podman of its container. Volumes that are not here are made and filled; what is in one that is here \
             is exchanged only when the checkpoint is thawed. Prints the container and the checkpoint.",
     flags: &[&IMPORT_NAME, &IMPORT_PULL, &IMPORT_TRUST],
     args: Args::exactly(1),

@@ -26,6 +26,7 @@ pub mod fault;
 pub mod images;
 pub mod launcher;
 pub mod pages;
+pub mod rewrite;
 pub mod rpc;
 
 use std::ffi::{OsStr, OsString};

@@ -12,10 +12,10 @@ use crate::support::requires::requires;
 use crate::support::{Cmd, Daemon, TempDir};
 
 /// A member of an archive: its name, the flag that says what it is, and its content.
-type Member = (String, u8, Vec<u8>);
+pub type Member = (String, u8, Vec<u8>);
 
 #[track_caller]
-fn members(archive: &[u8]) -> Vec<Member> {
+pub fn members(archive: &[u8]) -> Vec<Member> {
     let mut tar = tar::Archive::new(archive);
     let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
         let mut entry = entry.expect("a tar");
@@ -27,7 +27,7 @@ fn members(archive: &[u8]) -> Vec<Member> {
     tar.entries().expect("a tar").map(read).collect()
 }
 
-fn packed(members: &[Member]) -> Vec<u8> {
+pub fn packed(members: &[Member]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, kind, content) in members {
         let content: &[u8] = if *kind == b'2' { &[] } else { content };
@@ -181,7 +181,7 @@ fn with_header(members: &[Member], change: impl Fn(&mut Value)) -> Vec<Member> {
 }
 
 /// What a daemon has on disk of containers and volumes.
-fn on_disk(daemon: &Daemon) -> Vec<PathBuf> {
+pub fn on_disk(daemon: &Daemon) -> Vec<PathBuf> {
     let below = |name: &str| {
         let dir = daemon.dir().join("data").join(name);
         std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.expect("it is there").path())

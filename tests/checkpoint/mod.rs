@@ -12,6 +12,7 @@ mod lifecycle;
 mod migrate;
 mod network;
 pub mod peers;
+mod podman;
 mod programs;
 mod restore;
 mod schedule;

@@ -237,6 +237,18 @@ pub fn supervisors_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no supervisors: run scripts/supervisors.sh".to_owned())
 }
 
+/// podman, its runtime and checkpointctl.
+pub fn podman() -> Result<(), String> {
+    root()?;
+    podman_path().map(|_| ())
+}
+
+/// What scripts/podman.sh fetched: `DEWAR_TEST_PODMAN`, or where it puts it.
+pub fn podman_path() -> Result<PathBuf, String> {
+    installed("DEWAR_TEST_PODMAN", "/opt/dewar/podman")
+        .ok_or_else(|| "no podman: run scripts/podman.sh".to_owned())
+}
+
 /// systemd's program that looks at units, which needs no systemd.
 pub fn systemd_analyze() -> Result<(), String> {
     on_path("systemd-analyze")

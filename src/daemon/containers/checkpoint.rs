@@ -21,6 +21,7 @@ pub mod import;
 pub mod inspect;
 pub mod logs;
 pub mod manifest;
+pub mod podman;
 pub mod preflight;
 pub mod prune;
 pub mod registry;

@@ -224,7 +224,8 @@ fn merge(mut config: ContainerConfig, image: &ImageConfig) -> ContainerConfig {
     config
 }
 
-fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
+/// Fills in what the caller did not ask for.
+pub(super) fn fill_defaults(record: &mut Record, engine: &Engine) -> Result<()> {
     let config = engine.config();
     let defaults = &config.defaults;
     let host = &mut record.host_config;

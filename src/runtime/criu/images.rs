@@ -13,11 +13,11 @@ use std::path::Path;
 use super::rpc::{Fields, Malformed, Value};
 use crate::runtime::{Cause, Error};
 
-const COMMON_MAGIC: u32 = 0x5456_4319;
+pub(super) const COMMON_MAGIC: u32 = 0x5456_4319;
 const SERVICE_MAGIC: u32 = 0x5510_5940;
-const PSTREE_MAGIC: u32 = 0x5027_3030;
-const CORE_MAGIC: u32 = 0x5505_3847;
-const FILES_MAGIC: u32 = 0x5630_3138;
+pub(super) const PSTREE_MAGIC: u32 = 0x5027_3030;
+pub(super) const CORE_MAGIC: u32 = 0x5505_3847;
+pub(super) const FILES_MAGIC: u32 = 0x5630_3138;
 const STATS_MAGIC: u32 = 0x5709_3306;
 /// Larger than any of these files gets: a process tree is a few hundred bytes per process, open files likewise.
 const MAX_BYTES: u64 = 256 << 20;
@@ -79,22 +79,26 @@ pub struct Connection {
     pub remote: SocketAddr,
 }
 
-fn failed(path: &Path, cause: impl Into<Cause>) -> Error {
+pub(super) fn failed(path: &Path, cause: impl Into<Cause>) -> Error {
     Error { op: "read".into(), object: format!("{path:?}"), cause: cause.into() }
 }
 
-fn malformed(path: &Path) -> Error {
+pub(super) fn malformed(path: &Path) -> Error {
     failed(path, Cause::Refused("it is no image of criu's, or damaged".into()))
 }
 
 /// The records of an image.
-fn records(path: &Path, magic: [u32; 2]) -> Result<Vec<Vec<u8>>, Error> {
+pub(super) fn records(path: &Path, magic: [u32; 2]) -> Result<Vec<Vec<u8>>, Error> {
+    split(&content(path)?, magic).ok_or_else(|| malformed(path))
+}
+
+/// All of an image.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>, Error> {
     let bytes = std::fs::metadata(path).map_err(|error| failed(path, error))?.len();
     if bytes > MAX_BYTES {
         return Err(failed(path, Cause::Refused(format!("it has {bytes} bytes"))));
     }
-    let content = std::fs::read(path).map_err(|error| failed(path, error))?;
-    split(&content, magic).ok_or_else(|| malformed(path))
+    std::fs::read(path).map_err(|error| failed(path, error))
 }
 
 fn split(content: &[u8], magic: [u32; 2]) -> Option<Vec<Vec<u8>>> {
@@ -322,7 +326,7 @@ fn address(family: u64, words: &[u32]) -> Option<IpAddr> {
     Some(IpAddr::V4(Ipv4Addr::from(octets)))
 }
 
-fn number(value: Value<'_>) -> u32 {
+pub(super) fn number(value: Value<'_>) -> u32 {
     value.int() as u32
 }
 

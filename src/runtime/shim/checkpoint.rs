@@ -26,6 +26,8 @@
 //!
 //! Stays whole: dump and thaw mirror each other step by step.
 
+pub mod adopt;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
@@ -87,6 +89,8 @@ enum Kind {
     Tmpfs { options: String, archive: Option<String> },
     /// The tmpfs on /dev: its nodes are made anew.
     Dev { options: String },
+    /// A mask on a file: the container's own /dev/null. The destination is a key, not a path.
+    Null,
     /// The container's cgroup, or on v1 the tmpfs that holds a mount for each controller: `below` is the
     /// path under the spec's mount.
     Cgroup { below: String },
@@ -160,6 +164,11 @@ fn externals(mounted: &[Mounted], spec: &Spec) -> Vec<External> {
         found.push(External { destination: destination.to_owned(), kind });
     }
     found
+}
+
+/// Whether a path is another, or below it.
+fn is_within(path: &str, other: &str) -> bool {
+    Path::new(path).starts_with(other)
 }
 
 /// Options of the superblock that a new tmpfs takes; mountinfo's `ro` and `rw` are the mount's affair.
@@ -404,8 +413,14 @@ pub(super) fn thaw(
     let stage = launch.run_dir.join(STAGE);
     let mut external = Vec::new();
     let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
+    let dev = mounts.mounts.iter().position(|mount| matches!(mount.kind, Kind::Dev { .. }));
     let staged = mounts.mounts.iter().enumerate().try_for_each(|(number, mount)| {
-        let source = source(mount, spec, dir, &stage.join(number.to_string()), &mut trees)?;
+        let source = match (&mount.kind, dev) {
+            // The container's own, so that it can be frozen again.
+            (Kind::Null, Some(dev)) => stage.join(dev.to_string()).join("null"),
+            (Kind::Null, None) => PathBuf::from("/dev/null"),
+            _ => source(mount, spec, dir, &stage.join(number.to_string()), &mut trees)?,
+        };
         external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
         Ok(())
     });
@@ -571,6 +586,8 @@ fn source(
             make_dev(stage, spec)?;
             Ok(stage.to_owned())
         }
+        // It has no place of its own.
+        Kind::Null => Ok(stage.to_owned()),
         Kind::Cgroup { below } => {
             let path = &spec.linux.cgroups_path;
             let view = cgroup::view(path, cgroup::Namespace::Host, false)?;

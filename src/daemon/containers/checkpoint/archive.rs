@@ -36,16 +36,18 @@ use crate::runtime::layer::tar::{Entry, Kind, Reader, Writer};
 /// The first member of an archive that dewar wrote.
 const HEADER: &str = "dewar.json";
 /// What this dewar writes, and the newest it reads.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 const ROOTFS: &str = "rootfs.tar";
+/// The directory of CRIU's images, as others know it.
+const IMAGES: &str = "checkpoint/";
 /// A header, or one of the others' documents: the largest known are some hundred KiB.
 const MOST_TEXT: u64 = 64 << 20;
 /// Files of a checkpoint: processes have five or six each.
-const MOST_FILES: usize = 1 << 20;
+pub const MOST_FILES: usize = 1 << 20;
 /// Pieces of 16 KiB behind the end: tar pads to 10 KiB.
 const MOST_PADDING: usize = 64;
 /// What a disk keeps for itself.
-const RESERVE: u64 = 64 << 20;
+pub const RESERVE: u64 = 64 << 20;
 /// A layer's words for what is gone, and for a directory that hides what was below.
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -103,7 +105,8 @@ impl Whiteouts {
         Ok(packed)
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    /// The entries of a layer that say so.
+    pub fn entries(&self) -> Vec<Entry> {
         let below = |parent: &[u8], name: &[u8]| {
             let path = if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() };
             Entry::new(path, Kind::File, 0)
@@ -119,7 +122,7 @@ impl Whiteouts {
 }
 
 /// A path's directory and its last part, without `./` in front and `/` behind.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let mut path = path;
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
         path = rest;
@@ -134,7 +137,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Bytes as text: what is no UTF-8 becomes `\xNN`, as does the backslash.
-fn escape(bytes: &[u8]) -> String {
+pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
         for letter in chunk.valid().chars() {
@@ -186,7 +189,7 @@ fn outer(name: &str) -> String {
 }
 
 /// Whether a name may be a file's in a checkpoint's directory: one part, or one below `images` or `volumes`.
-fn is_plain(name: &str) -> bool {
+pub fn is_plain(name: &str) -> bool {
     let is_part = |part: &str| {
         !matches!(part, "" | "." | "..")
             && part.len() <= 255
@@ -242,15 +245,17 @@ impl Source {
         let mut writer = Writer::new(BufWriter::with_capacity(256 << 10, out));
         let manifest = &self.header.manifest;
         let text = serde_json::to_vec(&self.header)?;
-        let mut add = |name: &str, size: u64, content: &mut dyn Read| {
+        let add = |writer: &mut Writer<_>, name: &str, size: u64, content: &mut dyn Read| {
             let mut entry = Entry::new(name, Kind::File, 0o600);
             entry.size = size;
             writer.append(&entry, content)
         };
-        add(HEADER, text.len() as u64, &mut text.as_slice())?;
+        add(&mut writer, HEADER, text.len() as u64, &mut text.as_slice())?;
         for (name, text) in foreign::documents(manifest, &self.header.whiteouts)? {
-            add(name, text.len() as u64, &mut text.as_slice())?;
+            add(&mut writer, name, text.len() as u64, &mut text.as_slice())?;
         }
+        // checkpointctl looks for the directory itself.
+        writer.append(&Entry::new(IMAGES, Kind::Directory, 0o700), &mut io::empty())?;
         let mut files: Vec<(&String, &Sealed)> = manifest.files.iter().collect();
         // What others look at comes before what is large.
         files.sort_by_key(|(name, _)| (name.ends_with(".tar"), !name.starts_with("images/"), *name));
@@ -264,7 +269,7 @@ impl Source {
                 }
             };
             let mut content = Hashing::new(file);
-            add(&outer(name), sealed.bytes, &mut content)?;
+            add(&mut writer, &outer(name), sealed.bytes, &mut content)?;
             if content.finish().0 != sealed.sha256 {
                 let text = format!("file {name} of the checkpoint is not what it was when it was taken");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
@@ -305,7 +310,7 @@ fn without_whiteouts(tar: File, scratch: &Path) -> Result<(File, Sealed)> {
 }
 
 /// The content of a reader's current entry.
-struct Content<'a, R>(&'a mut Reader<R>);
+pub struct Content<'a, R>(pub &'a mut Reader<R>);
 
 impl<R: Read> Read for Content<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -314,8 +319,20 @@ impl<R: Read> Read for Content<'_, R> {
 }
 
 /// Refusal of an archive.
-fn bad(reason: impl std::fmt::Display) -> Error {
+pub fn bad(reason: impl std::fmt::Display) -> Error {
     Error::invalid(format!("the archive is damaged: {reason}"))
+}
+
+/// Whether dewar wrote the uncompressed archive that a stream begins with; and the stream, from its beginning.
+///
+/// # Errors
+/// System, when it cannot be read.
+pub fn look(mut stream: impl Read) -> Result<(bool, impl Read)> {
+    // A tar begins with the name of its first member, and a zero.
+    let mut head = Vec::with_capacity(HEADER.len() + 1);
+    (&mut stream).take(HEADER.len() as u64 + 1).read_to_end(&mut head).map_err(bad)?;
+    let is_own = head.strip_suffix(b"\0").is_some_and(|name| name == HEADER.as_bytes());
+    Ok((is_own, io::Cursor::new(head).chain(stream)))
 }
 
 /// Reads an archive that dewar wrote, uncompressed, into the empty directory `into`: all files verified and sealed,
@@ -332,7 +349,7 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     let Some(first) = first else {
         return Err(Error::invalid("it was not written by dewar, or is no archive of a checkpoint"));
     };
-    let mut header: Header = serde_json::from_slice(&text(&mut reader, &first)?)
+    let mut header: Header = serde_json::from_slice(&text(&mut reader, &first, MOST_TEXT)?)
         .map_err(|cause| bad(format!("{HEADER}: {cause}")))?;
     if header.version > VERSION {
         return Err(Error::conflict(format!(
@@ -350,8 +367,11 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     let mut followed = Followed::new();
     while let Some(entry) = next(&mut reader)? {
         let name = String::from_utf8_lossy(&entry.path).into_owned();
+        if name == IMAGES && entry.kind == Kind::Directory {
+            continue;
+        }
         if DERIVED.contains(&name.as_str()) {
-            text(&mut reader, &entry)?;
+            text(&mut reader, &entry, MOST_TEXT)?;
             continue;
         }
         let Some((inner, sealed)) = expected.remove(&name) else {
@@ -424,9 +444,9 @@ fn check_space(dir: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// A document, in memory.
-fn text<R: Read>(reader: &mut Reader<R>, entry: &Entry) -> Result<Vec<u8>> {
-    if entry.kind != Kind::File || entry.sparse.is_some() || entry.size > MOST_TEXT {
+/// A document of at most `most` bytes, in memory.
+pub fn text<R: Read>(reader: &mut Reader<R>, entry: &Entry, most: u64) -> Result<Vec<u8>> {
+    if entry.kind != Kind::File || entry.sparse.is_some() || entry.size > most {
         return Err(bad(format!("{} is too long", String::from_utf8_lossy(&entry.path))));
     }
     let mut text = Vec::new();
@@ -435,7 +455,7 @@ fn text<R: Read>(reader: &mut Reader<R>, entry: &Entry) -> Result<Vec<u8>> {
 }
 
 /// Writes the current entry into a new file, behind what comes `before`; the entry's digest.
-fn receive<R: Read>(reader: &mut Reader<R>, path: &Path, bytes: u64, before: &[u8]) -> Result<Digest> {
+pub fn receive<R: Read>(reader: &mut Reader<R>, path: &Path, bytes: u64, before: &[u8]) -> Result<Digest> {
     let failed = |cause: io::Error| Error::system(format!("write {path:?}"), cause);
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
     file.write_all(before).map_err(failed)?;

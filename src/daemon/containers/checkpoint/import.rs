@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::archive::{self, Header};
 use super::manifest::{self, MANIFEST, Manifest};
-use super::{check_runtime, preflight, unpack, volumes};
+use super::{check_runtime, podman, preflight, unpack, volumes};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -102,11 +102,14 @@ fn take(engine: &Arc<Engine>, stream: impl Read, request: &Import) -> Result<Che
         undo.name.clone_from(&record.name);
         Ok(())
     };
-    let header = archive::read(codec::decompress(stream)?, &incoming, &mut begin)?;
+    let (is_own, stream) = archive::look(codec::decompress(stream)?)?;
+    let (header, mut warnings) = match is_own {
+        true => (archive::read(stream, &incoming, &mut begin)?, Vec::new()),
+        false => podman::read(engine, stream, &incoming, request, &mut begin)?,
+    };
     let mut manifest = header.manifest;
     let checkpoint = CheckpointId::parse(&manifest.name)?;
 
-    let mut warnings = Vec::new();
     let was = manifest.record.as_deref().cloned().unwrap_or_default();
     let mut wanted: Vec<Wanted> = was.mounts.iter().map(wanted).collect();
     create::note_volumes(&dir, &mut wanted)?;

@@ -31,10 +31,10 @@ pub const MANIFEST: &str = "checkpoint.json";
 /// What a checkpoint's name ends in while it is made or removed.
 pub const PARTIAL: &str = ".partial";
 /// What this dewar writes, and the newest it reads.
-const VERSION: u32 = 2;
+pub const VERSION: u32 = 2;
 
 /// What must hold for the images to be thawed, and what is in them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Manifest {
     #[serde(default = "first_version")]
     pub version: u32,
