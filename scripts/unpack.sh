@@ -3,6 +3,7 @@
 #
 #   scripts/unpack.sh SUITE DIR PACKAGE [FOLLOW]
 #
+#   PACKAGE  its name; several in one word, with spaces between them
 #   FOLLOW   an extended regular expression: dependencies whose names it matches come
 #            along, and theirs ("^lib": shared libraries, the C library and its loader)
 #
