@@ -3,8 +3,12 @@
 #
 # Each figure stands beside a floor that does the same kernel work, measured in
 # interleaved rounds, so that a loaded machine slows both. NAMEs choose parts: run,
-# start, memory, burst, ping, network, images, checkpoint, clone. Needs root, python3, util-linux, rustc, a
-# static busybox and a criu (network, images: iproute2; images: docker-registry); runc is compared with where it is installed.
+# start, memory, burst, ping, network (network-dockerd, network-own), images (images-load,
+# images-pull, images-memory), checkpoint (checkpoint-small, checkpoint-podman,
+# checkpoint-memory), clone. Needs root, python3, util-linux, rustc, a static busybox and
+# a criu (network, images: iproute2; images: docker-registry). runc is compared with where
+# it is installed; dockerd (with a docker client) and podman where scripts/peers.sh can have them: what
+# cannot be compared says so and is left out.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 dewar=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
@@ -15,6 +19,11 @@ work=$(mktemp -d /tmp/dewar-bench.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 criu=$("$here/../scripts/criu.sh" 2>/dev/null) || criu=
+peers=
+case " ${*:-network images checkpoint} " in
+*" network "* | *" network-dockerd "* | *" images "* | *" images-load "* | *" checkpoint "* | *" checkpoint-podman "*)
+    peers=$("$here/../scripts/peers.sh") || peers= ;;
+esac
 rustc -O --edition 2021 -o "$work/load" "$here/load.rs"
 rustc -O --edition 2021 -o "$work/net" "$here/net.rs"
 "$here/../scripts/rootfs.sh" "$work/busybox.tar"
@@ -23,4 +32,4 @@ rustc -O --edition 2021 -o "$work/net" "$here/net.rs"
 # that is a tmpfs (for dewar and for raw criu alike), and no mount of ours can be left.
 # A network of its own: bridges and rules are made there, and this machine's stays as it is.
 unshare --mount --net --propagation private sh -c 'mount -t tmpfs tmpfs /run && exec python3 "$@"' sh \
-    "$here/bench.py" --dewar "$dewar" --work "$work" --criu "$criu" "$@"
+    "$here/bench.py" --dewar "$dewar" --work "$work" --criu "$criu" --peers "$peers" "$@"
