@@ -46,12 +46,13 @@ fn path_of(dir: &TempDir, name: &str) -> String {
 
 #[test]
 fn podmans_archives_come_and_go_on() {
-    requires!(root, criu, podman);
+    requires!(root, criu, podman, curl);
     let (daemon, dir) = with_image();
     let flags =
         "-p 8080:80 -v data:/data --tmpfs /scratch -w /home -e A=b -l k=v --hostname there --memory 64m";
     let before = "echo named > /data/file; echo kept > /scratch/file; echo shared > /dev/shm/file; \
-                  echo new > /root/file; echo deeper > /tmp/file; rm /bin/vi; exec 5>/scratch/open; ";
+                  echo new > /root/file; echo deeper > /tmp/file; rm /bin/vi; exec 5>/scratch/open; \
+                  mkdir /www; echo page > /www/index.html; httpd -p 80 -h /www; ";
     let script = format!(
         "{}{}{}",
         started(flags, before),
@@ -85,6 +86,9 @@ fn podmans_archives_come_and_go_on() {
     // Directories that podman's archive says nothing of are the image's.
     let seen = "named\nkept\nshared\nnew\ndeeper\ngone\nthere\n/home\nb\n1777\n700\n/scratch/open\n";
     assert_eq!(exec(&daemon, "web", look), seen);
+    // The server that listens in a bridge of podman's does here.
+    let page = daemon.network().run("curl", &["-sf", "--max-time", "5", "http://127.0.0.1:8080/"]);
+    assert_eq!(page, "page\n");
     // It is one of dewar's now.
     daemon.dewar(&["checkpoint", "create", "web", "again"]).ok();
     daemon.dewar(&["start", "--checkpoint", "again", "web"]).ok();

@@ -7,8 +7,9 @@
 //! <name>/           images/ rootfs.tar shm.tar volumes/ dump.log descriptors.json checkpoint.json
 //! ```
 //!
-//! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its files, [`preflight`] what is compared before
-//! one is thawed, [`volumes`] what becomes of volumes, [`logs`] what CRIU said when it failed.
+//! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
+//! files, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`logs`] what
+//! CRIU said when it failed; [`archive`] is one as a file, [`podman`] a file that podman wrote.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.

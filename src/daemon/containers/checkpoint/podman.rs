@@ -9,10 +9,11 @@
 //!  rootfs-diff.tar,            rootfs.tar ([`rootfs`])
 //!  deleted.files
 //!  devshm-checkpoint.tar       shm.tar
+//!  network.status              its addresses, which are asked for again
 //!  volumes/, stats-dump        the same
 //! ```
 //!
-//! Passed over: `ctr.log`, `network.status`, `artifacts/` and what a later podman may add: nothing of it is written.
+//! Passed over: `ctr.log`, `artifacts/` and what a later podman may add: nothing of it is written.
 //! Nothing says what an archive is to hold, so the space there is bounds what it may bring. podman leaves files out
 //! that the image had and the container changed, unless its host has one of that name: they come back as the image
 //! has them, and CRIU notices those that are open and not as long as they were.
@@ -32,6 +33,7 @@ use super::archive::{self, Header, MOST_FILES, RESERVE, Whiteouts, bad, is_plain
 use super::import::{self, Import};
 use super::manifest::{self, Manifest, Needs, SavedVolume};
 use super::seal::{self, Followed};
+use crate::daemon::containers::network::Frozen;
 use crate::daemon::containers::{create, limits};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
@@ -56,6 +58,7 @@ struct Texts {
     spec: Option<Vec<u8>>,
     deleted: Option<Vec<u8>>,
     descriptors: Option<Vec<u8>>,
+    network: Option<Vec<u8>>,
     /// When the processes were saved, in seconds since 1970.
     saved: i64,
 }
@@ -119,6 +122,11 @@ pub fn read(
     rootfs::write(&engine.images.layers_of(&image.id)?, &changes, &into.join("rootfs.tar"))?;
     let _ = fs::remove_file(&diff);
 
+    // An older podman may have none.
+    let networks = match &texts.network {
+        Some(_) => documents::places(&document(&texts.network, "network.status")?),
+        None => BTreeMap::new(),
+    };
     let stats = images::stats(into).ok();
     let connections = images::connections(&images_dir)?.len();
     let mut manifest = Manifest {
@@ -134,6 +142,7 @@ pub fn read(
         record: Some(Box::new(described.record)),
         freezing_us: stats.map(|stats| stats.freezing_us),
         frozen_us: stats.map(|stats| stats.frozen_us),
+        places: Frozen { networks, ..Frozen::default() },
         needs: Needs { tcp: connections as u32, ..Needs::default() },
         volumes,
         ..Manifest::default()
@@ -213,6 +222,7 @@ fn spool(stream: impl Read, into: &Path, space: &mut Space) -> Result<Texts> {
             "spec.dump" => Some(&mut texts.spec),
             "deleted.files" => Some(&mut texts.deleted),
             "checkpoint/descriptors.json" => Some(&mut texts.descriptors),
+            "network.status" => Some(&mut texts.network),
             _ => None,
         };
         if let Some(text) = text {

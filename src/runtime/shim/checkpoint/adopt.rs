@@ -157,3 +157,128 @@ fn below_cgroup(entry: &MountEntry) -> Option<String> {
     let is_hierarchy = entry.filesystem == Filesystem::Cgroup && (below.is_empty() || below.starts_with('/'));
     (is_holder || is_hierarchy).then(|| below.trim_start_matches('/').to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::super::load;
+    use super::*;
+    use crate::runtime::criu::rpc::Writer;
+
+    /// Type, id, parent, root, destination, key.
+    type Mounted = (u64, u64, u64, &'static str, &'static str, Option<&'static str>);
+
+    /// The images of a dump that say which mounts there were.
+    fn dump(name: &str, mounts: &[Mounted]) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("dewar-adopt-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(dir.join("images")).unwrap();
+        let write = |name: &str, magic: u32, records: &[Writer]| {
+            let mut bytes = [0x5456_4319_u32.to_le_bytes(), magic.to_le_bytes()].concat();
+            for record in records {
+                bytes.extend((record.bytes().len() as u32).to_le_bytes());
+                bytes.extend(record.bytes());
+            }
+            std::fs::write(dir.join("images").join(name), bytes).unwrap();
+        };
+        let mut task = Writer::default();
+        task.int(1, 1).int(2, 0);
+        write("pstree.img", 0x5027_3030, &[task]);
+        let mut ids = Writer::default();
+        ids.int(6, 10).int(9, 13);
+        write("ids-1.img", 0x5443_2030, &[ids]);
+        let entry = |&(kind, id, parent, root, destination, key): &Mounted| {
+            let mut entry = Writer::default();
+            entry.int(1, kind).int(2, id).int(3, id + 40).int(4, parent).text(6, root.as_bytes());
+            entry.text(7, destination.as_bytes()).text(9, b"size=64k,mode=755,seclabel");
+            if let Some(key) = key {
+                entry.text(18, key.as_bytes());
+            }
+            entry
+        };
+        write("mountpoints-13.img", 0x5556_3928, &mounts.iter().map(entry).collect::<Vec<_>>());
+        dir
+    }
+
+    fn around() -> Surroundings {
+        Surroundings {
+            binds: ["/etc/hosts", "/data"].map(str::to_owned).into(),
+            dropped: ["/run/.containerenv"].map(str::to_owned).into(),
+            masked: ["/proc/acpi", "/sys/firmware", "/proc/scsi"].map(str::to_owned).into(),
+            has_shm: true,
+            has_netns: true,
+        }
+    }
+
+    #[test]
+    fn every_mount_has_something_in_its_place() {
+        let dir = dump(
+            "all",
+            &[
+                (17, 1, 0, "/", "/", None),
+                (1, 2, 1, "/", "/proc", None),
+                (5, 3, 1, "/", "/dev", None),
+                (5, 4, 3, "/", "/dev/shm", Some("/dev/shm")),
+                (3, 5, 2, "/null", "/proc/keys", Some("/proc/keys")),
+                (3, 6, 2, "/null", "/proc/timer_list", Some("/dev/null")),
+                (5, 7, 2, "/crun/.empty-directory", "/proc/acpi", Some("/run/crun/.empty-directory")),
+                (5, 8, 2, "/crun/.empty-directory", "/sys/firmware", Some("/run/crun/.empty-directory")),
+                (5, 9, 2, "/", "/proc/scsi", None),
+                (5, 10, 1, "/", "/sys/fs/cgroup", None),
+                (12, 11, 10, "/x", "/sys/fs/cgroup/pids", Some("/sys/fs/cgroup/pids")),
+                (5, 12, 1, "/u/hosts", "/etc/hosts", Some("/etc/hosts")),
+                (0, 13, 1, "/v", "/data/sub", Some("/data/sub")),
+                (5, 14, 1, "/u/.containerenv", "/run/.containerenv", Some("/run/.containerenv")),
+                (5, 15, 1, "/", "/scratch", None),
+            ],
+        );
+        let left = adopt(&dir, &around()).unwrap();
+        let image = TmpfsImage { image: "tmpfs-dev-55.tar.gz.img".into(), archive: "tmpfs-1.tar".into() };
+        assert_eq!(left, [image]);
+        let options = || "size=64k,mode=755".to_owned();
+        let tmpfs =
+            |archive: Option<&str>| Kind::Tmpfs { options: options(), archive: archive.map(str::to_owned) };
+        let bind = |mount: &str, below: &str| Kind::Bind { mount: mount.into(), below: below.into() };
+        let expected = [
+            ("/dev", Kind::Dev { options: options() }),
+            ("/dev/shm", tmpfs(Some("shm.tar"))),
+            ("/proc/keys", Kind::Null),
+            ("/dev/null", Kind::Null),
+            ("/run/crun/.empty-directory", Kind::Tmpfs { options: EMPTY.into(), archive: None }),
+            ("/proc/scsi", tmpfs(None)),
+            ("/sys/fs/cgroup", Kind::Cgroup { below: String::new() }),
+            ("/sys/fs/cgroup/pids", Kind::Cgroup { below: "pids".into() }),
+            ("/etc/hosts", bind("/etc/hosts", "")),
+            ("/data/sub", bind("/data", "sub")),
+            ("/scratch", tmpfs(Some("tmpfs-1.tar"))),
+        ];
+        let expected = expected.map(|(key, kind)| External { destination: key.into(), kind });
+        let mounts: Mounts = load(&dir.join("mounts.json")).unwrap();
+        assert_eq!(mounts.mounts, expected);
+        // What was podman's own is gone, and the rest has a key or is CRIU's to make.
+        let again = rewrite::mounts(&dir.join("images"), rewrite::namespaces(&dir.join("images")).unwrap());
+        let again = again.unwrap();
+        assert_eq!(again.len(), 14);
+        let without: Vec<&str> = again
+            .iter()
+            .filter(|entry| entry.key.is_none())
+            .map(|entry| entry.destination.as_str())
+            .collect();
+        assert_eq!(without, ["/", "/proc"]);
+        // There was no image of it, as with runc.
+        assert!(dir.join("images/netns-10.img").exists());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_mount_that_nobody_knows_is_named() {
+        let dir = dump("unknown", &[(17, 1, 0, "/", "/", None), (0, 2, 1, "/x", "/secret", Some("/secret"))]);
+        let error = adopt(&dir, &around()).unwrap_err();
+        assert!(
+            error.to_string().contains("take over the mount at /secret: it came from the other host"),
+            "{error}"
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

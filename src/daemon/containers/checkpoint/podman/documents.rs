@@ -6,7 +6,7 @@
 //!
 //! Sources: podman's `libpod/container_config.go`, the OCI runtime spec.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ use crate::daemon::containers::mounts::Mount;
 use crate::daemon::containers::spec::MASKED_PATHS;
 use crate::daemon::containers::state::State;
 use crate::daemon::error::{Error, Result};
+use crate::daemon::networks::network::Given;
+use crate::daemon::networks::subnet::Subnet;
 use crate::daemon::volumes::LOCAL;
 use crate::http::api::container::{
     ContainerConfig, DeviceMapping, Empty, Healthcheck, HostConfig, PortBinding, RestartPolicy, Ulimit,
@@ -137,10 +139,10 @@ pub fn describe(config: &Value, spec: &Value) -> Result<Described> {
     Ok(described)
 }
 
-/// Which namespaces are the container's own.
+/// The container's own namespaces.
 #[derive(Debug, Default)]
 struct Namespaces {
-    /// By kind: where one that is not new comes from.
+    /// Of which kinds it has one.
     own: BTreeSet<String>,
     /// podman made its network.
     has_network: bool,
@@ -394,6 +396,27 @@ fn networks(config: &Value, host: &mut HostConfig, warnings: &mut Vec<String>) {
     if host.network_mode == "default" && !others.is_empty() {
         warnings.push(format!("its networks {} are not here: it is in the default one", others.join(", ")));
     }
+}
+
+/// Where it was in networks, by their names here: of addresses that it cannot have again connections are closed.
+pub fn places(status: &Value) -> BTreeMap<String, Given> {
+    let mut places = BTreeMap::new();
+    for (network, status) in status.as_object().into_iter().flatten() {
+        let name = if network == "podman" { "bridge" } else { network };
+        let Some((_, interface)) = status["interfaces"].as_object().into_iter().flatten().next() else {
+            continue;
+        };
+        let mut given = Given { mac: text(&interface["mac_address"]), ..Given::default() };
+        for subnet in
+            items(&interface["subnets"]).iter().filter_map(|subnet| text(&subnet["ipnet"]).parse().ok())
+        {
+            let subnet: Subnet = subnet;
+            let family = if subnet.address.is_ipv4() { &mut given.ipv4 } else { &mut given.ipv6 };
+            family.get_or_insert(subnet);
+        }
+        places.insert(name.to_owned(), given);
+    }
+    places
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Value, describe};
+use super::{Value, describe, places};
 
 const ID: &str = "7dc3e0a3678274853c1f31930f94e3d0fbfab9e5ad4c58c32e66a0ce053dd6f5";
 
@@ -133,4 +133,18 @@ fn without_confinement_it_has_none_here() {
     spec["linux"]["maskedPaths"] = json!([]);
     let options = describe(&config(), &spec).unwrap().record.host_config.security_opt.unwrap();
     assert_eq!(options, ["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined"]);
+}
+
+#[test]
+fn places_are_those_of_networks_here() {
+    let interface = json!({
+        "subnets": [{"ipnet": "10.88.0.2/16", "gateway": "10.88.0.1"}, {"ipnet": "fd00::2/64"}, {"ipnet": "none"}],
+        "mac_address": "aa:bb:cc:dd:ee:ff",
+    });
+    let found = places(&json!({"podman": {"interfaces": {"eth0": interface}}, "inner": {}}));
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["bridge"]);
+    let given = &found["bridge"];
+    assert_eq!(given.ipv4, "10.88.0.2/16".parse().ok());
+    assert_eq!((given.ipv6, given.mac.as_str()), ("fd00::2/64".parse().ok(), "aa:bb:cc:dd:ee:ff"));
+    assert!(places(&json!(null)).is_empty() && places(&json!([1])).is_empty());
 }
