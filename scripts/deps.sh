@@ -9,7 +9,7 @@
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
 #          supervisors (scripts/supervisors.sh), podman and checkpointctl (scripts/podman.sh), PostgreSQL,
 #          iproute2, nftables, iptables, curl, openssl, tar, runc, crun, skopeo, umoci, docker-registry, xz,
-#          bzip2, zstd, musl-gcc, mkfs.ext4 and strip
+#          bzip2, zstd, age, musl-gcc, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
 # daemon of its own, so only the client program is taken out of it, into
@@ -72,6 +72,8 @@ if [ "$what" = test ]; then
     need xz xz-utils
     need bzip2 bzip2
     need zstd zstd
+    # Encrypted archives go both ways.
+    need age age
     need curl curl
     need openssl openssl
     need unshare util-linux

@@ -9,6 +9,7 @@
 //!
 //! Not here: the daemon. `dewar daemon` is parsed here and run by `main`.
 
+mod age;
 mod build;
 mod checkpoint;
 mod clone;

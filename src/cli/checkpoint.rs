@@ -2,6 +2,8 @@
 //!
 //! Thawing is `dewar start --checkpoint`, in `container/start.rs`.
 
+use std::io::Read;
+
 use crate::http::api::Filters;
 use crate::http::api::checkpoint::{
     CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_IMPORT,
@@ -10,6 +12,7 @@ use crate::http::api::checkpoint::{
     CheckpointPullQuery, CheckpointPushQuery, CheckpointQuery, CheckpointSummary,
 };
 
+use super::age::keys::{self, By, For};
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{confirm, filters, print};
 use super::error::Error;
@@ -201,17 +204,32 @@ pub static EXPORT: Command = Command {
     usage: "[OPTIONS] CONTAINER CHECKPOINT",
     about: "The file holds everything but the image: memory, filesystem, volumes and the container's configuration. \
             dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's. \
-            Whoever can read it has the memory of the processes, with all secrets in it.",
-    flags: &[&CHECKPOINT_DIR, &COMPRESS, &OUTPUT],
+            Whoever can read it has the memory of the processes, with all secrets in it: with a recipient or a \
+            passphrase it is encrypted, by this command and not by the daemon, in the format of age, which can \
+            decrypt it, too.",
+    flags: &[
+        &CHECKPOINT_DIR,
+        &COMPRESS,
+        &OUTPUT,
+        &keys::PASSPHRASE,
+        &keys::PASSPHRASE_FILE,
+        &keys::RECIPIENT,
+        &keys::RECIPIENTS_FILE,
+    ],
     args: Args::exactly(2),
     example: "dewar checkpoint export -o cp1.tar.zst web cp1",
     usage_code: 1,
     plan: |matches| {
         let query = export_request(matches)?;
+        let to = For::of(matches)?;
         let (container, checkpoint) = (matches.args[0].clone(), matches.args[1].clone());
         let output = matches.get(&OUTPUT).filter(|path| *path != "-").unwrap_or_default().to_owned();
         Action::call(move |context| {
-            let fetch = || context.stream(&CHECKPOINT_EXPORT, &[&container, &checkpoint], &query, &());
+            let recipients = to.as_ref().map(For::recipients).transpose()?;
+            let fetch = || {
+                let plain = context.stream(&CHECKPOINT_EXPORT, &[&container, &checkpoint], &query, &())?;
+                keys::encrypted(plain, recipients.as_ref())
+            };
             image::write_archive(&output, "Exporting - ", fetch)
         })
     },
@@ -224,8 +242,16 @@ pub static IMPORT: Command = Command {
     about: "The container does not run and has the one checkpoint, which dewar start --checkpoint and dewar restore \
             thaw. Its image must be here, or --pull pulls it. An archive of podman's is imported with --trust, as \
             checkpoint podman of its container. Volumes that are not here are made and filled; what is in one that is here \
-            is exchanged only when the checkpoint is thawed. Prints the container and the checkpoint.",
-    flags: &[&IMPORT_NAME, &IMPORT_PULL, &IMPORT_TRUST],
+            is exchanged only when the checkpoint is thawed. A file that is encrypted, by dewar or by age, is decrypted \
+            by this command; the daemon sees no keys. Prints the container and the checkpoint.",
+    flags: &[
+        &keys::IDENTITY,
+        &IMPORT_NAME,
+        &keys::PASSPHRASE,
+        &keys::PASSPHRASE_FILE,
+        &IMPORT_PULL,
+        &IMPORT_TRUST,
+    ],
     args: Args::exactly(1),
     example: "dewar checkpoint import --name web2 cp1.tar.zst",
     usage_code: 1,
@@ -236,16 +262,19 @@ pub static IMPORT: Command = Command {
             pull: matches.is(&IMPORT_PULL),
         };
         let input = matches.args[0].clone();
+        let by = By::of(matches)?;
         Action::call(move |context| {
-            let answer = if input == "-" {
+            let (sealed, name): (Box<dyn Read + Send>, &str) = if input == "-" {
                 if is_typed() {
                     let text = "the archive is to come from stdin, but stdin is a terminal";
                     return Err(Error::Local(text.to_owned()));
                 }
-                context.upload(&CHECKPOINT_IMPORT, &[], &query, std::io::stdin())?
+                (Box::new(std::io::stdin()), "standard input")
             } else {
-                context.upload(&CHECKPOINT_IMPORT, &[], &query, image::open(&input)?)?
+                (Box::new(image::open(&input)?), &input)
             };
+            let source = by.decrypted(sealed, name)?;
+            let answer = context.upload(&CHECKPOINT_IMPORT, &[], &query, source)?;
             let made: CheckpointImported = serde_json::from_reader(answer)
                 .map_err(|cause| Error::local("read the daemon's answer", cause))?;
             for warning in &made.warnings {

@@ -170,21 +170,26 @@ fn ask_name(server: &str, known: &str) -> Result<String, Error> {
     }
 }
 
-/// Asks for a password without showing it; `None` if that was broken off.
+/// Asks for a password; `None` if that was broken off.
+fn ask_password() -> Result<Option<String>, Error> {
+    let typed = ask_hidden("Password: ", |text| io::stdout().write_all(text.as_bytes()))?;
+    Ok(typed.map(|text| text.trim().to_owned()))
+}
+
+/// Asks for a line without showing it, in words that `show` writes; `None` if that was broken off.
 ///
 /// In raw mode, so that no way out leaves a terminal that shows nothing: Ctrl-C comes as a character.
-fn ask_password() -> Result<Option<String>, Error> {
+pub fn ask_hidden(prompt: &str, show: impl Fn(&str) -> io::Result<()>) -> Result<Option<String>, Error> {
     let failed = |cause| Error::local("read the password from the terminal", cause);
     // Before it is asked for: whoever types at once is not shown either.
     let raw = RawMode::enter(io::stdin()).map_err(failed)?;
-    print("Password: ")?;
+    show(prompt).map_err(super::terminal::output_error)?;
     let typed = line_of(io::stdin().lock()).map_err(failed);
     drop(raw);
     // The end of the line that was not shown either.
-    io::stdout().write_all(b"\n").map_err(super::terminal::output_error)?;
+    show("\n").map_err(super::terminal::output_error)?;
     let Some(bytes) = typed? else { return Ok(None) };
-    let text = String::from_utf8(bytes).map_err(|_| Error::local("read the password", "it is no UTF-8"))?;
-    Ok(Some(text.trim().to_owned()))
+    String::from_utf8(bytes).map(Some).map_err(|_| Error::local("read the password", "it is no UTF-8"))
 }
 
 /// One line as a terminal in raw mode gives it, with what is taken back left out; `None` if it was broken off.

@@ -46,7 +46,7 @@ pub fn packed(members: &[Member]) -> Vec<u8> {
 }
 
 #[track_caller]
-fn export(daemon: &Daemon, flags: &[&str], to: &Path) {
+pub fn export(daemon: &Daemon, flags: &[&str], to: &Path) {
     let to = to.display().to_string();
     let command = [&["checkpoint", "export", "-o", &to], flags, &["web", "cp1"]].concat();
     daemon.dewar(&command).ok().stdout_is("");

@@ -4,6 +4,7 @@ mod archive;
 mod clone;
 mod complete;
 mod contents;
+mod encrypted;
 mod failures;
 mod hibernate;
 mod kills;

@@ -62,6 +62,11 @@ pub fn docker_path() -> Result<PathBuf, String> {
         .ok_or_else(|| "no docker client: run scripts/deps.sh test".to_owned())
 }
 
+/// Archives that are encrypted.
+pub fn age() -> Result<(), String> {
+    on_path("age").map(drop).ok_or_else(|| "no age: run scripts/deps.sh test".to_owned())
+}
+
 /// Programs built with musl.
 pub fn musl() -> Result<(), String> {
     on_path("musl-gcc").map(drop).ok_or_else(|| "no musl-gcc: run scripts/deps.sh test".to_owned())
