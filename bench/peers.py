@@ -1,5 +1,6 @@
 """dockerd and podman in namespaces of their own (scripts/peers.sh), to time them beside dewar."""
 
+import atexit
 import os
 import subprocess
 import time
@@ -14,7 +15,10 @@ class Within:
         os.makedirs(dir)
         self.dir = dir
         self.log = open(f"{dir}/log", "wb")
-        self.process = subprocess.Popen([SCRIPT, "within", prefix, dir, *command], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        # However this program ends, nothing of theirs goes on.
+        argv = ["setpriv", "--pdeathsig", "TERM", SCRIPT, "within", prefix, dir, *command]
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        atexit.register(self.stop)
 
     def until(self, ready, what):
         """Waits until `ready()` gives something; RuntimeError with the log's end if that takes a minute."""

@@ -7,7 +7,7 @@
 # images-pull, images-memory), checkpoint (checkpoint-small, checkpoint-podman,
 # checkpoint-memory), clone. Needs root, python3, util-linux, rustc, a static busybox and
 # a criu (network, images: iproute2; images: docker-registry). runc is compared with where
-# it is installed; dockerd (with a docker client) and podman where scripts/peers.sh can have them: what
+# it is installed; dockerd (with a docker client and curl) and podman where scripts/peers.sh can have them: what
 # cannot be compared says so and is left out.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
