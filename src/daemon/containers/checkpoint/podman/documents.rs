@@ -176,7 +176,8 @@ impl Namespaces {
                 return Err(cannot("its processes are in a user namespace"));
             }
             // A bridge's is podman's own, whatever its path.
-            if !path.is_empty() && !(kind == "network" && found.has_network) {
+            let is_bridge = kind == "network" && found.has_network;
+            if !path.is_empty() && !is_bridge {
                 return Err(cannot(&format!("its {kind} namespace is {path} of the other host")));
             }
             found.own.insert(kind);

@@ -261,7 +261,7 @@ mod tests {
             pack(&diff, &[(path, Kind::File, 0o644)]);
             let changes = Changes { diff: Some(&diff), deleted: &[], root_mode: 0o755, mount_points: &[] };
             let out = dir.join("rootfs.tar");
-            assert!(write(&[dir.clone()], &changes, &out).is_err(), "{path}");
+            assert!(write(std::slice::from_ref(&dir), &changes, &out).is_err(), "{path}");
             let _ = fs::remove_file(&out);
         }
         assert_eq!(deleted(Some(b"null")).unwrap(), Vec::<String>::new());
