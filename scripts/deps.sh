@@ -8,7 +8,7 @@
 #   test   run, a stock docker client, docker-py and Testcontainers (scripts/python.sh),
 #          Docker Compose 2 and 1 (scripts/compose.sh), a virtual machine (scripts/vm.sh),
 #          supervisors (scripts/supervisors.sh), podman and checkpointctl (scripts/podman.sh), PostgreSQL,
-#          iproute2, nftables, iptables, curl, openssl, tar, runc, crun, skopeo, umoci, docker-registry, xz,
+#          sshd, ssh, iproute2, nftables, iptables, curl, openssl, tar, runc, crun, skopeo, umoci, docker-registry, xz,
 #          bzip2, zstd, age, musl-gcc, mkfs.ext4 and strip
 #
 # A docker client already on PATH is used as it is. Debian's package would start a
@@ -76,6 +76,7 @@ if [ "$what" = test ]; then
     need age age
     need curl curl
     need openssl openssl
+    need ssh openssh-client
     need unshare util-linux
     # Hosts around a daemon, and rules that are not dewar's.
     for pair in ip:iproute2 nft:nftables iptables-nft:iptables iptables-legacy:iptables; do
@@ -137,6 +138,14 @@ if [ "$what" = test ] && [ ! -x /opt/dewar/postgres/usr/lib/postgresql/15/bin/po
     # All libraries but LLVM, which is half of it and only compiles queries.
     "$here/unpack.sh" bookworm /opt/dewar/postgres.new postgresql-15 '^(lib([^l]|l[^l])|zlib1g|tzdata|postgresql-client-15)'
     mv /opt/dewar/postgres.new /opt/dewar/postgres
+fi
+
+if [ "$what" = test ] && [ ! -x /usr/sbin/sshd ] && [ ! -x /opt/dewar/sshd/usr/sbin/sshd ]; then
+    say "unpacking Debian's openssh-server into /opt/dewar/sshd (its service is not installed)"
+    rm -rf /opt/dewar/sshd.new
+    "$here/unpack.sh" "$(. /etc/os-release && echo "${VERSION_CODENAME:-sid}")" /opt/dewar/sshd.new openssh-server '^libwrap' ||
+        { rm -rf /opt/dewar/sshd.new; die "fetching openssh-server failed"; }
+    mv /opt/dewar/sshd.new /opt/dewar/sshd
 fi
 
 if [ "$what" = test ]; then

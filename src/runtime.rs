@@ -309,6 +309,9 @@ pub struct Dump {
     /// Archived while everything stands still.
     #[serde(default)]
     pub volumes: Vec<DumpVolume>,
+    /// Its caller saves the writable layer, while it stands still.
+    #[serde(default)]
+    pub without_layer: bool,
 }
 
 /// A directory beside the container that belongs to it.

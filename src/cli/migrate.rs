@@ -44,9 +44,11 @@ pub static MIGRATE: Command = Command {
     summary: "Move a running container to another daemon",
     usage: "[OPTIONS] CONTAINER HOST",
     about: "The container goes on at HOST, a context's name or an address as --host takes it, with its ID, name, memory, \
-            files, volumes and log; its image is sent if it is not there. It stands still while its memory is sent, \
-            which is told. In networks that HOST has under the same names it keeps its address, if nobody else has that \
-            there, and its TCP connections go on where both sides share the network; otherwise it gets a new one and \
+            files, volumes and logs; what is missing of its image is sent first, then its files while it runs, again and \
+            again until little changes between two times. It stands still while the rest of them and its memory are \
+            sent, which is told; there is no way yet to send memory before (kernels that note dirty pages could) or \
+            after it runs over there. In networks that HOST has under the same names it keeps its address, if nobody \
+            else has that there, and its TCP connections go on where both sides share the network; otherwise it gets a new one and \
             they come back closed. Directories of the host that are mounted must be there, too. Both daemons are \
             reached from here, as their users: they need not reach each other. Whatever breaks, exactly one of them has \
             the container: before the other daemon was ready it runs on here, and after that it is found out whose it \

@@ -12,7 +12,7 @@
 //! `unpack_plain`/`pack_plain` do the same for directories without whiteouts (`/dev/shm`). [`put`] unpacks
 //! into a directory a container may be writing to at the same time, and [`pack_tree`] packs one; [`walk`] shows
 //! a tree entry by entry. [`changes`]
-//! tells what a writable layer changed.
+//! tells what a writable layer changed, [`Pass`] saves a tree that changes meanwhile.
 //!
 //! An archive is hostile until proven otherwise: names are resolved by `openat2` beneath the directory
 //! unpacked into, never through a symbolic link; sizes, counts and names have [`Limits`].
@@ -25,6 +25,7 @@ mod alias;
 mod copy;
 mod diff;
 mod pack;
+mod passes;
 mod split;
 pub mod tar;
 mod unpack;
@@ -36,6 +37,7 @@ use super::{Cause, Error};
 pub use copy::copy;
 pub use diff::{Change, changes};
 pub use pack::{Trees, describe_directory, pack, pack_live, pack_plain, pack_tree, walk};
+pub use passes::{Pass, Seen, is_tracked, remove_gone};
 pub use split::reassemble;
 pub use unpack::{Put, put, unpack, unpack_plain, unpack_recording};
 

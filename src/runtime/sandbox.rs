@@ -637,9 +637,9 @@ impl Sandbox {
             return Err(refused("freeze", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer } = dump;
         let verdict = None;
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict };
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
@@ -660,14 +660,14 @@ impl Sandbox {
     /// # Errors
     /// As [`dump`](Sandbox::dump); and when the keeper said no. The container runs on.
     pub fn hand_over(&self, dump: Dump, gate: OwnedFd, verdict: PathBuf) -> Result<(), Error> {
-        if self.revision < 3 {
+        if self.revision < 4 {
             let reason = "its shim is an older dewar's, which cannot: start the container anew";
             return Err(refused("hand over", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer } = dump;
         let verdict = Some(verdict);
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict };
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict };
         self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 

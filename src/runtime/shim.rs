@@ -471,8 +471,8 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu, tcp_close, volumes, verdict } => {
-                let dump = Dump { dir, leave_running, tcp_close, volumes };
+            Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict } => {
+                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer };
                 let gate = match verdict {
                     Some(verdict) => Some(gate(&mut fds, Some(verdict))?),
                     None => None,

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::support::requires::requires;
 use crate::support::{Daemon, Namespace, TempDir, eventually};
 
 /// A second daemon, which has no image.
-fn other() -> Daemon {
+pub(super) fn other() -> Daemon {
     Daemon::empty()
 }
 
@@ -22,10 +23,10 @@ fn says(daemon: &Daemon, script: &str) -> String {
     daemon.dewar(&["exec", "web", "sh", "-c", script]).ok().trimmed().to_owned()
 }
 
-type Found = Vec<(String, String)>;
+pub(super) type Found = Vec<(String, String)>;
 
 /// The ids and states of all of a daemon's containers.
-fn containers(daemon: &Daemon) -> Found {
+pub(super) fn containers(daemon: &Daemon) -> Found {
     let list = daemon.api("GET", "/containers/json?all=1").is(200).json();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     list.as_array().into_iter().flatten().map(|one| (text(&one["Id"]), text(&one["State"]))).collect()
@@ -33,12 +34,18 @@ fn containers(daemon: &Daemon) -> Found {
 
 /// Nothing of a move is left in the daemon's directories.
 #[track_caller]
-fn is_clean(daemon: &Daemon) {
-    eventually("nothing being left of a move", || {
-        let names = ["(", "-name", "*migration-*", "-o", "-name", "handover*", ")"];
+pub(super) fn is_clean(daemon: &Daemon) {
+    let names = ["(", "-name", "*migration-*", "-o", "-name", "handover*", ")"];
+    let mut left = String::new();
+    for _ in 0..500 {
         // What is just being removed is not there.
-        crate::support::Cmd::new("find").arg(daemon.dir().join("data")).args(names).run().stdout.is_empty()
-    });
+        left = crate::support::Cmd::new("find").arg(daemon.dir().join("data")).args(names).run().stdout;
+        if left.is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("left of a move: {left}\n{}", daemon.log());
 }
 
 #[test]
@@ -339,6 +346,7 @@ fn round(here: &mut Daemon, there: &mut Daemon, victim: Victim, delay: Duration)
     eventually(&what, || {
         numbers(owner).len() > count + 3 || (is_shim && owner.state("web")["Running"] == false)
     });
+    println!("{what}");
     is_clean(here);
     is_clean(there);
     owner.dewar(&["rm", "-f", "web"]).ok();
@@ -362,27 +370,31 @@ fn whatever_dies_one_side_has_it() {
 }
 
 /// A way to a daemon that breaks just before something passes.
-struct Way {
+pub(super) struct Way {
     path: std::path::PathBuf,
+    /// How much has passed since the container was about to be frozen.
+    late: Arc<AtomicU64>,
     /// What breaks it, and whether it works again afterwards.
     cut: Arc<Mutex<Cut>>,
     _dir: TempDir,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     At(&'static str, bool),
     Never,
     Always,
 }
 
 impl Way {
-    fn to(daemon: &Daemon) -> Way {
+    pub fn to(daemon: &Daemon) -> Way {
         let dir = TempDir::new();
         let path = dir.path().join("way");
         let listener = UnixListener::bind(&path).expect("a fresh directory");
         let (cut, socket) = (Arc::new(Mutex::new(Cut::Never)), daemon.socket());
         let shared = Arc::clone(&cut);
+        let late = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&late);
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 let Ok(far) = UnixStream::connect(&socket) else { continue };
@@ -399,29 +411,38 @@ impl Way {
                         near.try_clone().expect("a descriptor can be copied"),
                     ),
                 ] {
-                    let cut = Arc::clone(&shared);
-                    std::thread::spawn(move || carry(&mut from, &mut to, &cut));
+                    let (cut, late) = (Arc::clone(&shared), Arc::clone(&counter));
+                    std::thread::spawn(move || carry(&mut from, &mut to, &cut, &late));
                 }
             }
         });
-        Way { path, cut, _dir: dir }
+        Way { path, late, cut, _dir: dir }
     }
 
-    fn host(&self) -> String {
+    /// Bytes, in either direction.
+    pub fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    pub fn host(&self) -> String {
         format!("unix://{}", self.path.display())
     }
 
-    fn cuts(&self, cut: Cut) {
+    pub fn cuts(&self, cut: Cut) {
         *self.cut.lock().expect("nobody panics with it") = cut;
     }
 }
 
-fn carry(from: &mut UnixStream, to: &mut UnixStream, cut: &Mutex<Cut>) {
+fn carry(from: &mut UnixStream, to: &mut UnixStream, cut: &Mutex<Cut>, late: &AtomicU64) {
     let mut block = vec![0; 256 * 1024];
     while let Ok(count @ 1..) = from.read(&mut block) {
+        let has = |word: &[u8]| block[..count].windows(word.len()).any(|part| part == word);
+        if late.load(Ordering::Relaxed) > 0 || has(b"{\"freezing\"") {
+            late.fetch_add(count as u64, Ordering::Relaxed);
+        }
         let mut now = cut.lock().expect("nobody panics with it");
         if let Cut::At(word, is_once) = *now
-            && block[..count].windows(word.len()).any(|part| part == word.as_bytes())
+            && has(word.as_bytes())
         {
             *now = if is_once { Cut::Never } else { Cut::Always };
             break;
@@ -437,16 +458,24 @@ fn carry(from: &mut UnixStream, to: &mut UnixStream, cut: &Mutex<Cut>) {
 }
 
 /// What passes at the steps of a move, and who has the container when the connection breaks there.
-const STEPS: [(&str, bool); 8] = [
+const STEPS: [(&str, bool); 12] = [
     ("{\"offer\"", false),
     ("{\"accepted\"", false),
     ("{\"stored\"", false),
-    ("rootfs.tar", false),
+    ("volumes/data.tar", false),
+    ("{\"freezing\"", false),
+    ("{\"prepared\"", false),
+    ("passes/", false),
+    ("inventory.img", false),
     ("{\"whole\"", false),
     ("{\"ready\"", false),
     ("{\"commit\"", true),
     ("{\"done\"", true),
 ];
+
+/// A counter that keeps what it says in files, too.
+const WRITER: &str =
+    "i=0; while :; do i=$((i+1)); echo $i; echo $i >/number; echo $i >/data/number; sleep 0.02; done";
 
 #[test]
 fn wherever_the_connection_breaks_one_side_has_it() {
@@ -454,7 +483,7 @@ fn wherever_the_connection_breaks_one_side_has_it() {
     let (here, there) = (Daemon::start(), Daemon::start());
     let way = Way::to(&there);
     for (word, is_moved) in STEPS {
-        here.run_detached("web", &["-v", "data:/data"], COUNTER);
+        here.run_detached("web", &["-v", "data:/data"], WRITER);
         eventually("it counting", || numbers(&here).len() > 3);
         way.cuts(Cut::At(word, true));
         let output = here.dewar(&["migrate", "-q", "web", &way.host()]).run();

@@ -12,12 +12,14 @@ mod lazy;
 mod lifecycle;
 mod migrate;
 mod network;
+mod passes;
 pub mod peers;
 mod podman;
 mod programs;
 mod restore;
 mod schedule;
 mod servers;
+mod ways;
 mod zoo;
 
 use crate::support::{Daemon, eventually};

@@ -192,6 +192,24 @@ pub fn openssl() -> Result<(), String> {
     on_path("openssl").map(|_| ()).ok_or_else(|| "no openssl: run scripts/deps.sh test".to_owned())
 }
 
+/// The programs of OpenSSH.
+pub fn ssh() -> Result<(), String> {
+    root()?;
+    let has_client = on_path("ssh").is_some();
+    if has_client && sshd_path().is_some() {
+        return Ok(());
+    }
+    Err("no ssh and sshd: run scripts/deps.sh test".to_owned())
+}
+
+/// The host's sshd, or what scripts/deps.sh unpacked.
+pub fn sshd_path() -> Option<PathBuf> {
+    ["/usr/sbin/sshd", "/opt/dewar/sshd/usr/sbin/sshd"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+}
+
 /// systemd's launcher for socket activation, which needs no systemd.
 pub fn socket_activate() -> Result<(), String> {
     on_path("systemd-socket-activate")

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
-//! files, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`logs`] what
-//! CRIU said when it failed; [`archive`] is one as a file, [`podman`] a file that podman wrote.
+//! files, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
+//! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`podman`] a file that podman wrote.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
@@ -22,6 +22,7 @@ pub mod import;
 pub mod inspect;
 pub mod logs;
 pub mod manifest;
+pub mod passes;
 pub mod podman;
 pub mod preflight;
 pub mod prune;
@@ -33,7 +34,7 @@ pub mod volumes;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,7 +51,7 @@ use crate::daemon::runtimes;
 use crate::daemon::state_dir;
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
 use crate::runtime::criu::DUMP_LOG;
-use crate::runtime::{Dump, DumpVolume, Thaw, layer};
+use crate::runtime::{Dump, DumpVolume, Thaw};
 use manifest::{MANIFEST, Options};
 use seal::Follower;
 use volumes::BroughtBack;
@@ -167,6 +168,7 @@ pub fn create_for(
         leave_running: !request.exit,
         tcp_close: request.tcp_close,
         volumes: parts,
+        without_layer: false,
     };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
@@ -383,7 +385,7 @@ pub fn restore_locked(
         let upper = fresh_dir.join("upper");
         state_dir::make_dir(&upper, 0o755)?;
         state_dir::make_dir(&fresh_dir.join("work"), 0o700)?;
-        unpack(&dir.join("rootfs.tar"), &upper)?;
+        passes::unpack(&dir, passes::ROOTFS, &upper)?;
         let volumes = match how.keep_volumes {
             true => BroughtBack::default(),
             false => volumes::bring_back(engine, container, &dir, &manifest, fresh)?,
@@ -432,12 +434,6 @@ fn check_lazy(engine: &Engine) -> Result<()> {
     }
 }
 
-/// Unpacks a writable layer into an empty directory.
-pub fn unpack(tar: &Path, upper: &Path) -> Result<()> {
-    let file = fs::File::open(tar).map_err(|cause| Error::system(format!("open {tar:?}"), cause))?;
-    layer::unpack(std::io::BufReader::new(file), upper, layer::Limits::default())?;
-    Ok(())
-}
 /// A failed dump with what is known to be wrong with this CRIU: its own last words seldom say it.
 pub fn explained(engine: &Engine, error: crate::runtime::Error) -> Error {
     match engine.criu() {

@@ -4,8 +4,8 @@
 //!
 //! ```text
 //!  sender                                              receiver
-//!  runs                                                nothing                     discarded, if it breaks off here
-//!  frozen, at its gate      files, digests ────▶       coming
+//!  runs                     image, files  ────▶        coming                      discarded, if it breaks off here
+//!  frozen, at its gate      changes, memory ────▶      coming
 //!  │                                                   frozen, at its gate: "ready" on disk
 //!  │ verdict "moved" on disk  ◀──── ready ───
 //!  ▼                          commit ────▶             "committed" on disk, then it runs
@@ -23,6 +23,7 @@
 //! other host never comes back, each side has the checkpoint, and its user decides: `dewar start --checkpoint` brings
 //! the container to life, `dewar rm` discards it.
 
+mod logs;
 pub mod receive;
 pub mod send;
 pub mod wire;

@@ -198,7 +198,8 @@ impl Store {
         }
     }
 
-    pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
+    /// Whether a layer is here, by its diff id.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
         self.layer(diff_id).is_ok()
     }
 

@@ -36,6 +36,17 @@ impl Store {
     /// Writes the images and artifacts called `names`. A name that is an id saves the image without tags; a repository
     /// without a tag saves all its tags. Returns which images were saved.
     pub fn save(&self, names: &[String], out: impl Write) -> Result<Vec<ImageId>> {
+        self.save_without(names, &BTreeSet::new(), out)
+    }
+
+    /// As [`save`](Store::save), but for layers that whoever loads it has.
+    pub fn save_without(
+        &self,
+        names: &[String],
+        layers: &BTreeSet<Digest>,
+        out: impl Write,
+    ) -> Result<Vec<ImageId>> {
+        let present = layers;
         let (wanted, artifacts) = self.selection(names)?;
         let mut pins = Pins::new(self);
         let mut writer = Writer::new(out);
@@ -50,7 +61,7 @@ impl Store {
                 pins.add(diff_id);
                 let size = self.layer(diff_id)?.tar_size;
                 layers.push(Descriptor::new(OCI_LAYER, diff_id.clone(), size));
-                if written.insert(diff_id.clone()) {
+                if written.insert(diff_id.clone()) && !present.contains(diff_id) {
                     self.save_layer(diff_id, size, &mut writer)?;
                 }
             }

@@ -8,7 +8,7 @@
 //! A tree that is in use changes: what vanishes is left out, and a file that shrinks while it is read is
 //! filled up with zeros, as its size was written before.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use super::tar::{Entry, Kind, Time, Writer};
 use super::unpack::{magic_link, open_in};
 use super::{OPAQUE, OVERLAY_XATTRS, WHITEOUT, WHITEOUT_OPAQUE, alias, diff, error, refused, shown};
+use crate::runtime::sys::fd::write_back;
 use crate::runtime::{Cause, Error};
 
 /// Contents that are the kernel's, made up on reading: shown as empty directories.
@@ -105,7 +106,7 @@ fn add_link<W: Write>(
     Ok(writer.append(&entry, &mut io::empty())?)
 }
 
-fn open_root(path: &Path) -> Result<OwnedFd, Cause> {
+pub(super) fn open_root(path: &Path) -> Result<OwnedFd, Cause> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
@@ -133,9 +134,34 @@ pub fn pack_tree<W: Write>(
 ) -> Result<Vec<Vec<u8>>, Error> {
     let mut take = |entry: &Entry, content: &mut dyn Read| writer.append(entry, content).map(|()| true);
     let mut packer =
-        Packer { start, name, trees, links: HashMap::new(), marked: Vec::new(), take: &mut take };
+        Packer { start, name, trees, links: HashMap::new(), marked: Vec::new(), part: None, take: &mut take };
     packer.add_all()?;
     Ok(packer.marked)
+}
+
+/// Writes those of a tree whose paths are in `wanted`, among them the directories they are in; `written_back`: each
+/// file's pages are written back before they are read. Returns the size of the stream in bytes.
+pub(super) fn pack_some(
+    start: BorrowedFd<'_>,
+    trees: Trees,
+    wanted: &BTreeSet<Vec<u8>>,
+    written_back: bool,
+    out: impl Write,
+) -> Result<u64, Error> {
+    let mut writer = Writer::new(out);
+    if wanted.contains(b"".as_slice()) {
+        let mut take = |entry: &Entry, content: &mut dyn Read| writer.append(entry, content).map(|()| true);
+        let part = Some(Part { wanted, written_back });
+        let (links, marked) = (HashMap::new(), Vec::new());
+        Packer { start, name: b".", trees, links, marked, part, take: &mut take }.add_all()?;
+    }
+    Ok(writer.finish().map_err(|cause| error("pack", "archive", cause))?.1)
+}
+
+/// What [`pack_some`] packs.
+struct Part<'a> {
+    wanted: &'a BTreeSet<Vec<u8>>,
+    written_back: bool,
 }
 
 /// What is done with each entry and its content: whether it was taken. What is in a directory that was not is
@@ -150,7 +176,7 @@ pub fn walk(
     take: &mut dyn FnMut(&Entry, &mut dyn Read) -> io::Result<bool>,
 ) -> Result<(), Error> {
     let links = HashMap::new();
-    Packer { start, name: b".", trees: Trees::Plain, links, marked: Vec::new(), take }.add_all()
+    Packer { start, name: b".", trees: Trees::Plain, links, marked: Vec::new(), part: None, take }.add_all()
 }
 
 /// An entry that says of a directory what it is: owner, mode, time and attributes. `inode` is any descriptor of it.
@@ -174,6 +200,8 @@ struct Packer<'a, 'b> {
     /// Device and inode to the name under which the content is in the archive.
     links: HashMap<(u64, u64), Vec<u8>>,
     marked: Vec<Vec<u8>>,
+    /// Not all of it.
+    part: Option<Part<'a>>,
     take: &'a mut Take<'b>,
 }
 
@@ -273,6 +301,9 @@ impl Packer<'_, '_> {
                     Err(Errno::STALE | Errno::NOENT) if self.trees.is_live() => return Ok(Vec::new()),
                     other => File::from(other?),
                 };
+                if self.part.as_ref().is_some_and(|part| part.written_back) {
+                    write_back(file.as_fd())?;
+                }
                 entry.size = u64::try_from(stat.st_size).unwrap_or(0);
                 match self.trees.is_live() {
                     true => (self.take)(&entry, &mut (&file).chain(io::repeat(0)))?,
@@ -301,7 +332,12 @@ impl Packer<'_, '_> {
                 let mut names = list(inode)?;
                 names.sort();
                 names.reverse();
-                return Ok(names.into_iter().map(|name| join(path, &name)).collect());
+                let inside = names.into_iter().map(|name| join(path, &name));
+                let is_wanted = |path: &Vec<u8>| match &self.part {
+                    Some(part) => part.wanted.contains(path),
+                    None => true,
+                };
+                return Ok(inside.filter(is_wanted).collect());
             }
             _ => {
                 entry.device = (major(stat.st_rdev), minor(stat.st_rdev));
@@ -345,9 +381,9 @@ pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
 }
 
 /// Names and values.
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-fn xattrs(inode: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
+pub(super) fn xattrs(inode: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     let path = magic_link(inode);
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::listxattr(&path, names.as_mut_slice()) {

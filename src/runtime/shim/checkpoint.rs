@@ -237,7 +237,9 @@ pub(super) fn dump(
     let (cgroup, mut is_given) = (&container.cgroup, false);
     let mut begins = || gate.iter().for_each(|gate| gate.announce());
     let outcome = criu::dump(criu, &request, &mut begins, &mut || {
-        archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
+        if !dump.without_layer {
+            archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
+        }
         for volume in &dump.volumes {
             archive(&dir.join(&volume.file), |out| layer::pack_plain(&volume.from, out).map(|_| ()))?;
         }

@@ -37,6 +37,7 @@
 //!  revision 1   hello tells the execs that ended last; `dump.json` marks a dump that is whole
 //!  revision 2   dumps with volumes, and without TCP connections
 //!  revision 3   hands containers over: dumps and thaws wait at a gate
+//!  revision 4   dumps without the writable layer, which the daemon saves at the gate
 //! ```
 //!
 //! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
@@ -58,7 +59,7 @@ use crate::runtime::{Attachment, Cause, CommandError, DumpVolume, Error, Exit, L
 pub const VERSION: u32 = 1;
 
 /// Counts up when something is added that the other side can do without.
-pub const REVISION: u32 = 3;
+pub const REVISION: u32 = 4;
 
 /// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
 pub const PACKET_BYTES: usize = 48 * 1024;
@@ -129,6 +130,8 @@ pub enum Call {
         tcp_close: bool,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         volumes: Vec<DumpVolume>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        without_layer: bool,
         /// The container is handed over: the fd is a gate, and this its verdict.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verdict: Option<PathBuf>,
@@ -425,6 +428,7 @@ mod tests {
                     leave_running: true,
                     criu: criu(),
                     tcp_close: false,
+                    without_layer: false,
                     volumes: vec![],
                     verdict: Some("/v".into()),
                 },

@@ -556,7 +556,15 @@ impl Bed {
     fn dump(&self, sandbox: &Sandbox, name: &str, leave_running: bool) -> PathBuf {
         let dir = self.dir.join(name);
         std::fs::create_dir(&dir).unwrap();
-        sandbox.dump(Dump { dir: dir.clone(), leave_running, tcp_close: false, volumes: vec![] }).unwrap();
+        sandbox
+            .dump(Dump {
+                dir: dir.clone(),
+                leave_running,
+                tcp_close: false,
+                volumes: vec![],
+                without_layer: false,
+            })
+            .unwrap();
         dir
     }
 
@@ -684,8 +692,9 @@ fn a_failed_dump_leaves_the_container_running() {
     let dir = bed.dir.join("cp");
     // The writable layer cannot be saved, with the tree frozen and its images written.
     std::fs::create_dir_all(dir.join("rootfs.tar")).unwrap();
-    let error =
-        sandbox.dump(Dump { dir, leave_running: false, tcp_close: false, volumes: vec![] }).unwrap_err();
+    let error = sandbox
+        .dump(Dump { dir, leave_running: false, tcp_close: false, volumes: vec![], without_layer: false })
+        .unwrap_err();
     assert!(error.to_string().contains("rootfs.tar"), "{error}");
     runs_free(sandbox.pid());
     bed.wait_count(bed.last_count().unwrap() + 3);

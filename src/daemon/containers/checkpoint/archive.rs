@@ -27,6 +27,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{MANIFEST, Manifest};
+use super::passes;
 use super::seal::{self, Begun, Followed, Sealed};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::{Digest, Hashing};
@@ -218,6 +219,10 @@ impl Source {
         if manifest.files.is_empty() {
             // The first version kept no digests.
             manifest.files = seal::seal(dir, Followed::new())?;
+        }
+        if manifest.files.keys().any(|name| name.starts_with(passes::DIRECTORY)) {
+            let text = "it is a move's, whose files are in passes: start it, and take another checkpoint";
+            return Err(Error::conflict(text));
         }
         let tar = dir.join(ROOTFS);
         let failed = |cause: String| Error::system(format!("read {tar:?}"), cause);

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::archive::{self, Header};
 use super::manifest::{self, MANIFEST, Manifest};
-use super::{check_runtime, podman, preflight, unpack, volumes};
+use super::{check_runtime, passes, podman, preflight};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -134,7 +134,7 @@ fn take(engine: &Arc<Engine>, stream: impl Read, request: &Import) -> Result<Che
                 "volume {name} was here already: start --checkpoint exchanges its content, unless --keep-volumes"
             ));
         } else {
-            volumes::unpack(&incoming.join(&saved.file), &engine.volumes.get(&name)?.mountpoint())?;
+            passes::unpack(&incoming, &saved.file, &engine.volumes.get(&name)?.mountpoint())?;
         }
         saved.name = name;
     }
@@ -157,7 +157,7 @@ fn take(engine: &Arc<Engine>, stream: impl Read, request: &Import) -> Result<Che
     let container = Arc::new(Container::new(dir, record));
     let upper = container.layer_dir(0).join("upper");
     state_dir::make_dir(&upper, 0o755)?;
-    unpack(&published.join("rootfs.tar"), &upper)?;
+    passes::unpack(&published, passes::ROOTFS, &upper)?;
     // With this it is there.
     create::write(engine, &container)?;
     undo.is_done = true;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{How, Thawing, check_lazy, check_runtime, find, logs, preflight, unpack};
+use super::{How, Thawing, check_lazy, check_runtime, find, logs, passes, preflight};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -402,7 +402,7 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     // Before others can find it.
     let _action = container.begin();
     let filled = create::write(engine, &container)
-        .and_then(|()| unpack(&origin.dir.join("rootfs.tar"), &container.layer_dir(0).join("upper")));
+        .and_then(|()| passes::unpack(&origin.dir, passes::ROOTFS, &container.layer_dir(0).join("upper")));
     if let Err(error) = filled {
         engine.containers.release(&name);
         mounts::forget(engine, &container.record(), true);

@@ -4,18 +4,16 @@
 //! otherwise. Not saved is what lies elsewhere: directories of the host, and volumes that are another device.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Manifest, SavedVolume};
+use super::passes;
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::mounts::Mount;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::volumes::{LOCAL, Replaced, Volume};
 use crate::http::api::checkpoint::CheckpointCreate;
-use crate::runtime::layer;
 
 /// A volume with this label and the value `skip` is in no checkpoint.
 pub const LABEL: &str = "dewar.checkpoint";
@@ -122,7 +120,7 @@ pub fn bring_back(
         }
         let volume = engine.volumes.get(&saved.name)?;
         let replaced = volume
-            .replace(&container.id, layer, |into| unpack(&dir.join(&saved.file), into))
+            .replace(&container.id, layer, |into| passes::unpack(dir, &saved.file, into))
             .map_err(|error| advised(engine, error))?;
         brought.0.push(replaced);
     }
@@ -139,11 +137,4 @@ fn advised(engine: &Engine, mut error: Error) -> Error {
         error.message.push_str("; --keep-volumes takes the volumes as they are");
     }
     error
-}
-
-/// Unpacks a saved volume into an empty directory.
-pub fn unpack(tar: &Path, into: &Path) -> Result<()> {
-    let file = File::open(tar).map_err(|cause| Error::system(format!("open {tar:?}"), cause))?;
-    layer::unpack_plain(BufReader::new(file), into, layer::Limits::default())?;
-    Ok(())
 }

@@ -10,16 +10,16 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::wire::{self, Connection, Item, Message, Offer, Receiver, Sender, Standing};
-use super::{Arriving, Phase, checkpoint, checkpoint_dir, tidy};
-use crate::daemon::containers::checkpoint::manifest::{MANIFEST, boot_id};
+use super::{Arriving, Phase, checkpoint, checkpoint_dir, logs as logs_of, tidy};
+use crate::daemon::containers::checkpoint::manifest::{MANIFEST, SavedVolume, boot_id};
 use crate::daemon::containers::checkpoint::seal::{self, Sealed};
 use crate::daemon::containers::checkpoint::{
-    self as checkpoints, How, Manifest, PARTIAL, Thawing, logs, preflight,
+    self as checkpoints, How, Manifest, PARTIAL, Thawing, logs, passes, preflight,
 };
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create;
@@ -76,7 +76,9 @@ fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut R
     let image = ImageId::parse(&record.image_id).ok_or_else(|| wire::strange("an image that is none"));
     let made = image.and_then(|image| {
         let has_image = engine.images.get(&image).is_ok();
-        sender.tell(&Message::Accepted { has_image, warnings: std::mem::take(&mut warnings) })?;
+        let layers = offer.layers.iter().filter(|id| engine.images.has_layer(id)).cloned().collect();
+        let warnings = std::mem::take(&mut warnings);
+        sender.tell(&Message::Accepted { has_image, layers, warnings })?;
         if !has_image {
             take_image(engine, &image, receiver)?;
         }
@@ -84,7 +86,8 @@ fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut R
     });
     let container = made.inspect_err(|_| engine.containers.release(&name))?;
     let action = container.begin();
-    let result = fill(engine, &container, sender, receiver)
+    let offered = offer.manifest.volumes.clone();
+    let result = fill(engine, &container, offered, sender, receiver)
         .and_then(|manifest| bring_to_life(engine, &container, &manifest, sender, receiver));
     drop(action);
     match result {
@@ -244,30 +247,43 @@ fn make(engine: &Engine, mut record: Record, wanted: Vec<Wanted>) -> Result<Arc<
 fn fill(
     engine: &Arc<Engine>,
     container: &Container,
+    offered: Vec<SavedVolume>,
     sender: &Sender,
     receiver: &mut Receiver,
 ) -> Result<Manifest> {
     let ticket = ticket(container);
     let dir = checkpoint_dir(container, &ticket);
     let partial = dir.with_file_name(format!("{}{PARTIAL}", checkpoint(&ticket)));
-    for path in [dir.parent().unwrap_or(&dir), &partial, &partial.join("images"), &partial.join("volumes")] {
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(path)
-            .map_err(|cause| Error::system(format!("create directory {path:?}"), cause))?;
-    }
+    state_dir::make_dir(&partial, 0o700)?;
+    let log = logs_of::place(container);
+    let mut is_frozen = false;
     sender.tell(&Message::Stored {})?;
     let mut files = BTreeMap::new();
     let manifest = loop {
         match receiver.message()? {
-            Message::File { item: Item::Log } => {
-                let path = container.dir.join(format!("{}-json.log", container.id));
+            Message::File { item: item @ (Item::Log | Item::OldLog(_)) } => {
+                let path =
+                    log.as_ref().ok_or_else(|| wire::strange("a log, which this container has not"))?;
+                let path = match item {
+                    Item::OldLog(suffix) if logs_of::is_suffix(&suffix) => logs_of::beside(path, &suffix),
+                    Item::OldLog(_) => return Err(wire::strange("a log of no known name")),
+                    _ => path.clone(),
+                };
                 store(receiver, &path)?;
             }
+            Message::LogsAnew {} => log.as_deref().map_or(Ok(()), logs_of::remove)?,
             Message::File { item: Item::Checkpoint(name) } => {
                 let sealed = store(receiver, &below(&partial, &name)?)?;
+                if let Some(tree) = passes::tree_of(&name)
+                    && let Some(into) = place_of(engine, container, &offered, tree)?
+                {
+                    passes::unpack_one(&partial, &name, &into)?;
+                }
                 files.insert(name, sealed);
+            }
+            Message::Freezing {} if !is_frozen => {
+                is_frozen = true;
+                sender.tell(&Message::Prepared {})?;
             }
             Message::Whole { manifest } => break *manifest,
             Message::Failed { message } => return Err(Error::conflict(message)),
@@ -286,20 +302,35 @@ fn fill(
     fs::rename(&partial, &dir)
         .map_err(|cause| Error::system(format!("rename {partial:?} to {dir:?}"), cause))?;
     let record = container.record();
-    let (is_trusted, keep_volumes) =
-        record.arriving.as_ref().map_or((false, false), |arriving| (arriving.trust, arriving.keep_volumes));
+    let is_trusted = record.arriving.as_ref().is_some_and(|arriving| arriving.trust);
     preflight::check(engine, &record, &dir, &manifest, is_trusted)?;
-    checkpoints::unpack(&dir.join("rootfs.tar"), &container.layer_dir(0).join("upper"))?;
-    if !keep_volumes {
-        for saved in &manifest.volumes {
-            let volume = engine.volumes.get(&saved.name)?;
-            if !record.arriving.as_ref().is_some_and(|arriving| arriving.volumes.contains(&saved.name)) {
-                return Err(wire::strange("the content of a volume that is not the container's"));
-            }
-            checkpoints::volumes::unpack(&dir.join(&saved.file), &volume.mountpoint())?;
-        }
+    if manifest.volumes != offered {
+        return Err(wire::strange("other volumes than it offered"));
     }
     Ok(manifest)
+}
+
+/// Where a tree of files goes that comes in archives, the first of them called `archive`; `None` for one that is kept as
+/// it is here.
+fn place_of(
+    engine: &Engine,
+    container: &Container,
+    offered: &[SavedVolume],
+    archive: &str,
+) -> Result<Option<PathBuf>> {
+    if archive == passes::ROOTFS {
+        return Ok(Some(container.layer_dir(0).join("upper")));
+    }
+    let record = container.record();
+    let arriving = record.arriving.unwrap_or_default();
+    let saved = offered.iter().find(|saved| saved.file == archive);
+    match saved {
+        Some(_) if arriving.keep_volumes => Ok(None),
+        Some(saved) if arriving.volumes.contains(&saved.name) => {
+            Ok(Some(engine.volumes.get(&saved.name)?.mountpoint()))
+        }
+        _ => Err(wire::strange("the content of a volume that is not the container's")),
+    }
 }
 
 fn ticket(container: &Container) -> String {
@@ -312,7 +343,8 @@ fn below(dir: &Path, name: &str) -> Result<PathBuf> {
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let is_known = match path.parent().and_then(Path::to_str) {
         Some("" | "images" | "volumes") => name != MANIFEST,
-        _ => false,
+        Some(directory) => passes::is_directory(directory),
+        None => false,
     };
     if !is_plain || !is_known || name.is_empty() {
         return Err(wire::strange("a file that has no place in a checkpoint"));
@@ -323,6 +355,7 @@ fn below(dir: &Path, name: &str) -> Result<PathBuf> {
 /// Writes what comes to the end of a file.
 fn store(receiver: &mut Receiver, path: &Path) -> Result<Sealed> {
     let failed = |cause: std::io::Error| Error::system(format!("write {path:?}"), cause);
+    state_dir::make_dir(path.parent().unwrap_or(path), 0o700)?;
     let file = File::options().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
     let mut out = BufWriter::with_capacity(256 * 1024, file);
     let mut body = receiver.body();
@@ -507,7 +540,14 @@ mod tests {
     #[test]
     fn files_stay_in_their_checkpoint() {
         let dir = Path::new("/c");
-        for name in ["rootfs.tar", "images/pages-1.img", "volumes/data.tar", "dump.json"] {
+        for name in [
+            "rootfs.tar",
+            "images/pages-1.img",
+            "volumes/data.tar",
+            "dump.json",
+            "passes/1/rootfs.gone",
+            "passes/3/volumes/data.tar",
+        ] {
             assert_eq!(below(dir, name).unwrap(), dir.join(name));
         }
         for name in

@@ -1,21 +1,25 @@
-//! The sending side of a migration: offers the container, freezes it up to its gate, sends it, decides, and lets go of
-//! it when the receiver has it.
+//! The sending side of a migration: offers the container, sends what can be sent while it runs, freezes it up to its
+//! gate, sends the rest, decides, and lets go of it when the receiver has it.
 //!
 //! Stays whole: the order of these steps is the promise that one side has the container.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::logs::LogSender;
 use super::wire::{self, Connection, Item, Message, Offer, OfferedVolume, Sender, Standing};
 use super::{Leaving, Phase, checkpoint, checkpoint_dir, tidy, verdict};
 use crate::daemon::containers::checkpoint::manifest::{MANIFEST, Options, Purpose};
-use crate::daemon::containers::checkpoint::{self as checkpoints, UnderWay, logs, seal, volumes};
+use crate::daemon::containers::checkpoint::passes::Passes;
+use crate::daemon::containers::checkpoint::seal::{self, Sealed};
+use crate::daemon::containers::checkpoint::{self as checkpoints, UnderWay, logs, volumes};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::lifecycle;
 use crate::daemon::containers::network;
@@ -31,8 +35,11 @@ use crate::http::api::migrate::{MigrateRequest, Migrated};
 use crate::http::api::volume::VolumeCreate;
 use crate::runtime::criu::DUMP_LOG;
 use crate::runtime::shim::gate::{self, Keeper, MOVED};
-use crate::runtime::{Dump, DumpVolume, Sandbox};
+use crate::runtime::{Dump, Sandbox};
 
+/// Passes over the files while the container runs, at most; and how little one has to have in it to be the last.
+const PASSES: u32 = 5;
+const SMALL_BYTES: u64 = 4 << 20;
 /// How long the frozen container's end may take once it is decided.
 const END_WAIT: Duration = Duration::from_secs(10);
 
@@ -117,8 +124,8 @@ pub fn serve(
 }
 
 /// The way to the receiver.
-struct Line {
-    sender: Sender,
+pub(super) struct Line {
+    pub sender: Sender,
     heard: mpsc::Receiver<Message>,
     /// It has ended without the receiver's last word.
     is_broken: Cell<bool>,
@@ -237,7 +244,7 @@ fn save(container: &Container, record: &Record) -> Result<()> {
 }
 
 /// What a migration has sent, and tells its user of that.
-struct Account<'a> {
+pub(super) struct Account<'a> {
     sender: &'a Sender,
     began: Instant,
     bytes: u64,
@@ -250,7 +257,7 @@ impl Account<'_> {
     }
 
     /// Counts, and tells now and then.
-    fn sent(&mut self, bytes: u64, what: &str, total: Option<u64>, so_far: &mut u64) {
+    pub fn sent(&mut self, bytes: u64, what: &str, total: Option<u64>, so_far: &mut u64) {
         const PACE: Duration = Duration::from_millis(100);
         self.bytes += bytes;
         *so_far += bytes;
@@ -277,7 +284,7 @@ fn migrate(
     let ticket = names::new_id()?;
     let began = Instant::now();
     let mut account = Account { sender: &line.sender, began, bytes: 0, told: began };
-    let (saved, parts) = saved_volumes(engine, &record, request)?;
+    let (saved, trees) = saved_volumes(engine, &record, request)?;
     let under_way = UnderWay {
         dir: container.dir.join("checkpoints"),
         name: checkpoint(&ticket),
@@ -290,6 +297,7 @@ fn migrate(
     let warnings = offer(engine, &record, request, &under_way, &ticket, line, &mut account)?;
     let mut log = LogSender::open(container);
     log.send(line, &mut account)?;
+    let passes = Passes::of(container.layer_dir(record.layer).join("upper"), trees);
 
     tidy(container, &ticket);
     let partial = under_way.partial();
@@ -310,7 +318,10 @@ fn migrate(
     }
     let journey =
         Journey { engine, container, record: &record, under_way: &under_way, ticket: &ticket, line };
-    let outcome = journey.hand_over(&sandbox, request, parts, &mut log, &mut account);
+    let mut goods = Goods { log, passes, files: BTreeMap::new() };
+    let outcome = journey
+        .send_ahead(&mut goods, &mut account)
+        .and_then(|()| journey.hand_over(&sandbox, request, &mut goods, &mut account));
     match outcome {
         Ok(stopped) => {
             container.wait_until(Some(END_WAIT), |inner| !inner.record.state.is_alive());
@@ -354,14 +365,15 @@ fn millis(time: Duration) -> u64 {
 
 type Saved = Vec<checkpoints::manifest::SavedVolume>;
 
+/// The volumes whose content goes along; and where that is, with the archive it goes to.
 fn saved_volumes(
     engine: &Engine,
     record: &Record,
     request: &MigrateRequest,
-) -> Result<(Saved, Vec<DumpVolume>)> {
+) -> Result<(Saved, Vec<(PathBuf, String)>)> {
     let wanted = CheckpointCreate { no_volumes: request.keep_volumes, ..CheckpointCreate::default() };
     let saved = volumes::to_save(engine, record, &wanted)?;
-    Ok(saved.into_iter().map(|(saved, from)| (saved.clone(), DumpVolume { from, file: saved.file })).unzip())
+    Ok(saved.into_iter().map(|(saved, from)| (saved.clone(), (from, saved.file))).unzip())
 }
 
 /// Offers the container, and sends its image if that is not there; gives what the receiver has to complain of.
@@ -391,8 +403,12 @@ fn offer(
         };
         offered.insert(mount.name.clone(), OfferedVolume { request: volume_request, left_out });
     }
+    let id =
+        ImageId::parse(&record.image_id).ok_or_else(|| Error::system("read its image", "not a digest"))?;
+    let image = engine.images.get(&id)?;
     let offer = Offer {
         version: wire::VERSION,
+        layers: image.config.rootfs.diff_ids.clone(),
         ticket: ticket.to_owned(),
         from: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         manifest: under_way.describe(record, BTreeMap::new()),
@@ -402,68 +418,29 @@ fn offer(
         trust: request.trust,
     };
     line.sender.tell(&Message::Offer(Box::new(offer)))?;
-    let (has_image, warnings) = match line.hear()? {
-        Message::Accepted { has_image, warnings } => (has_image, warnings),
+    let (has_image, layers, warnings) = match line.hear()? {
+        Message::Accepted { has_image, layers, warnings } => (has_image, layers, warnings),
         _ => return Err(wire::strange("no answer to an offer")),
     };
     if !has_image {
-        account.status("Sending the image");
-        let id = ImageId::parse(&record.image_id)
-            .ok_or_else(|| Error::system("read its image", "not a digest"))?;
+        let missing = image.config.rootfs.diff_ids.iter().filter(|id| !layers.contains(*id)).count();
+        account.status(&match missing == image.config.rootfs.diff_ids.len() {
+            true => "Sending the image".to_owned(),
+            false => format!("Sending the image: {missing} of {} layers", image.config.rootfs.diff_ids.len()),
+        });
         let names: Vec<String> =
             engine.images.references_of(&id).iter().map(|reference| reference.familiar()).collect();
         let names = if names.is_empty() { vec![id.to_string()] } else { names };
         let mut so_far = 0;
         let mut sent = |bytes| account.sent(bytes, "image", None, &mut so_far);
-        let sent =
-            line.sender.written(Item::Image, &mut sent, |out| engine.images.save(&names, out).map(|_| ()));
+        let sent = line.sender.written(Item::Image, &mut sent, |out| {
+            engine.images.save_without(&names, &layers, out).map(|_| ())
+        });
         sent.map_err(|error| line.unsent(error))?;
     }
     match line.hear()? {
         Message::Stored {} => Ok(warnings),
         _ => Err(wire::strange("no answer to an image")),
-    }
-}
-
-/// The container's log, sent as far as it is there.
-struct LogSender {
-    path: std::path::PathBuf,
-    file: Option<File>,
-    sent: u64,
-}
-
-impl LogSender {
-    fn open(container: &Container) -> LogSender {
-        let path = container.dir.join(format!("{}-json.log", container.id));
-        LogSender { file: File::open(&path).ok(), path, sent: 0 }
-    }
-
-    /// Sends what has not been sent yet, up to the end of a line.
-    fn send(&mut self, line: &Line, account: &mut Account<'_>) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let failed = |cause: std::io::Error| Error::system("read its log", cause);
-        let length = file.metadata().map_err(failed)?.len();
-        if length <= self.sent {
-            return Ok(());
-        }
-        file.seek(SeekFrom::Start(self.sent)).map_err(failed)?;
-        let mut so_far = 0;
-        let mut sent = |bytes| account.sent(bytes, "log", None, &mut so_far);
-        line.sender.file(Item::Log, file.take(length - self.sent), &mut sent)?;
-        self.sent = length;
-        Ok(())
-    }
-
-    /// As [`send`](LogSender::send), and what came into a new file since the old one was put aside.
-    fn send_rest(&mut self, line: &Line, account: &mut Account<'_>) -> Result<()> {
-        self.send(line, account)?;
-        let inode = |file: &File| file.metadata().map(|meta| meta.ino()).ok();
-        let now = File::open(&self.path).ok();
-        if now.as_ref().and_then(inode) != self.file.as_ref().and_then(inode) {
-            (self.file, self.sent) = (now, 0);
-            self.send(line, account)?;
-        }
-        Ok(())
     }
 }
 
@@ -477,7 +454,56 @@ struct Journey<'a> {
     line: &'a Line,
 }
 
+/// What goes along beside the memory.
+struct Goods {
+    log: LogSender,
+    passes: Passes,
+    /// Those of the checkpoint that have been sent.
+    files: BTreeMap<String, Sealed>,
+}
+
 impl Journey<'_> {
+    /// Sends the files while the container runs, in passes until little changes between two.
+    fn send_ahead(&self, goods: &mut Goods, account: &mut Account<'_>) -> Result<()> {
+        account.status("Sending files while it runs");
+        let mut last = u64::MAX;
+        for _ in 0..PASSES {
+            let bytes = self.send_pass(goods, account, false)?;
+            if bytes <= SMALL_BYTES || bytes > last / 2 {
+                break;
+            }
+            last = bytes;
+        }
+        self.line.sender.tell(&Message::Freezing {})?;
+        match self.line.hear()? {
+            Message::Prepared {} => Ok(()),
+            _ => Err(wire::strange("no word of being prepared")),
+        }
+    }
+
+    /// Sends what has changed of the files, and keeps it; the bytes of it.
+    fn send_pass(&self, goods: &mut Goods, account: &mut Account<'_>, is_frozen: bool) -> Result<u64> {
+        let (partial, line) = (self.under_way.partial(), self.line);
+        let (files, mut so_far) = (&mut goods.files, 0);
+        goods.passes.next(is_frozen, &mut |name, write| {
+            line.look_up()?;
+            let path = partial.join(name);
+            let failed = |cause: std::io::Error| Error::system(format!("write {path:?}"), cause);
+            state_dir::make_dir(path.parent().unwrap_or(&partial), 0o700)?;
+            let file =
+                File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+            let mut file = BufWriter::with_capacity(256 << 10, file);
+            let mut sent = |bytes| account.sent(bytes, "files", None, &mut so_far);
+            let (sha256, bytes) = line
+                .sender
+                .written(Item::Checkpoint(name.to_owned()), &mut sent, |out| write(&mut Both(out, &mut file)))
+                .map_err(|error| line.unsent(error))?;
+            file.flush().map_err(failed)?;
+            files.insert(name.to_owned(), seal::sealed(&path, sha256, bytes)?);
+            Ok(())
+        })
+    }
+
     /// Freezes it, sends it and gives it away; how long it stood still until it ran over there.
     ///
     /// # Errors
@@ -486,15 +512,15 @@ impl Journey<'_> {
         &self,
         sandbox: &Sandbox,
         request: &MigrateRequest,
-        volumes: Vec<DumpVolume>,
-        log_sender: &mut LogSender,
+        goods: &mut Goods,
         account: &mut Account<'_>,
     ) -> Result<Duration> {
         let dump = Dump {
             dir: self.under_way.partial(),
             leave_running: false,
             tcp_close: request.tcp_close,
-            volumes,
+            volumes: Vec::new(),
+            without_layer: true,
         };
         let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
         account.status("Freezing the container");
@@ -513,7 +539,7 @@ impl Journey<'_> {
             let stopped = stopped.get();
             log::debug!("migration: frozen after {} ms", stopped.elapsed().as_millis());
             let sent = match is_frozen {
-                true => self.send(log_sender, account, stopped),
+                true => self.send(goods, account, stopped),
                 false => Err(Error::conflict("it could not be frozen")),
             };
             let is_given = sent.is_ok() || self.is_given();
@@ -552,29 +578,27 @@ impl Journey<'_> {
     }
 
     /// Sends the frozen container, and gives it away when the receiver is ready; when it ran there.
-    fn send(
-        &self,
-        log_sender: &mut LogSender,
-        account: &mut Account<'_>,
-        stopped: Instant,
-    ) -> Result<Instant> {
+    fn send(&self, goods: &mut Goods, account: &mut Account<'_>, stopped: Instant) -> Result<Instant> {
         let (partial, line) = (self.under_way.partial(), self.line);
         account.status("Sending the container");
-        log_sender.send_rest(line, account)?;
-        let sizes = seal::sizes(&partial)?;
-        let total = sizes.iter().map(|(_, bytes)| bytes).sum();
-        let (mut files, mut so_far) = (BTreeMap::new(), 0);
+        goods.log.send_rest(line, account)?;
+        self.send_pass(goods, account, true)?;
+        log::debug!("migration: files sent after {} ms", stopped.elapsed().as_millis());
+        let files = &mut goods.files;
+        let mut sizes = seal::sizes(&partial)?;
+        sizes.retain(|(name, _)| !files.contains_key(name));
+        let (total, mut so_far) = (sizes.iter().map(|(_, bytes)| bytes).sum(), 0);
         for (name, _) in sizes {
             line.look_up()?;
             let path = partial.join(&name);
             let file = File::open(&path).map_err(|cause| Error::system(format!("open {path:?}"), cause))?;
-            let mut sent = |bytes| account.sent(bytes, "memory and files", Some(total), &mut so_far);
+            let mut sent = |bytes| account.sent(bytes, "memory", Some(total), &mut so_far);
             let item = Item::Checkpoint(name.clone());
             let sent = line.sender.file(item, file, &mut sent);
             let (sha256, bytes) = sent.map_err(|error| line.unsent(error))?;
             files.insert(name, seal::sealed(&path, sha256, bytes)?);
         }
-        let manifest = self.under_way.describe(self.record, files);
+        let manifest = self.under_way.describe(self.record, std::mem::take(files));
         state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Renamed)?;
         let whole = checkpoint_dir(self.container, self.ticket);
         fs::rename(&partial, &whole)
@@ -609,6 +633,22 @@ impl Journey<'_> {
             leaving.phase = Phase::Given;
         }
         Ok(())
+    }
+}
+
+/// Writes to two places.
+struct Both<'a>(&'a mut dyn Write, &'a mut dyn Write);
+
+impl Write for Both<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.0.write(bytes)?;
+        self.1.write_all(&bytes[..count])?;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()?;
+        self.1.flush()
     }
 }
 

@@ -3,10 +3,13 @@
 //! ```text
 //!  sender                                         receiver
 //!    |  --- offer {what it is, what it needs} --->  |   checks everything that can be without it
-//!    |  <-- accepted {has the image or not} ------  |   or failed {why}
-//!    |  --- file image, pieces, end ------------->  |
+//!    |  <-- accepted {image? layers} -------------  |   or failed {why}
+//!    |  --- file image, pieces, end ------------->  |   without the layers that are there
 //!    |  <-- stored -------------------------------  |   the container is there, empty
-//!    |  --- file …, pieces, end {digest} -------->  |   log, checkpoint
+//!    |  --- file …, pieces, end {digest} -------->  |   logs, passes over its files while it runs
+//!    |  --- freezing ---------------------------->  |
+//!    |  <-- prepared -----------------------------  |   all of that is unpacked
+//!    |  --- file …, pieces, end {digest} -------->  |   what has changed since, memory
 //!    |  --- whole {manifest} -------------------->  |   unpacks, thaws up to its gate, writes "ready" down
 //!    |  <-- ready --------------------------------  |
 //!    |  --- commit ------------------------------>  |   writes "committed" down, lets it run
@@ -19,7 +22,10 @@
 //! ```
 //!
 //! Each side lets the other one hear from it every second, and hangs up when it has heard nothing for long.
+//!
+//! Stays whole: what is written is read beside it.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,7 +41,7 @@ use crate::http::api::migrate::{self, ALIVE, DATA, FRAME_BYTES, HEADER_BYTES, ME
 use crate::http::api::volume::VolumeCreate;
 
 /// Counts up when the other side cannot go on without knowing.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// How often a side lets hear from it, and how long silence is borne.
 const PULSE: Duration = Duration::from_secs(1);
@@ -54,6 +60,10 @@ pub enum Message {
         sha256: Digest,
         bytes: u64,
     },
+    /// The logs are sent once more, from their beginning.
+    LogsAnew {},
+    /// What comes after this is of a container that stands still.
+    Freezing {},
     Whole {
         manifest: Box<Manifest>,
     },
@@ -67,9 +77,13 @@ pub enum Message {
     },
     Accepted {
         has_image: bool,
+        /// Those of the image's layers that are there.
+        #[serde(default)]
+        layers: BTreeSet<Digest>,
         warnings: Vec<String>,
     },
     Stored {},
+    Prepared {},
     Ready {
         warnings: Vec<String>,
     },
@@ -89,6 +103,9 @@ pub struct Offer {
     pub ticket: String,
     /// The sending host's name.
     pub from: String,
+    /// Of its image, by diff id.
+    #[serde(default)]
+    pub layers: Vec<Digest>,
     /// As its checkpoint will have it, without files and numbers.
     pub manifest: Manifest,
     /// Whose content comes along, and the others.
@@ -119,6 +136,8 @@ pub enum Item {
     Checkpoint(String),
     /// More of the container's log.
     Log,
+    /// One that was put aside; what its name has more than the log's.
+    OldLog(String),
 }
 
 /// What a receiver has of a container.
@@ -249,20 +268,21 @@ impl Sender {
         Ok((sha256, bytes))
     }
 
-    /// Sends what `write` writes, as [`file`](Sender::file) does.
+    /// Sends what `write` writes, as [`file`](Sender::file) does. Gives its digest and size.
     pub fn written(
         &self,
         item: Item,
         sent: &mut dyn FnMut(u64),
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<(Digest, u64)> {
         self.tell(&Message::File { item })?;
         let mut out = Pieces { sender: self, piece: Vec::with_capacity(PIECE_BYTES), bytes: 0, sent };
         let mut hashing = crate::daemon::images::codec::Hashing::new(&mut out);
         write(&mut hashing)?;
         let (sha256, bytes) = hashing.finish();
         out.flush().map_err(broken)?;
-        self.tell(&Message::End { sha256, bytes })
+        self.tell(&Message::End { sha256: sha256.clone(), bytes })?;
+        Ok((sha256, bytes))
     }
 
     /// Ends the connection, and the pulse.
