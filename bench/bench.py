@@ -145,7 +145,8 @@ def pss_kib(pid):
 
 
 class Daemon:
-    def __init__(self, name):
+    def __init__(self, name, within=()):
+        self.within = list(within)
         self.dir = f"{work}/{name}"
         os.makedirs(self.dir, exist_ok=True)
         self.socket = f"{self.dir}/s"
@@ -155,7 +156,7 @@ class Daemon:
 
     def start(self):
         """Gives the time to the first answer."""
-        argv = [options.dewar, "daemon", "-H", self.host, "--data-root", f"{self.dir}/data", "--exec-root", f"{self.dir}/run"]
+        argv = [*self.within, options.dewar, "daemon", "-H", self.host, "--data-root", f"{self.dir}/data", "--exec-root", f"{self.dir}/run"]
         if options.criu:
             argv += ["--criu", options.criu]
         log = os.open(f"{self.dir}/log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -839,6 +840,74 @@ if wanted("clone") and options.criu:
     row("`dewar clone`, 256 MiB", f"{ms['clone']:.0f} ms", f"the original stood still for {ms['stopped']:.0f} ms")
     row("`dewar clone --count 10`, 256 MiB", f"{ms['ten']:.0f} ms", f"{ms['ten'] / one:.1f} × one restore", "≤ 10 ×")
     daemon.remove_all()
+
+def migrate():
+    """Moves of a server between two hosts, network namespaces on one wire, under the eyes of a client beside them."""
+    holders = [spawn(["unshare", "--net", busybox, "sleep", "100000"]) for _ in range(3)]
+    time.sleep(0.3)
+    hosts, outside = holders[:2], holders[2]
+
+    def ip(pid, *words):
+        subprocess.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", *words], check=True)
+
+    ip(outside, "link", "add", "wire", "type", "bridge")
+    ip(outside, "link", "set", "wire", "up")
+    ip(outside, "addr", "add", "10.79.0.250/24", "dev", "wire")
+    daemons = []
+    for number, pid in enumerate(hosts):
+        ip(pid, "link", "set", "lo", "up")
+        ip(pid, "link", "add", "uplink", "type", "veth", "peer", "name", f"host{number}", "netns", str(outside))
+        ip(outside, "link", "set", f"host{number}", "master", "wire", "up")
+        ip(pid, "link", "add", "shared", "type", "bridge")
+        ip(pid, "link", "set", "uplink", "master", "shared", "up")
+        ip(pid, "link", "set", "shared", "up")
+        one = Daemon(f"host{number}", ["nsenter", f"--net=/proc/{pid}/ns/net"])
+        one.dewar("import", f"{work}/busybox.tar", "busybox")
+        one.dewar("network", "create", "--subnet", "10.79.0.0/24", "--gateway", f"10.79.0.{number + 1}", "-o", "com.docker.network.bridge.name=shared", "wire")
+        daemons.append(one)
+
+    def moves(mebibytes, rounds):
+        """Silences and standstills in milliseconds, and the bytes of one move."""
+        silences, stills, sent = [], [], 0
+        here, there = daemons
+        here.dewar("run", "-d", "--name", "ticker", "--network", "wire", "--ip", "10.79.0.100", "-v", f"{work}/net:/net:ro",
+                   "busybox", "/net", "tick", "7000", str(mebibytes))
+        for _ in range(rounds):
+            # Until it listens, at first.
+            for _ in range(200):
+                probe = subprocess.run(["nsenter", f"--net=/proc/{outside}/ns/net", f"{work}/net", "gap", "10.79.0.100:7000"], stdin=DEVNULL, capture_output=True)
+                if probe.returncode == 0:
+                    break
+                time.sleep(0.05)
+            client = subprocess.Popen(["nsenter", f"--net=/proc/{outside}/ns/net", f"{work}/net", "gap", "10.79.0.100:7000"],
+                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            time.sleep(0.3)
+            told = subprocess.run([options.dewar, "migrate", "--json", "ticker", there.host], env=here.env, check=True, capture_output=True, text=True).stdout
+            time.sleep(0.3)
+            silences.append(float(client.communicate()[0]))
+            moved = json.loads(told.strip().splitlines()[-1])["aux"]
+            stills.append(moved["StoppedMilliseconds"])
+            sent = moved["Bytes"]
+            here, there = there, here
+        here.dewar("rm", "-f", "ticker")
+        return silences, stills, sent
+
+    def tell(what, target, mebibytes, rounds):
+        silences, stills, sent = moves(mebibytes, rounds)
+        row(f"`dewar migrate`, {what}: longest silence a TCP client sees", f"{statistics.median(silences):.0f} ms",
+            f"{min(silences):.0f} to {max(silences):.0f} ms; it stood still for {statistics.median(stills):.0f} ms, {sent / 1e6:.1f} MB sent", target)
+
+    tell("a small server", "≤ 200 ms", 0, max(5, options.rounds // 4))
+    tell("one with 256 MiB", "≤ 1.3 s", 256, max(3, options.rounds // 8))
+    for one in daemons:
+        one.stop()
+    for pid in holders:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+if wanted("migrate") and options.criu:
+    migrate()
 
 if wanted("start"):
     def restarted(count):

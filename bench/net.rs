@@ -5,10 +5,16 @@
 //! - `net echo PORT`: sends datagrams back.
 //! - `net ask ADDRESS:PORT COUNT [NAME]`: a query for the name's address (else any datagram) and its answer, one after
 //!   the other; prints µs for each.
+//! - `net tick PORT MEBIBYTES`: fills so much memory, and sends a byte every millisecond to each connection.
+//! - `net gap ADDRESS:PORT`: listens to that until its standard input ends; prints the longest silence in ms.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// Microseconds.
+static LONGEST: AtomicU64 = AtomicU64::new(0);
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -57,7 +63,44 @@ fn main() {
             }
             println!("{:.2}", start.elapsed().as_secs_f64() * 1e6 / f64::from(count));
         }
-        _ => panic!("net sink|pour|echo|ask …"),
+        ["tick", port, mebibytes] => {
+            let mut state = 1_u64;
+            let mut fill = || {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state
+            };
+            let words = mebibytes.parse::<usize>().expect("a number") << 17;
+            let memory: Vec<u64> = (0..words).map(|_| fill()).collect();
+            let listener = TcpListener::bind(("0.0.0.0", number(port))).expect("a free port");
+            for mut stream in listener.incoming().flatten() {
+                stream.set_nodelay(true).expect("a connection");
+                std::thread::spawn(move || {
+                    while stream.write_all(b".").is_ok() {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            }
+            drop(memory);
+        }
+        ["gap", to] => {
+            let mut stream = TcpStream::connect(to).expect("somebody listens");
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+                while stream.read(&mut buffer).is_ok_and(|count| count > 0) {
+                    longest = longest.max(last.elapsed());
+                    last = Instant::now();
+                    LONGEST.store(longest.as_micros() as u64, Ordering::Relaxed);
+                }
+                LONGEST.store(u64::MAX, Ordering::Relaxed);
+            });
+            std::io::stdin().read_to_end(&mut Vec::new()).expect("standard input");
+            match LONGEST.load(Ordering::Relaxed) {
+                u64::MAX => panic!("the connection broke"),
+                micros => println!("{:.1}", micros as f64 / 1000.0),
+            }
+        }
+        _ => panic!("net sink|pour|echo|ask|tick|gap …"),
     }
 }
 

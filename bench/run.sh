@@ -5,8 +5,8 @@
 # interleaved rounds, so that a loaded machine slows both. NAMEs choose parts: run,
 # start, memory, burst, ping, network (network-dockerd, network-own), images (images-load,
 # images-pull, images-memory), checkpoint (checkpoint-small, checkpoint-podman,
-# checkpoint-memory), clone. Needs root, python3, util-linux, rustc, a static busybox and
-# a criu (network, images: iproute2; images: docker-registry). runc is compared with where
+# checkpoint-memory), clone, migrate. Needs root, python3, util-linux, rustc, a static busybox and
+# a criu (network, images, migrate: iproute2; images: docker-registry). runc is compared with where
 # it is installed; dockerd (with a docker client and curl) and podman where scripts/peers.sh can have them: what
 # cannot be compared says so and is left out.
 set -eu
@@ -25,7 +25,8 @@ case " ${*:-network images checkpoint} " in
     peers=$("$here/../scripts/peers.sh") || peers= ;;
 esac
 rustc -O --edition 2021 -o "$work/load" "$here/load.rs"
-rustc -O --edition 2021 -o "$work/net" "$here/net.rs"
+# In containers, too.
+rustc -O -C target-feature=+crt-static --edition 2021 -o "$work/net" "$here/net.rs"
 "$here/../scripts/rootfs.sh" "$work/busybox.tar"
 
 # A mount namespace of its own: CRIU caches what it knows of the kernel in /run only if
