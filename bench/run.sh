@@ -18,7 +18,7 @@ shift
 work=$(mktemp -d /tmp/dewar-bench.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
-criu=$("$here/../scripts/criu.sh" 2>/dev/null) || criu=
+criu=$("$here/../scripts/criu.sh" 2>"$work/criu.log") || { cat "$work/criu.log" >&2; criu=; }
 peers=
 case " ${*:-network images checkpoint} " in
 *" network "* | *" network-dockerd "* | *" images "* | *" images-load "* | *" checkpoint "* | *" checkpoint-podman "*)
@@ -32,5 +32,9 @@ rustc -O -C target-feature=+crt-static --edition 2021 -o "$work/net" "$here/net.
 # A mount namespace of its own: CRIU caches what it knows of the kernel in /run only if
 # that is a tmpfs (for dewar and for raw criu alike), and no mount of ours can be left.
 # A network of its own: bridges and rules are made there, and this machine's stays as it is.
-unshare --mount --net --propagation private sh -c 'mount -t tmpfs tmpfs /run && exec python3 "$@"' sh \
+# A pid namespace: daemons and containers end with the benchmark, however that ends; its
+# first process is a shell that reaps what has lost its parent.
+unshare --mount --net --pid --fork --kill-child --propagation private sh -c '
+    mount -t proc proc /proc && mount -t tmpfs tmpfs /run && python3 "$@"
+    exit $?' sh \
     "$here/bench.py" --dewar "$dewar" --work "$work" --criu "$criu" --peers "$peers" "$@"
