@@ -29,6 +29,8 @@ static JSON: Flag = Flag::switch("json", "Print the progress as JSON messages, o
 static KEEP: Flag = Flag::switch("keep", "Keep the container here, stopped, with its volumes");
 static KEEP_VOLUMES: Flag =
     Flag::switch("keep-volumes", "Take volumes over there as they are, and send none");
+static LAZY: Flag =
+    Flag::switch("lazy", "Let it run over there when its memory has been sent, before that has been read in");
 static QUIET: Flag = Flag::switch("quiet", "Print no progress").short('q');
 static RESOLVE: Flag = Flag::switch("resolve", "Begin nothing: finish what was cut off, or undo it");
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
@@ -46,16 +48,17 @@ pub static MIGRATE: Command = Command {
     about: "The container goes on at HOST, a context's name or an address as --host takes it, with its ID, name, memory, \
             files, volumes and logs; what is missing of its image is sent first, then its files while it runs, again and \
             again until little changes between two times. It stands still while the rest of them and its memory are \
-            sent, which is told; there is no way yet to send memory before (kernels that note dirty pages could) or \
-            after it runs over there. In networks that HOST has under the same names it keeps its address, if nobody \
-            else has that there, and its TCP connections go on where both sides share the network; otherwise it gets a new one and \
+            sent, which is told; with --lazy it then runs before its memory has been read in. There is no way yet to \
+            send memory before the freeze (kernels that note dirty pages could) or after it runs over there. In networks \
+            that HOST has under the same names it keeps its address, if nobody else has that there, and its TCP \
+            connections go on where both sides share the network; otherwise it gets a new one and \
             they come back closed. Directories of the host that are mounted must be there, too. Both daemons are \
             reached from here, as their users: they need not reach each other. Whatever breaks, exactly one of them has \
             the container: before the other daemon was ready it runs on here, and after that it is found out whose it \
             is, by this command or by --resolve later. If one of the two never comes back, the other has the checkpoint \
             \"migration-...\", which \"dewar start --checkpoint\" brings to life and \"dewar rm\" removes with the \
             container.",
-    flags: &[&JSON, &KEEP, &KEEP_VOLUMES, &QUIET, &RESOLVE, &TCP_CLOSE, &TRUST],
+    flags: &[&JSON, &KEEP, &KEEP_VOLUMES, &LAZY, &QUIET, &RESOLVE, &TCP_CLOSE, &TRUST],
     args: Args::exactly(2),
     example: "dewar migrate web ssh://root@other",
     usage_code: 1,
@@ -65,11 +68,14 @@ pub static MIGRATE: Command = Command {
             host: host.clone(),
             keep: matches.is(&KEEP),
             keep_volumes: matches.is(&KEEP_VOLUMES),
+            lazy: matches.is(&LAZY),
             tcp_close: matches.is(&TCP_CLOSE),
             trust: matches.is(&TRUST),
             resolve: matches.is(&RESOLVE),
         };
-        if request.resolve && (request.keep || request.keep_volumes || request.tcp_close || request.trust) {
+        let has_choice =
+            request.keep || request.keep_volumes || request.lazy || request.tcp_close || request.trust;
+        if request.resolve && has_choice {
             return Err(Error::Local("--resolve begins nothing: it goes with no other choice".to_owned()));
         }
         let shown = match (matches.is(&JSON), matches.is(&QUIET)) {

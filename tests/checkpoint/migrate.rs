@@ -207,6 +207,7 @@ fn connections_go_on_over_a_shared_network() {
     let wire = wired();
     peers::run(&wire.here, "web", &["--network", "wire", "--ip", "10.77.0.100"], "server");
     let to = format!("10.77.0.100:{PORT}");
+    eventually("it listening", || wire.here.logs("web").contains("said"));
     let mut line = wire.outside.within(|| Line::open(&to));
     for (from, to_daemon) in [(&wire.here, &wire.there), (&wire.there, &wire.here), (&wire.here, &wire.there)]
     {

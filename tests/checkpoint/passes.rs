@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::migrate::{Cut, Way, containers, is_clean, other};
+use super::peers;
 use super::{COUNTER, counting, counts_past, numbers};
 use crate::support::requires::requires;
 use crate::support::{Cmd, Daemon, eventually};
@@ -110,4 +111,33 @@ fn logs_that_were_put_aside_come_along() {
         is_clean(&there);
         there.dewar(&["rm", "-f", "web"]).ok();
     }
+}
+
+/// Files of memory that are sent while they are written, and memory that is read in when it runs over there.
+#[test]
+fn memory_comes_whole_at_once_or_by_and_by() {
+    requires!(root, criu);
+    let (here, there) = (Daemon::start(), Daemon::start());
+    peers::run(&here, "web", &["--network", "none"], &format!("{}64", peers::MEMORY));
+    let wholes = |daemon: &Daemon| {
+        let logs = daemon.logs("web");
+        assert!(!logs.contains("broken"), "{logs}");
+        logs.matches("whole").count()
+    };
+    eventually("its memory being there", || wholes(&here) > 2);
+    for (from, to, flags) in
+        [(&here, &there, &["-q", "--lazy"][..]), (&there, &here, &["-q"]), (&here, &there, &["-q", "--lazy"])]
+    {
+        from.dewar(&["migrate"]).args(flags).args(["web", &to.host()]).ok();
+        // It goes away when the memory has been read, and not before.
+        let before = wholes(to);
+        eventually("its memory being whole", || wholes(to) > before + 3);
+        is_clean(to);
+        assert_eq!(containers(from), []);
+    }
+    there
+        .dewar(&["migrate", "--resolve", "--lazy", "web", &here.host()])
+        .fails(1)
+        .stderr_has("--resolve begins nothing");
+    there.dewar(&["rm", "-f", "web"]).ok();
 }

@@ -422,7 +422,7 @@ pub fn restore_locked(
 }
 
 /// Refuses to let anything run before its memory is there, where CRIU or the kernel cannot.
-fn check_lazy(engine: &Engine) -> Result<()> {
+pub fn check_lazy(engine: &Engine) -> Result<()> {
     match engine.criu() {
         Ok(info) if info.has_lazy_pages => Ok(()),
         Ok(info) => Err(Error::not_implemented(format!(

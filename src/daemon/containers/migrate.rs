@@ -23,6 +23,7 @@
 //! other host never comes back, each side has the checkpoint, and its user decides: `dewar start --checkpoint` brings
 //! the container to life, `dewar rm` discards it.
 
+mod growing;
 mod logs;
 pub mod receive;
 pub mod send;
@@ -30,6 +31,7 @@ pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,7 @@ use super::container::{Container, Record};
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::state_dir;
+use crate::runtime::shim::checkpoint::has_pages_to_come;
 use crate::runtime::shim::gate::{self, MOVED};
 
 /// What checkpoints of moves are called: this, and the beginning of the ticket.
@@ -68,6 +71,7 @@ pub struct Arriving {
     /// Volumes that were made for it.
     pub volumes: Vec<String>,
     pub keep_volumes: bool,
+    pub lazy: bool,
     pub tcp_close: bool,
     pub trust: bool,
 }
@@ -165,9 +169,13 @@ pub fn settle(container: &Container, record: &mut Record) {
     }
 }
 
-/// Removes the checkpoints of moves that are over.
-pub fn sweep(container: &Container, record: &Record) {
+/// Removes the checkpoints of moves that are over; one that memory is still read from goes later.
+pub fn sweep(container: &Arc<Container>, record: &Record) {
     if record.leaving.is_some() || record.arriving.is_some() {
+        return;
+    }
+    if is_read_from(record) {
+        sweep_later(Arc::clone(container));
         return;
     }
     let entries = std::fs::read_dir(container.dir.join("checkpoints"));
@@ -182,6 +190,27 @@ pub fn sweep(container: &Container, record: &Record) {
         }
     }
     let _ = std::fs::remove_file(verdict(container));
+}
+
+/// Whether the container's memory still comes from a checkpoint.
+fn is_read_from(record: &Record) -> bool {
+    record.state.is_alive() && has_pages_to_come(record.pid)
+}
+
+/// Removes the checkpoint of a move when all of the container's memory has been read, or when it has ended.
+fn sweep_later(container: Arc<Container>) {
+    const PACE: Duration = Duration::from_millis(100);
+    let wait = move || {
+        while is_read_from(&container.record()) {
+            std::thread::sleep(PACE);
+        }
+        let _action = container.begin();
+        sweep(&container, &container.record());
+    };
+    if let Err(error) = crate::daemon::spawn("migration-memory", wait) {
+        // The next daemon removes it.
+        log::warn!("{error}");
+    }
 }
 
 /// Ends what an earlier daemon had only to finish: containers that have left are removed, those that are ours are

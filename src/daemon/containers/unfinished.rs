@@ -16,6 +16,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::checkpoint::seal::Followed;
 use super::checkpoint::{self, UnderWay};
@@ -153,7 +154,7 @@ fn orphan(container: &Container) -> Option<UnderWay> {
 }
 
 /// Removes half-made checkpoints and writable layers that are not the container's, and settles what volumes hold.
-pub fn sweep(engine: &Engine, container: &Container) {
+pub fn sweep(engine: &Engine, container: &Arc<Container>) {
     settle_rest(container);
     hibernate::use_up(container);
     let record = container.record();

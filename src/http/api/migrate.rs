@@ -48,6 +48,8 @@ pub struct MigrateRequest {
     pub keep: bool,
     /// Volumes over there keep the content they have.
     pub keep_volumes: bool,
+    /// It runs over there before all of its memory, which is there by then, has been read in.
+    pub lazy: bool,
     /// TCP connections come back closed. They do in any case where the address is another.
     pub tcp_close: bool,
     /// Its processes may have more than its configuration gives them.

@@ -309,7 +309,7 @@ pub fn examine(launch: &Launch, pid: i32) -> Result<Examination, Error> {
 }
 
 /// Whether the shim of a container's first process has a page daemon.
-fn has_pages_to_come(pid: i32) -> bool {
+pub fn has_pages_to_come(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
     shim.is_some_and(|shim| {

@@ -30,13 +30,21 @@ pub fn check(
     is_trusted: bool,
 ) -> Result<()> {
     fits(engine, manifest)?;
+    seal::verify(dir, manifest, &manifest::boot_id())?;
+    admits(record, dir, manifest, is_trusted)
+}
+
+/// As [`check`], of a checkpoint that fits this machine and whose files are known to be what the manifest says.
+///
+/// # Errors
+/// Conflict, in one sentence.
+pub fn admits(record: &Record, dir: &Path, manifest: &Manifest, is_trusted: bool) -> Result<()> {
     if manifest.image_id != record.image_id {
         return Err(Error::conflict(format!(
             "it was taken over image {}, the container has {}",
             manifest.image_id, record.image_id
         )));
     }
-    seal::verify(dir, manifest, &manifest::boot_id())?;
     if !is_trusted {
         let tree = images::tree(&dir.join("images")).map_err(|error| Error::conflict(error.to_string()))?;
         let confinement = spec::confinement(record)?;

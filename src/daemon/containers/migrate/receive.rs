@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::wire::{self, Connection, Item, Message, Offer, Receiver, Sender, Standing};
-use super::{Arriving, Phase, checkpoint, checkpoint_dir, logs as logs_of, tidy};
+use super::{Arriving, Phase, checkpoint, checkpoint_dir, logs as logs_of};
 use crate::daemon::containers::checkpoint::manifest::{MANIFEST, SavedVolume, boot_id};
 use crate::daemon::containers::checkpoint::seal::{self, Sealed};
 use crate::daemon::containers::checkpoint::{
@@ -93,7 +93,7 @@ fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut R
     match result {
         Ok(()) => {
             let told = sender.tell(&Message::Done {});
-            tidy(&container, &offer.ticket);
+            super::sweep(&container, &container.record());
             told
         }
         // The sender may have decided without our having heard of it.
@@ -128,6 +128,9 @@ fn draft(engine: &Engine, offer: &Offer, was: &Record) -> Result<Draft> {
     preflight::fits(engine, &offer.manifest)?;
     if let Err(reason) = engine.criu() {
         return Err(Error::conflict(reason.to_string()));
+    }
+    if offer.lazy {
+        checkpoints::check_lazy(engine)?;
     }
     let (config, host_config) = (was.config.clone(), was.host_config.clone());
     checks::config(&config)?;
@@ -171,6 +174,7 @@ fn draft(engine: &Engine, offer: &Offer, was: &Record) -> Result<Draft> {
             phase: Phase::Begun,
             volumes,
             keep_volumes: offer.keep_volumes,
+            lazy: offer.lazy,
             tcp_close: offer.tcp_close,
             trust: offer.trust,
         }),
@@ -303,7 +307,7 @@ fn fill(
         .map_err(|cause| Error::system(format!("rename {partial:?} to {dir:?}"), cause))?;
     let record = container.record();
     let is_trusted = record.arriving.as_ref().is_some_and(|arriving| arriving.trust);
-    preflight::check(engine, &record, &dir, &manifest, is_trusted)?;
+    preflight::admits(&record, &dir, &manifest, is_trusted)?;
     if manifest.volumes != offered {
         return Err(wire::strange("other volumes than it offered"));
     }
@@ -378,7 +382,7 @@ fn bring_to_life(
         dir: checkpoint_dir(container, &arriving.ticket),
         tcp_close: arriving.tcp_close || manifest.options.tcp_close,
         hostname: None,
-        lazy: false,
+        lazy: arriving.lazy,
     };
     let refusal = Mutex::new(None);
     let log = logs::place(&container.dir, "thaw");
@@ -443,7 +447,7 @@ fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let arriving = container.lock().record.arriving.clone().unwrap_or_default();
     let how = How {
         tcp_close: arriving.tcp_close,
-        lazy: false,
+        lazy: arriving.lazy,
         trust: arriving.trust,
         keep_volumes: arriving.keep_volumes,
     };
@@ -456,9 +460,8 @@ fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
 /// As a restore; the container stays, with its checkpoint.
 pub fn complete(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let _action = container.begin();
-    let ticket = ticket(container);
     again(engine, container)?;
-    tidy(container, &ticket);
+    super::sweep(container, &container.record());
     Ok(())
 }
 

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::growing;
 use super::logs::LogSender;
 use super::wire::{self, Connection, Item, Message, Offer, OfferedVolume, Sender, Standing};
 use super::{Leaving, Phase, checkpoint, checkpoint_dir, tidy, verdict};
@@ -40,6 +41,8 @@ use crate::runtime::{Dump, Sandbox};
 /// Passes over the files while the container runs, at most; and how little one has to have in it to be the last.
 const PASSES: u32 = 5;
 const SMALL_BYTES: u64 = 4 << 20;
+/// That there is nothing to send.
+const NOT_FROZEN: &str = "it could not be frozen";
 /// How long the frozen container's end may take once it is decided.
 const END_WAIT: Duration = Duration::from_secs(10);
 
@@ -146,8 +149,11 @@ impl Line {
         Error::conflict("the connection to the other daemon broke")
     }
 
-    /// What there is to say of a failure to send: the receiver may have said why.
+    /// What there is to say of a failure to send: where it is the connection's, the receiver may have said why.
     fn unsent(&self, error: Error) -> Error {
+        if !self.sender.is_broken() {
+            return error;
+        }
         match self.heard.recv() {
             Ok(Message::Failed { message }) => Error::conflict(message),
             _ => {
@@ -414,6 +420,7 @@ fn offer(
         manifest: under_way.describe(record, BTreeMap::new()),
         volumes: offered.into_values().collect(),
         keep_volumes: request.keep_volumes,
+        lazy: request.lazy,
         tcp_close: request.tcp_close,
         trust: request.trust,
     };
@@ -535,12 +542,32 @@ impl Journey<'_> {
             let dump = builder
                 .spawn_scoped(scope, dump)
                 .map_err(|cause| Error::system("start thread \"migration-dump\"", cause))?;
-            let is_frozen = keeper.is_ready(hold);
+            let progress = growing::Progress::default();
+            let is_frozen = std::thread::scope(|scope| {
+                let (files, account) = (&mut goods.files, &mut *account);
+                let (sender, partial) = (self.line.sender.clone(), self.under_way.partial());
+                let watched = &progress;
+                let ahead = move || send_growing(&sender, &partial, watched, files, account);
+                let ahead =
+                    std::thread::Builder::new().name("migration-pages".to_owned()).spawn_scoped(scope, ahead);
+                let is_frozen = keeper.is_ready(hold);
+                progress.ends(is_frozen);
+                let ahead =
+                    ahead.map_err(|cause| Error::system("start thread \"migration-pages\"", cause))?;
+                let sent =
+                    ahead.join().unwrap_or_else(|_| Err(Error::system("send memory", "its thread panicked")));
+                // What could not be frozen has not been sent, either.
+                match is_frozen {
+                    true => sent.map(|()| true).map_err(|error| self.line.unsent(error)),
+                    false => Ok(false),
+                }
+            });
             let stopped = stopped.get();
             log::debug!("migration: frozen after {} ms", stopped.elapsed().as_millis());
             let sent = match is_frozen {
-                true => self.send(goods, account, stopped),
-                false => Err(Error::conflict("it could not be frozen")),
+                Ok(true) => self.send(goods, account, stopped),
+                Ok(false) => Err(Error::conflict(NOT_FROZEN)),
+                Err(error) => Err(error),
             };
             let is_given = sent.is_ok() || self.is_given();
             keeper.decide(is_given);
@@ -554,7 +581,7 @@ impl Journey<'_> {
             match (sent, dumped) {
                 (Ok(took), _) => Ok(took.duration_since(stopped)),
                 // The freeze's own failure says more than that there is nothing to send.
-                (Err(error), Err(cause)) if !is_given && error.message == "it could not be frozen" => {
+                (Err(error), Err(cause)) if !is_given && error.message == NOT_FROZEN => {
                     let at = logs::place(&self.container.dir, "freeze");
                     let cause = logs::keep(cause, &self.under_way.partial().join(DUMP_LOG), &at);
                     Err(checkpoints::explained(self.engine, cause))
@@ -586,6 +613,11 @@ impl Journey<'_> {
         log::debug!("migration: files sent after {} ms", stopped.elapsed().as_millis());
         let files = &mut goods.files;
         let mut sizes = seal::sizes(&partial)?;
+        if let Some((name, _)) =
+            sizes.iter().find(|(name, bytes)| files.get(name).is_some_and(|sent| sent.bytes != *bytes))
+        {
+            return Err(Error::system("send memory", format!("{name} has grown after its end was sent")));
+        }
         sizes.retain(|(name, _)| !files.contains_key(name));
         let (total, mut so_far) = (sizes.iter().map(|(_, bytes)| bytes).sum(), 0);
         for (name, _) in sizes {
@@ -634,6 +666,25 @@ impl Journey<'_> {
         }
         Ok(())
     }
+}
+
+/// Sends large files of memory while CRIU writes them.
+fn send_growing(
+    sender: &Sender,
+    partial: &Path,
+    progress: &growing::Progress,
+    files: &mut BTreeMap<String, Sealed>,
+    account: &mut Account<'_>,
+) -> Result<()> {
+    let mut so_far = 0;
+    for number in 1.. {
+        let Some(growing) = growing::Growing::wait(partial, number, progress)? else { continue };
+        let growing::Found::File { name, path, content } = growing else { break };
+        let mut sent = |bytes| account.sent(bytes, "memory", None, &mut so_far);
+        let (sha256, bytes) = sender.file(Item::Checkpoint(name.clone()), content, &mut sent)?;
+        files.insert(name, seal::sealed(&path, sha256, bytes)?);
+    }
+    Ok(())
 }
 
 /// Writes to two places.

@@ -113,6 +113,8 @@ pub struct Offer {
     #[serde(default)]
     pub keep_volumes: bool,
     #[serde(default)]
+    pub lazy: bool,
+    #[serde(default)]
     pub tcp_close: bool,
     #[serde(default)]
     pub trust: bool,
@@ -166,13 +168,15 @@ struct Shared {
     /// Since when somebody waits for the other side, in milliseconds since `began`, counted from 1.
     waiting: AtomicU64,
     is_over: AtomicBool,
+    is_broken: AtomicBool,
 }
 
 impl Shared {
     fn send(&self, kind: u8, content: &[u8]) -> io::Result<()> {
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.write_all(&migrate::header(kind, content.len()))?;
-        output.write_all(content)
+        let sent =
+            output.write_all(&migrate::header(kind, content.len())).and_then(|()| output.write_all(content));
+        sent.inspect_err(|_| self.is_broken.store(true, Ordering::Relaxed))
     }
 
     fn now(&self) -> u64 {
@@ -209,6 +213,7 @@ pub fn begin(connection: Connection) -> Result<(Sender, Receiver)> {
         began: Instant::now(),
         waiting: AtomicU64::new(0),
         is_over: AtomicBool::new(false),
+        is_broken: AtomicBool::new(false),
     });
     let pulse = Arc::clone(&shared);
     crate::daemon::spawn("migration-pulse", move || {
@@ -236,6 +241,11 @@ impl Sender {
     pub fn tell(&self, message: &Message) -> Result<()> {
         let text = serde_json::to_vec(message).map_err(|cause| Error::system("encode a message", cause))?;
         self.0.send(MESSAGE, &text).map_err(broken)
+    }
+
+    /// Whether something could not be sent.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken.load(Ordering::Relaxed)
     }
 
     /// Tells the client; one that has gone shows by what follows.
