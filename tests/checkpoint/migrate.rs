@@ -347,7 +347,7 @@ fn round(here: &mut Daemon, there: &mut Daemon, victim: Victim, delay: Duration)
     eventually(&what, || {
         numbers(owner).len() > count + 3 || (is_shim && owner.state("web")["Running"] == false)
     });
-    println!("{what}");
+    eprintln!("{what}");
     is_clean(here);
     is_clean(there);
     owner.dewar(&["rm", "-f", "web"]).ok();

@@ -31,6 +31,9 @@ struct Tree {
     is_begun: bool,
 }
 
+/// Takes a file's name, and what writes it.
+type Put<'a> = dyn FnMut(&str, &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()> + 'a;
+
 /// A container's files, on their way into a checkpoint.
 pub struct Passes {
     trees: Vec<Tree>,
@@ -53,11 +56,7 @@ impl Passes {
     ///
     /// # Errors
     /// Of reading, and those of `put`.
-    pub fn next(
-        &mut self,
-        is_frozen: bool,
-        put: &mut dyn FnMut(&str, &mut dyn FnMut(&mut dyn Write) -> Result<()>) -> Result<()>,
-    ) -> Result<u64> {
+    pub fn next(&mut self, is_frozen: bool, put: &mut Put<'_>) -> Result<u64> {
         let mut bytes = 0;
         for tree in &mut self.trees {
             if !is_frozen && !layer::is_tracked(&tree.path) {
