@@ -3,7 +3,7 @@
 //! Source: Docker 28, for the order of the checks, their words and classes.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::network::{Driver, Network, Pool, is_predefined, option};
@@ -326,9 +326,9 @@ fn check_bridge_option(key: &str, value: &str) -> Result<(), String> {
         {
             Err(format!("unknown gateway mode {value}"))
         }
-        option::HOST_BINDING | option::HOST_IPV4 | option::HOST_IPV6 if value.parse::<IpAddr>().is_err() => {
-            Err("nil ip".to_owned())
-        }
+        option::HOST_BINDING if value.parse::<IpAddr>().is_err() => Err("nil ip".to_owned()),
+        option::HOST_IPV4 if value.parse::<Ipv4Addr>().is_err() => Err("nil ip".to_owned()),
+        option::HOST_IPV6 if value.parse::<Ipv6Addr>().is_err() => Err("nil ip".to_owned()),
         _ => Ok(()),
     }
 }

@@ -211,6 +211,15 @@ impl<'a> Rule<'a> {
         })
     }
 
+    /// Gives the packet the source address that the map has for the key, if it has one.
+    pub fn source_by(&mut self, family: Family, part: Part, map: &str) -> &mut Self {
+        self.load(part, FIRST);
+        self.lookup(map, Some(FIRST), false);
+        self.expression("nat", &mut |data| {
+            data.be32(1, libc::NFT_NAT_SNAT as u32).be32(2, u32::from(family.number())).be32(3, FIRST);
+        })
+    }
+
     /// Gives the packet the address of the interface it leaves by.
     pub fn masquerade(&mut self) -> &mut Self {
         self.expression("masq", &mut |_| {})

@@ -14,6 +14,7 @@
 //!   set bare { ifname }             everything is reached at the containers' own addresses
 //!   set open { inet_proto . ipv4_addr . inet_service }   the ports that `direct` and `trusted` speak of
 //!   set linked { ipv4_addr . ipv4_addr . inet_proto . inet_service }     who may speak to which port of whom by a link
+//!   map sources { ifname : ipv4_addr }   and of these, whose the network chose
 //!   map own { ifname : verdict }    to the network's chain `own-…`: ip saddr NET masquerade
 //!
 //!   raw   ip daddr 127.0.0.0/8 iifname @bridges drop
@@ -21,6 +22,7 @@
 //!   out   fib daddr type local jump publish                                   (IPv6: to ::1 return)
 //!   publish   dnat to proto . daddr . dport map @pub_ip ; dnat to proto . dport map @pub_any
 //!   post  ip saddr 127.0.0.0/8 oifname @bridges masquerade
+//!         oifname != @bridges snat to iifname map @sources
 //!         iifname @masked oifname != @bridges masquerade
 //!         ct status dnat oifname vmap @own
 //!   forw  ct state established,related accept
@@ -71,6 +73,8 @@ pub struct Area {
     talks: bool,
     internal: bool,
     masked: bool,
+    /// What masked packets get, where the network says which of the host's addresses.
+    source: Option<IpAddr>,
     mode: Mode,
     direct: bool,
     trusted: Vec<String>,
@@ -98,12 +102,16 @@ impl Area {
             _ => Mode::Nat,
         };
         let trusted = network.options.get(option::TRUSTED_INTERFACES).map(String::as_str).unwrap_or_default();
+        let masked = network.switch(option::MASQUERADE, true) && mode != Mode::Routed && !network.internal;
+        let source = if is_six { option::HOST_IPV6 } else { option::HOST_IPV4 };
+        let source = network.options.get(source).and_then(|address| address.parse().ok());
         Some(Area {
             bridge: bridge.to_owned(),
             subnets: network.pools_of(is_six).map(|pool| pool.subnet).collect(),
             talks: network.switch(option::ICC, true),
             internal: network.internal,
-            masked: network.switch(option::MASQUERADE, true) && mode != Mode::Routed && !network.internal,
+            masked,
+            source: source.filter(|address: &IpAddr| masked && address.is_ipv6() == is_six),
             mode,
             direct: is_direct || mode == Mode::Routed,
             trusted: trusted.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
@@ -139,6 +147,10 @@ impl Area {
         }
         if !self.trusted.is_empty() && !self.internal {
             sets.push(("trusted", self.trusted.iter().map(|name| from(name)).collect()));
+        }
+        if let Some(source) = self.source {
+            let value = Value::Bytes(Key::new().address(source).bytes());
+            sets.push(("sources", vec![Key::new().interface(&self.bridge).leads(value)]));
         }
         let to_own = Key::new().interface(&self.bridge).leads(Value::Jump(self.chain()));
         sets.push(("own", vec![to_own]));
@@ -226,6 +238,7 @@ pub fn install(batch: &mut Batch, table: &Table) {
         batch.add_set(table, name, &[Type::Interface, Type::Interface], Leads::Nowhere);
     }
     batch.add_set(table, "linked", &[address, address, Type::Protocol, Type::Port], Leads::Nowhere);
+    batch.add_set(table, "sources", &[Type::Interface], Leads::To(&[address]));
     batch.add_set(table, "own", &[Type::Interface], Leads::Verdict);
     batch.add_chain(table, "publish", None);
     for (name, hook) in [("raw", RAW), ("pre", PRE), ("out", OUT), ("post", POST), ("forw", FORW)] {
@@ -271,6 +284,9 @@ pub fn install(batch: &mut Batch, table: &Table) {
     });
     batch.add_rule(table, "publish", &mut |rule| {
         rule.lead_by(family, &[Part::L4Protocol, port], "pub_any");
+    });
+    batch.add_rule(table, "post", &mut |rule| {
+        rule.not_within(&[Part::OutInterface], "bridges").source_by(family, Part::InInterface, "sources");
     });
     batch.add_rule(table, "post", &mut |rule| {
         rule.within(&[Part::InInterface], "masked").not_within(&[Part::OutInterface], "bridges").masquerade();

@@ -157,6 +157,29 @@ fn without_masquerade_containers_keep_their_addresses() {
     });
 }
 
+#[test]
+fn a_network_speaks_to_the_world_with_the_address_it_was_given() {
+    Site::run(true, |site| {
+        site.host.ip("addr add 192.0.2.9/24 dev eth0");
+        // Deprecated, so that the kernel would not choose it by itself.
+        site.host.ip("addr add 2001:db8::9/64 dev eth0 nodad preferred_lft 0");
+        let firewall = start(&Config::default());
+        let chosen = [(option::HOST_IPV4, "192.0.2.9"), (option::HOST_IPV6, "2001:db8::9")];
+        firewall.add_network(&network("one", FOUR_AND_SIX[0], &chosen), "br1").unwrap();
+        firewall.add_network(&network("two", FOUR_AND_SIX[1], &[]), "br2").unwrap();
+        let [c1, _, c3] = &site.containers;
+        for ([_, _, lan, host], address) in BOTH.into_iter().zip(["192.0.2.9", "2001:db8::9"]) {
+            assert_eq!(seen(c1, lan, 80).as_deref(), Some(address));
+            assert_eq!(seen(c3, lan, 80).as_deref(), Some(host), "another network");
+        }
+        // The network is made anew without.
+        firewall.add_network(&network("one", FOUR_AND_SIX[0], &[]), "br1").unwrap();
+        for [_, _, lan, host] in BOTH {
+            assert_eq!(seen(c1, lan, 80).as_deref(), Some(host));
+        }
+    });
+}
+
 /// A client that goes on sending is led where the port leads now: not to the host, where nothing was, nor to a
 /// container that is gone.
 #[test]
