@@ -17,6 +17,7 @@ pub mod host_devices;
 pub mod init;
 pub mod layer;
 pub mod look;
+pub mod mount_namespace;
 pub mod mounts;
 pub mod netlink;
 pub mod netns;

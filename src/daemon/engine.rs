@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Once, OnceLock, PoisonError, RwLock};
 
 use super::authorization::Authorization;
 use super::build::Builds;
@@ -23,7 +23,7 @@ use super::usage::Pruning;
 use super::volumes::Volumes;
 use crate::http::api::image::JsonMessage;
 use crate::http::tls::Acceptor;
-use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent};
+use crate::runtime::{CriuInfo, Runtime, RuntimeConfig, SandboxEvent, mount_namespace};
 
 /// Everything the daemon owns.
 pub struct Engine {
@@ -54,6 +54,7 @@ pub struct Engine {
     /// A stable name of this installation, made at the first start.
     pub id: String,
     criu: OnceLock<std::result::Result<CriuInfo, String>>,
+    names: Once,
 }
 
 impl Engine {
@@ -100,6 +101,7 @@ impl Engine {
             is_stopping: AtomicBool::new(false),
             id,
             criu: OnceLock::new(),
+            names: Once::new(),
         };
         Ok((Arc::new(engine), receiver))
     }
@@ -108,6 +110,17 @@ impl Engine {
     pub fn config(&self) -> Arc<Config> {
         // Only whole values are swapped in: there is nothing a panic could leave half done.
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Has the names of network namespaces stay out of containers' mount namespaces, before the first is made.
+    pub fn keep_names_out(&self) {
+        self.names.call_once(|| {
+            let names = self.state_dir.netns_dir();
+            if let Err(cause) = mount_namespace::keep_out(&names) {
+                // Starts beside many containers are slower for it.
+                log::warn!("keep {names:?} out of containers' mount namespaces: {cause}");
+            }
+        });
     }
 
     /// Pulls an image, or all tags of a repository, and publishes it: see [`images::Store::pull`].

@@ -17,6 +17,7 @@ use super::spawn;
 use crate::http::api::Class;
 use crate::http::server::Handle;
 use crate::runtime::cgroup::Cgroup;
+use crate::runtime::mount_namespace;
 
 /// How long requests in flight get to finish.
 const FINISH: Duration = Duration::from_secs(5);
@@ -161,6 +162,10 @@ pub fn tidy(engine: &Engine) {
     engine.firewall.uninstall();
     if let Err(error) = engine.wiring.sweep(&|_| false) {
         log::warn!("{error}");
+    }
+    let names = engine.state_dir.netns_dir();
+    if let Err(cause) = mount_namespace::let_in(&names) {
+        log::warn!("unmount {names:?}: {cause}");
     }
     if let Err(error) = Cgroup::open(&engine.config().cgroup_parent()).and_then(|parent| parent.remove()) {
         log::warn!("{error}");

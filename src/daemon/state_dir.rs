@@ -151,9 +151,14 @@ impl StateDir {
         self.exec_root.join("execs").join(format!("{id}.json"))
     }
 
+    /// Where network namespaces have their names.
+    pub fn netns_dir(&self) -> PathBuf {
+        self.exec_root.join("netns")
+    }
+
     /// The container's network namespace.
     pub fn netns(&self, id: &str) -> PathBuf {
-        self.exec_root.join("netns").join(id)
+        self.netns_dir().join(id)
     }
 
     /// The layer between the image's and the container's own.

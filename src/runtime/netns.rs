@@ -8,27 +8,25 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::thread;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::UnmountFlags;
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::sys::{net, process};
 use super::{Cause, Error};
 
-/// Where the settings of the namespace are. The kernel finds the one of a thread among those of all namespaces: once
-/// is enough.
-const SETTINGS: &str = "/proc/sys/net";
 /// Written inside a new namespace.
 const SYSCTLS: [(&str, &str); 3] = [
     // Go listens with MPTCP by default since 1.24 and falls back to TCP without it; CRIU cannot dump MPTCP.
-    ("mptcp/enabled", "0"),
+    ("net/mptcp/enabled", "0"),
     // Compat: Docker lets any user of a container bind low ports and send pings.
-    ("ipv4/ip_unprivileged_port_start", "0"),
-    ("ipv4/ping_group_range", "0 2147483647"),
+    ("net/ipv4/ip_unprivileged_port_start", "0"),
+    ("net/ipv4/ping_group_range", "0 2147483647"),
 ];
 
 /// Makes a network namespace with `lo` up and binds it at `path`, a file that must not exist; its directory
@@ -78,26 +76,68 @@ fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result
     })
 }
 
+/// A procfs of our own, mounted nowhere.
+///
+/// The names of settings are the same in all network namespaces, and procfs keeps those of each that was asked about in
+/// one chain, which every look-up walks: beside 500 containers a name took ten times as long. This one is made to
+/// forget them, which the host's cannot be asked to.
+///
+/// `None` where the kernel refuses; the host's is as good, if slower.
+fn procfs() -> Option<&'static OwnedFd> {
+    static OWN: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let make = || -> rustix::io::Result<OwnedFd> {
+        let context = rustix::mount::fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_create(&context)?;
+        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    };
+    OWN.get_or_init(|| make().ok()).as_ref()
+}
+
+/// Has [`procfs`] forget the names it keeps. The kernel drops what it remembers of a file system that is reconfigured.
+fn forget_names() {
+    if let Some(own) = procfs() {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        // Only the time it takes to find them depends on it.
+        let _ = rustix::mount::fspick(own, "", flags).and_then(rustix::mount::fsconfig_reconfigure);
+    }
+}
+
+fn open_setting(setting: &str, access: OFlags) -> io::Result<fs::File> {
+    let flags = access | OFlags::CLOEXEC;
+    let path = Path::new("sys").join(setting);
+    let opened = match procfs() {
+        Some(own) => rustix::fs::openat(own, &path, flags, Mode::empty()),
+        None => rustix::fs::open(Path::new("/proc").join(path), flags, Mode::empty()),
+    };
+    Ok(opened?.into())
+}
+
 /// Writes a setting of the calling thread's namespace: `net/` and what follows it below `/proc/sys`, slashes between
 /// the parts.
 ///
 /// # Errors
 /// `ENOENT` for what this kernel does not have; `EINVAL` for a value it does not like.
 pub fn set(setting: &str, value: &str) -> io::Result<()> {
-    fs::write(Path::new("/proc/sys").join(setting), value)
+    open_setting(setting, OFlags::WRONLY)?.write_all(value.as_bytes())
+}
+
+/// Reads what [`set`] writes.
+///
+/// # Errors
+/// `ENOENT` for what this kernel does not have.
+pub fn get(setting: &str) -> io::Result<String> {
+    io::read_to_string(open_setting(setting, OFlags::RDONLY)?)
 }
 
 fn populate(path: &Path, setup: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     process::unshare(UnshareFlags::NEWNET)?;
     net::set_up("lo")?;
-    let settings =
-        rustix::fs::open(SETTINGS, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    forget_names();
     for (name, value) in SYSCTLS {
-        match rustix::fs::openat(&settings, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => fs::File::from(file).write_all(value.as_bytes())?,
+        match set(name, value) {
             // A kernel built without MPTCP has nothing to turn off.
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
         }
     }
     setup()?;

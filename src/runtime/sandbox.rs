@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,9 @@ use super::shim::protocol::{
     Request,
 };
 use super::shim::{self, LAUNCH, LOG, ROOTFS, SOCKET};
-use super::{Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw, record};
+use super::{
+    Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw, mount_namespace, record,
+};
 
 /// Starting may have to wait for a loaded machine.
 const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
@@ -69,6 +71,8 @@ pub struct RuntimeConfig {
 #[derive(Debug)]
 pub struct Runtime {
     program: Program,
+    /// What shims begin with, once one was started; `None` where the kernel has refused it.
+    bare: OnceLock<Option<OwnedFd>>,
     monitor: Arc<Monitor>,
     thread: Option<JoinHandle<()>>,
     criu: Arc<CriuFinder>,
@@ -167,7 +171,7 @@ impl Runtime {
             cache_dir: config.criu_cache_dir.clone(),
             found: Mutex::new(None),
         };
-        Ok(Runtime { program, monitor, thread: Some(thread), criu: Arc::new(criu) })
+        Ok(Runtime { program, bare: OnceLock::new(), monitor, thread: Some(thread), criu: Arc::new(criu) })
     }
 
     /// Runs a container's command. Blocks until execve has succeeded.
@@ -320,6 +324,16 @@ impl Runtime {
         Ok((link, greeted))
     }
 
+    /// The mount namespace a shim begins with; without one it copies all of the host's mounts.
+    fn bare(&self) -> Stdio {
+        let made = self.bare.get_or_init(|| {
+            let made = mount_namespace::bare();
+            made.inspect_err(|error| ::log::warn!("make a mount namespace for shims to begin with: {error}"))
+                .ok()
+        });
+        made.as_ref().and_then(|made| made.try_clone().ok()).map_or_else(Stdio::null, Stdio::from)
+    }
+
     fn begin(
         &self,
         launch: Launch,
@@ -380,7 +394,7 @@ impl Runtime {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
             .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(self.bare())
             .stderr(Stdio::from(log))
             .spawn()
             .map_err(|error| failed("start", "shim", error))?;

@@ -1,8 +1,8 @@
 //! The shim: one small process per container that holds its stdio, reaps it, and outlives the daemon.
 //!
-//! It is the dewar binary executed again as `dewar-shim`, with the control socket as standard input. One
-//! thread, one poll loop, everything non-blocking; only starting, dumping and restoring block the loop, for
-//! as long as they take.
+//! It is the dewar binary executed again as `dewar-shim`, with the control socket as standard input and, if
+//! there is one, the mount namespace to begin with as standard output. One thread, one poll loop, everything
+//! non-blocking; only starting, dumping and restoring block the loop, for as long as they take.
 //!
 //! ```text
 //!            launch / thaw              init ends                output ended, or 2 s
@@ -46,18 +46,17 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::UnmountFlags;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::UnshareFlags;
 
 use super::cgroup::{Cgroup, OomNotifier};
 use super::criu::pages::PageDaemon;
 use super::oci::Foreign;
 use super::spec::{NamespaceKind, Process, Spec};
-use super::sys::process::{self, unshare};
+use super::sys::process;
 use super::sys::{signal, terminal};
-use super::{Cause, Dump, Error, Exit, Launch, NOT_RUNNING, Thaw, init, record, rootfs};
+use super::{Cause, Dump, Error, Exit, Launch, NOT_RUNNING, Thaw, init, mount_namespace, record, rootfs};
 use gate::Gate;
 use log::Log;
 use protocol::{AnyRequest, Call, Client, CriuPlace, Done, EndedExec, Event, Hello, Message, Outcome};
@@ -135,6 +134,8 @@ struct ExecProcess {
 /// Everything the loop owns.
 struct Shim {
     control: Option<OwnedFd>,
+    /// The mount namespace to begin with.
+    bare: Option<OwnedFd>,
     listener: Option<OwnedFd>,
     id: Option<String>,
     container: Option<Container>,
@@ -197,6 +198,8 @@ impl Shim {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
         let null = null.map_err(|errno| failed("open", "/dev/null", errno))?;
         rustix::stdio::dup2_stdin(&null).map_err(|errno| failed("open", "/dev/null", errno))?;
+        let bare = bare_namespace();
+        rustix::stdio::dup2_stdout(&null).map_err(|errno| failed("open", "/dev/null", errno))?;
         // Executed by a descriptor's path, its name would be a number.
         let _ = rustix::thread::set_name(c"dewar-shim");
         // Fails only for a process group's leader, which a shim started from a shell would be.
@@ -204,6 +207,7 @@ impl Shim {
         let _ = rustix::process::chdir("/");
         Ok(Shim {
             control: Some(control),
+            bare,
             listener: None,
             id: None,
             container: None,
@@ -537,7 +541,8 @@ impl Shim {
         }
         // Only here their mounts have the host's for peers.
         let trees = init::open_shared(&launch.spec)?;
-        leave_mount_namespace()?;
+        let bare = self.bare.take();
+        mount_namespace::leave(bare.as_ref().map(AsFd::as_fd), &launch.spec, &launch.overlay)?;
         let root = run_dir.join(ROOTFS);
         rootfs::mount(&launch.overlay, &root)?;
         let container = match (thaw, launch.oci.clone()) {
@@ -784,11 +789,13 @@ fn open_log(launch: &Launch) -> Result<Option<Log>, Error> {
     Ok(Some(log))
 }
 
-fn leave_mount_namespace() -> Result<(), Error> {
-    unshare(UnshareFlags::NEWNS).map_err(|error| failed("leave", "the mount namespace", error))?;
-    // Slave, not private: what the host unmounts must not be held here.
-    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    rustix::mount::mount_change("/", slave).map_err(|errno| failed("detach mounts of", "/", errno))
+/// The mount namespace that standard output is, if it is one.
+fn bare_namespace() -> Option<OwnedFd> {
+    const NSFS_MAGIC: u64 = 0x6e73_6673;
+    let inherited = io::stdout();
+    let stat = rustix::fs::fstatfs(&inherited).ok()?;
+    let is_namespace = u64::try_from(stat.f_type) == Ok(NSFS_MAGIC);
+    is_namespace.then(|| inherited.as_fd().try_clone_to_owned().ok())?
 }
 
 fn has_namespace(spec: &Spec, kind: NamespaceKind) -> bool {

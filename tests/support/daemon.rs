@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::http::{Connection, Reply};
-use super::leftovers::Leftovers;
+use super::leftovers::{self, Leftovers};
 use super::{Cmd, Namespace, TempDir, binary, busybox_tar, requires};
 
 /// The image every daemon of a test can have: [`Daemon::start`] imports it.
@@ -274,6 +274,7 @@ impl Daemon {
         }
         self.remove_containers();
         assert_eq!(self.stop(), 0, "the daemon's exit code after SIGTERM:\n{}", self.log());
+        assert!(!leftovers::has_names(self.dir.path()), "a mount is left:\n{}", self.log());
         self.is_ended = true;
     }
 

@@ -106,6 +106,7 @@ impl Leftovers {
         for mount in self.mounts.iter().rev() {
             let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
+        let _ = rustix::mount::unmount(names(&self.dir), rustix::mount::UnmountFlags::DETACH);
         if !self.processes.is_empty() {
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -115,10 +116,23 @@ impl Leftovers {
     }
 }
 
+/// Containers' mounts: not the one that holds the names of network namespaces, which is the daemon's.
 fn mounts(dir: &Path) -> BTreeSet<PathBuf> {
+    mount_points().into_iter().filter(|point| point.starts_with(dir) && *point != names(dir)).collect()
+}
+
+/// Whether a daemon's names of network namespaces are still a mount.
+pub fn has_names(dir: &Path) -> bool {
+    mount_points().contains(&names(dir))
+}
+
+fn names(dir: &Path) -> PathBuf {
+    dir.join("run/netns")
+}
+
+fn mount_points() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|point| point.starts_with(dir)).collect()
+    table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
 /// The cgroup under which the daemon of `dir` puts its containers: `dewar-` and the FNV-1a of its exec-root, so that

@@ -217,6 +217,7 @@ fn build(
         return Ok(connected);
     }
     let path = engine.state_dir.netns(&container.id);
+    engine.keep_names_out();
     netns::create(&path)?;
     for network in &joined {
         plug(engine, record, network, &path, thaw.is_some()).map_err(failed)?;

@@ -473,7 +473,7 @@ fn sweep(engine: &Engine, left_out: &BTreeSet<String>) {
     let parent = engine.config().cgroup_parent();
     for (kind, dir) in [
         ("containers", engine.state_dir.exec_root.join("containers")),
-        ("netns", engine.state_dir.exec_root.join("netns")),
+        ("netns", engine.state_dir.netns_dir()),
     ] {
         let Ok(entries) = std::fs::read_dir(&dir) else { continue };
         for entry in entries.flatten() {

@@ -6,8 +6,8 @@
 //!   hybrid  as v1, and a cgroup2 mount at unified
 //! ```
 //!
-//! With a cgroup namespace of its own the container mounts the hierarchies and finds itself at their roots.
-//! Without one its own directories are bound in (v1), or the host's tree (v2), which is why that is only
+//! Of the hierarchies of version 1 the container's own directories are bound in. Version 2 it mounts where it has a
+//! cgroup namespace, and finds itself at the root; without one it is shown the host's tree, which is why that is only
 //! ever offered read-only by default.
 
 use std::path::Path;
@@ -51,7 +51,7 @@ fn view_in(layout: &Layout, path: &str, namespace: Namespace, writable: bool) ->
         destination,
         kind: "bind".to_owned(),
         source: source.display().to_string(),
-        options: options(&["bind", access]),
+        options: options(&["bind", access, "private"]),
     };
     let own = |mount: &Path| mount.join(path.trim_start_matches('/'));
     let cgroup2 = |mount: &Path, destination: String| match namespace {
@@ -75,18 +75,11 @@ fn view_in(layout: &Layout, path: &str, namespace: Namespace, writable: bool) ->
     };
     let mut view = View { mounts: vec![tmpfs(&["mode=755"])], ..View::default() };
     for hierarchy in &layout.v1 {
-        let data = hierarchy.controllers.join(",");
-        let name = data.trim_start_matches("name=").to_owned();
+        let name = hierarchy.controllers.join(",").trim_start_matches("name=").to_owned();
         let destination = format!("{ROOT}/{name}");
-        view.mounts.push(match namespace {
-            Namespace::Private => Mount {
-                destination,
-                kind: "cgroup".to_owned(),
-                source: "cgroup".to_owned(),
-                options: options(&["relatime", access, &data]),
-            },
-            Namespace::Host => bind(&own(&hierarchy.mount), destination),
-        });
+        // Inside a cgroup namespace it is the root, as that of a mount of its own would be; but mounting a hierarchy
+        // of version 1 walks every cgroup of version 2 on the host.
+        view.mounts.push(bind(&own(&hierarchy.mount), destination));
         if hierarchy.controllers.len() > 1 {
             let links = hierarchy.controllers.iter().map(|link| (format!("{ROOT}/{link}"), name.clone()));
             view.symlinks.extend(links);
@@ -204,12 +197,12 @@ mod tests {
             seen,
             [
                 "tmpfs /sys/fs/cgroup",
-                "cgroup /sys/fs/cgroup/cpu,cpuacct",
-                "cgroup /sys/fs/cgroup/systemd",
+                "bind /sys/fs/cgroup/cpu,cpuacct",
+                "bind /sys/fs/cgroup/systemd",
                 "cgroup2 /sys/fs/cgroup/unified"
             ]
         );
-        assert_eq!(view.mounts[2].options.last().map(String::as_str), Some("name=systemd"));
+        assert_eq!(view.mounts[2].source, "/sys/fs/cgroup/systemd/dewar/x");
         assert!(view.mounts[1].options.contains(&"ro".to_owned()));
         assert_eq!(view.symlinks[1], ("/sys/fs/cgroup/cpuacct".to_owned(), "cpu,cpuacct".to_owned()));
         assert!(view.seal.is_some());

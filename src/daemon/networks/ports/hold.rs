@@ -1,6 +1,5 @@
 //! The sockets that hold host ports, and which ports may be had unasked.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -8,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::wish::{Protocol, host_range};
+use crate::runtime::netns;
 
 /// A socket bound to a port, and not listening; `None` for SCTP where the host itself has none, which does not
 /// keep containers from it.
@@ -65,7 +65,7 @@ fn bind_with(protocol: Protocol, address: IpAddr, port: u16, reuse: bool) -> rus
 
 /// Where the kernel takes ports from that nobody chose, and Docker too.
 pub(super) fn ephemeral_range() -> (u16, u16) {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let text = netns::get("net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut numbers = text.split_whitespace().map(str::parse::<u16>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(first)), Some(Ok(last))) if 0 < first && first <= last => (first, last),
@@ -76,6 +76,6 @@ pub(super) fn ephemeral_range() -> (u16, u16) {
 
 /// Ranges of ports the host's administrator keeps from that.
 pub(super) fn reserved_ports() -> Vec<(u16, u16)> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let text = netns::get("net/ipv4/ip_local_reserved_ports").unwrap_or_default();
     text.trim().split(',').filter_map(|part| host_range(part).ok().filter(|range| range.0 != 0)).collect()
 }
