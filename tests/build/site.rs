@@ -79,8 +79,7 @@ impl Site {
             let left: Vec<_> = std::fs::read_dir(self.daemon.dir().join(dir)).expect("it is there").collect();
             assert!(left.is_empty(), "{dir}: {left:?}");
         }
-        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is mounted");
-        let dir = self.daemon.dir().display().to_string();
-        assert!(!mounts.contains(&dir), "{mounts}");
+        let mounts = crate::support::leftovers::mounts(self.daemon.dir());
+        assert!(mounts.is_empty(), "{mounts:?}");
     }
 }

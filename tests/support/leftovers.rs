@@ -117,7 +117,7 @@ impl Leftovers {
 }
 
 /// Containers' mounts: not the one that holds the names of network namespaces, which is the daemon's.
-fn mounts(dir: &Path) -> BTreeSet<PathBuf> {
+pub fn mounts(dir: &Path) -> BTreeSet<PathBuf> {
     mount_points().into_iter().filter(|point| point.starts_with(dir) && *point != names(dir)).collect()
 }
 
