@@ -236,7 +236,7 @@ fn a_freeze_that_takes_too_long_is_left_to_its_shim_and_taken_up() {
     std::fs::remove_file(&slow).expect("made above");
     daemon.restart();
     crate::support::within(std::time::Duration::from_secs(40), "it goes on", || {
-        daemon.state("web")["Status"] == "running" && daemon.log().contains("is taken up")
+        daemon.log().contains("container \"web\" is taken up") && daemon.state("web")["Status"] == "running"
     });
     counts_past(&daemon, numbers(&daemon).len());
     eventually("it is used up", || checkpoints(&daemon, "web").is_empty());
