@@ -52,7 +52,8 @@ fn files_that_change_meanwhile_are_as_they_were_frozen() {
     let is_waiting = |daemon: &Daemon| {
         daemon.dewar(&["start", "web"]).run().stderr.contains("start --checkpoint migration-")
     };
-    eventually("both in doubt", || is_waiting(&here) && is_waiting(&there));
+    let patience = std::time::Duration::from_secs(60);
+    crate::support::within(patience, "both in doubt", || is_waiting(&here) && is_waiting(&there));
     drop(client.child.kill());
     client.wait();
     assert!(way.late() < 20 << 20, "{} bytes came while it stood still", way.late());
