@@ -172,7 +172,11 @@ fn ask_name(server: &str, known: &str) -> Result<String, Error> {
 
 /// Asks for a password; `None` if that was broken off.
 fn ask_password() -> Result<Option<String>, Error> {
-    let typed = ask_hidden("Password: ", |text| io::stdout().write_all(text.as_bytes()))?;
+    let show = |text: &str| {
+        let mut out = io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    };
+    let typed = ask_hidden("Password: ", show)?;
     Ok(typed.map(|text| text.trim().to_owned()))
 }
 
