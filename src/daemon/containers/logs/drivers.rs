@@ -9,6 +9,8 @@
 //! Options are checked when a container is created; what only a start can find out (a socket that is not there, a
 //! name that does not resolve) is told by it.
 //!
+//! Stays whole: what a driver's options mean and what the shim is told of them are one table read twice.
+//!
 //! Source: moby `daemon/logger`: keys, defaults and messages.
 
 use std::collections::BTreeMap;
