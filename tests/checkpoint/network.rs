@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::peers::{self, Line, PORT, datagram};
+use crate::network::macvlan::kernel_has;
 use crate::network::site::{HOST, Site};
 use crate::support::prop::check;
 use crate::support::requires::{self, requires};
@@ -114,6 +115,35 @@ fn connections_go_on_after_thaws() {
     site.ok("checkpoint create asker cp1");
     std::thread::sleep(std::time::Duration::from_secs(1));
     site.ok("start --checkpoint cp1 asker");
+    goes_on(&site, "asker");
+}
+
+/// On the host's own wire, where no bridge holds anything back.
+#[test]
+fn connections_on_a_macvlan_go_on_after_thaws() {
+    requires!(root, criu, docker, iproute);
+    let site = Site::new();
+    let create = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/26 --gateway 192.0.2.2 -o parent=lan shop";
+    if !kernel_has("macvlan") {
+        site.refuses(create, "macvlan");
+        return;
+    }
+    site.ok(create);
+    peers::run(&site.daemon, "web", &["--network", "shop"], "server");
+    let address = site.address("web", "shop");
+    peers::run(&site.daemon, "asker", &["--network", "shop"], &format!("{address}:{PORT}"));
+    let mut line = site.outside.within(|| Line::open(&format!("{address}:{PORT}")));
+    assert!(line.says());
+    let before = place(&site);
+    for (name, checkpoint) in [("web", "cp1"), ("web", "cp2"), ("asker", "cp1")] {
+        site.ok(&format!("checkpoint create {name} {checkpoint}"));
+        site.ok(&format!("start --checkpoint {checkpoint} {name}"));
+        assert!(line.says(), "the line from outside is dead after {checkpoint} of {name}");
+        goes_on(&site, "asker");
+    }
+    assert_eq!(place(&site), before);
+    site.ok("checkpoint create --leave-running web cp3");
+    assert!(line.says(), "the line from outside is dead after a checkpoint that leaves it running");
     goes_on(&site, "asker");
 }
 

@@ -114,6 +114,25 @@ fn addresses_are_hidden_or_shown_as_asked() {
     answers(&open.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
 }
 
+/// A network whose containers are seen with an address of the host's that is not its first.
+#[test]
+fn a_network_has_a_source_address_of_its_own() {
+    requires!(root, docker, iproute);
+    let site = Site::new();
+    let link = site.host.run("ip", &["-o", "route", "get", OUTSIDE]);
+    let link =
+        link.split(" dev ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a way there").to_owned();
+    site.host.run("ip", &["addr", "add", "192.0.2.9/24", "dev", &link]);
+    site.ok("network create -o com.docker.network.host_ipv4=192.0.2.9 chosen");
+    let (chosen, other) = (site.run("ann", "--network chosen -p 8080:80"), site.run("bob", ""));
+    let _far = Server::start(&site.outside, "far", 7);
+    answers(&chosen.inside, &format!("{OUTSIDE}:7"), "far 192.0.2.9");
+    answers(&other.inside, &format!("{OUTSIDE}:7"), &format!("far {HOST}"));
+    // What comes in is answered as ever, and the host is met with its own address.
+    let _server = Server::start(&chosen.inside, "ann", 80);
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("ann {OUTSIDE}"));
+}
+
 #[test]
 fn none_host_and_anothers_network() {
     requires!(root, docker, iproute);

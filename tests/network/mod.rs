@@ -11,7 +11,7 @@ mod compose;
 mod connect;
 mod ipv6;
 mod isolation;
-mod macvlan;
+pub mod macvlan;
 mod mend;
 mod names;
 mod options;

@@ -126,11 +126,11 @@ fn live_restore_and_an_orderly_stop() {
 }
 
 #[test]
-fn a_container_that_is_left_out_keeps_its_addresses() {
+fn a_container_that_is_left_out_keeps_its_addresses_and_ports() {
     requires!(root, docker, iproute);
     let mut site = Site::new();
     site.ok("network create --subnet 10.82.0.0/24 net");
-    let web = site.run("web", "--network net");
+    let web = site.run("web", "--network net -p 8080:80");
     let _server = Server::start(&web.inside, "web", 80);
     let at = format!("{}:80", site.address("web", "net"));
     let id = site.inspect("web")["Id"].as_str().expect("an id").to_owned();
@@ -145,6 +145,9 @@ fn a_container_that_is_left_out_keeps_its_addresses() {
     assert_eq!(site.address("peer", "net"), "10.82.0.3");
     answers(&peer.inside, &at, "web 10.82.0.3");
     site.refuses("run --rm --network net --ip 10.82.0.2 busybox true", "Address already in use");
+    // From outside, too.
+    answers_tcp(&site.outside, &format!("{HOST}:8080"), &format!("web {OUTSIDE}"));
+    site.refuses("run --rm -p 8080:80 busybox true", "port is already allocated");
     site.ok("rm -f peer");
     site.daemon.kill9();
     std::fs::write(&record, before).expect("ours");

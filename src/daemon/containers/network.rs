@@ -13,7 +13,6 @@
 //! of living containers say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,10 +27,10 @@ use crate::daemon::networks::network::{Driver, Given, Network, option};
 use crate::daemon::networks::ports::Claim;
 use crate::daemon::state_dir::{self, Durability, Found};
 use crate::http::api::container::{ContainerConfig, EndpointSettings, HostConfig, NetworkingConfig};
-use crate::runtime::netlink::{Protocol, Socket, address};
 use crate::runtime::netns;
 
 mod frozen;
+mod left_out;
 mod links;
 mod members;
 mod names;
@@ -250,6 +249,8 @@ fn join(engine: &Engine, record: &mut Record, name: &str, thaw: Option<&Frozen>)
     };
     if !matches!(network.driver, Driver::Host | Driver::Null) {
         given.interface = interface_name(record, &network, &place.asked);
+    }
+    if network.driver == Driver::Bridge {
         given.host_interface = format!("veth{}", given.endpoint_id.get(..7).unwrap_or_default());
     }
     let place = record.networks.entry(name.to_owned()).or_default();
@@ -324,16 +325,17 @@ pub fn take_down(engine: &Engine, record: &Record) {
     engine.dns.forget(&record.id);
     let path = engine.state_dir.netns(&record.id);
     if path.exists() {
-        if is_shared(engine, record) {
-            // The others stay in the namespace; its addresses are soon somebody else's.
-            for (network, given) in record
-                .networks
-                .values()
-                .filter_map(|place| Some((engine.networks.by_id(&place.network_id)?, place.given.as_ref()?)))
-            {
-                if !given.interface.is_empty() {
-                    warn(engine.wiring.unplug(&path, &network, given));
-                }
+        let is_shared = is_shared(engine, record);
+        for (network, given) in record
+            .networks
+            .values()
+            .filter_map(|place| Some((engine.networks.by_id(&place.network_id)?, place.given.as_ref()?)))
+        {
+            // The others stay in a shared namespace; its addresses are soon somebody else's. And the kernel is in no
+            // hurry to take a namespace apart, while on a parent there is only one of a hardware address.
+            let has_neighbours = matches!(network.driver, Driver::Macvlan | Driver::Ipvlan);
+            if !given.interface.is_empty() && (is_shared || has_neighbours) {
+                warn(engine.wiring.unplug(&path, &network, given));
             }
         }
         warn(netns::remove(&path).map_err(Error::from));
@@ -442,11 +444,11 @@ pub fn complete_start(record: &mut Record, dir: &Path) {
 }
 
 /// Takes up what the living have, and removes what nobody has any more, unless some containers are not known: those
-/// keep the addresses that their namespaces have.
+/// keep what can be told of them.
 pub fn recover(engine: &Engine, containers: &[Arc<Container>], left_out: &BTreeSet<String>) {
     let is_complete = left_out.is_empty();
     for id in left_out {
-        keep_addresses(engine, id);
+        left_out::keep(engine, id);
     }
     let living: Vec<Record> = containers
         .iter()
@@ -477,21 +479,4 @@ pub fn recover(engine: &Engine, containers: &[Arc<Container>], left_out: &BTreeS
         }
     }
     told(engine.firewall.synchronize());
-}
-
-/// Keeps the addresses of a container whose record cannot be read from being given to others, as far as its namespace
-/// tells.
-fn keep_addresses(engine: &Engine, id: &str) {
-    let path = engine.state_dir.netns(id);
-    if !path.exists() {
-        return;
-    }
-    match netns::within(&path, || address::list(&mut Socket::open(Protocol::Route)?)) {
-        Ok(list) => {
-            let own: Vec<IpAddr> =
-                list.iter().map(|one| one.address).filter(|own| !own.is_loopback()).collect();
-            engine.networks.keep(&own);
-        }
-        Err(error) => log::error!("container {id}: see which addresses it has: {error}"),
-    }
 }
