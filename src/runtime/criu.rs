@@ -8,7 +8,7 @@
 //! ```text
 //!  shim ── spawn ──> dewar-criu ([`launcher`]) ── exec ──> criu swrk FD
 //!                    own mount namespace: a tmpfs on /run holding CRIU's cache of kernel features
-//!                    for a restore: joins the container's cgroup, unshares the cgroup namespace
+//!                    for a restore: in the container's cgroup, and a cgroup namespace of its own
 //! ```
 //!
 //! CRIU keeps what it learnt about the kernel in /run/criu.kdat, but only on a tmpfs; without it every start
@@ -29,20 +29,18 @@ pub mod pages;
 pub mod rewrite;
 pub mod rpc;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::shim::protocol::CriuPlace;
 use super::{Cause, Error, uts};
-use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
+use launcher::Launcher;
+use rpc::{Notice, RequestType, Response, Version, Writer};
 
 /// `argv[0]` of the launcher.
 pub const LAUNCHER_NAME: &str = "dewar-criu";
@@ -407,57 +405,4 @@ fn save_cache(place: &CriuPlace, notice: &Notice<'_>) -> Result<(), Error> {
         ::log::debug!("saved criu's kernel features");
     }
     Ok(())
-}
-
-/// Starts a CRIU.
-struct Launcher<'a> {
-    exe: &'a Path,
-    place: &'a CriuPlace,
-    cgroup: Option<(&'a str, bool)>,
-    keep_reachable: Option<&'a Path>,
-}
-
-impl<'a> Launcher<'a> {
-    fn new(exe: &'a Path, place: &'a CriuPlace) -> Launcher<'a> {
-        Launcher { exe, place, cgroup: None, keep_reachable: None }
-    }
-
-    fn start(&self) -> Result<Conversation, Error> {
-        let failed = |error: io::Error| Error {
-            op: "start".into(),
-            object: format!("criu at \"{}\"", self.place.path.display()),
-            cause: Cause::Io(error),
-        };
-        let kind = SocketType::SEQPACKET;
-        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
-            .map_err(|errno| failed(errno.into()))?;
-        let child = self
-            .prepared()
-            // One signal ends it with all its processes.
-            .process_group(0)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(failed)?;
-        Ok(Conversation::new(ours, child))
-    }
-
-    /// The launcher's command, which ends in a conversation unless arguments for CRIU are added.
-    fn prepared(&self) -> Command {
-        let empty = OsStr::new("");
-        let (cgroup, namespace) = self.cgroup.unwrap_or(("", false));
-        let cache = cache_file(self.place);
-        let mut command = Command::new(self.exe);
-        command
-            .arg0(LAUNCHER_NAME)
-            .arg(&self.place.path)
-            .arg(cache.as_deref().map_or(empty, Path::as_os_str))
-            .arg(cgroup)
-            .arg(if namespace { "private" } else { "shared" })
-            .arg(self.keep_reachable.map_or(empty, Path::as_os_str))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-        command
-    }
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
-use super::{Launcher, fault, open_dir, read_log};
+use super::launcher::Launcher;
+use super::{fault, open_dir, read_log};
 use crate::runtime::shim::protocol::CriuPlace;
 use crate::runtime::{Cause, Error};
 

@@ -14,11 +14,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Child;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{RecvFlags, SendFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::runtime::shim::protocol::receive_raw;
 use crate::runtime::sys::process::pidfd_open;
@@ -256,7 +257,7 @@ pub struct Notice<'a> {
     /// `orphan-pts-master`: the restored terminal's master.
     pub fd: Option<OwnedFd>,
     /// CRIU's own process.
-    pub criu_pid: u32,
+    pub criu_pid: i32,
     /// The root of the tree; 0 where there is none yet.
     pub pid: i32,
 }
@@ -265,13 +266,14 @@ pub struct Notice<'a> {
 #[derive(Debug)]
 pub struct Conversation {
     socket: OwnedFd,
-    child: Child,
+    /// A child of ours that nobody else waits for, and the leader of a process group.
+    pid: Pid,
 }
 
 impl Conversation {
     /// Takes over the process and our end of its socket.
-    pub fn new(socket: OwnedFd, child: Child) -> Conversation {
-        Conversation { socket, child }
+    pub fn new(socket: OwnedFd, pid: Pid) -> Conversation {
+        Conversation { socket, pid }
     }
 
     /// Sends a request and serves its notifications until the response is there. Blocks for as long as CRIU
@@ -302,15 +304,14 @@ impl Conversation {
             let mut fds = Vec::new();
             if !self.has_packet().map_err(|error| failed(Cause::Io(error)))? {
                 // Its own processes, if any, go with it: one would hold the container's, and files of the images.
-                let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-                let cause =
-                    self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+                let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+                let cause = self.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
                 return Err(failed(Cause::Refused(format!("it ended without an answer ({cause})"))));
             }
             let got = receive_raw(self.socket.as_fd(), &mut packet, &mut fds, RecvFlags::empty());
             let (bytes, truncated) = got.map_err(|error| failed(error.into()))?;
             if bytes == 0 {
-                let cause = match self.child.wait() {
+                let cause = match self.wait() {
                     Ok(status) => format!("it ended without an answer ({status})"),
                     Err(error) => format!("it ended without an answer: {error}"),
                 };
@@ -323,7 +324,7 @@ impl Conversation {
             };
             if response.kind == RequestType::Notify as u64 {
                 let (phase, pid) = (response.script.as_str(), response.root);
-                let notice = Notice { phase, fd: fds.pop(), criu_pid: self.child.id(), pid };
+                let notice = Notice { phase, fd: fds.pop(), criu_pid: self.pid.as_raw_nonzero().get(), pid };
                 let outcome = if refusal.is_none() { notify(notice) } else { Ok(()) };
                 let mut answer = Writer::default();
                 answer.int(1, RequestType::Notify as u64).bool(3, outcome.is_ok());
@@ -342,10 +343,18 @@ impl Conversation {
     /// Waits until there is a packet or an end of file; false when CRIU has ended without either. A process of its
     /// own may outlive it and hold its end of the socket.
     fn has_packet(&self) -> io::Result<bool> {
-        let process = pidfd_open(self.child.id() as i32)?;
+        let process = pidfd_open(self.pid.as_raw_nonzero().get())?;
         let mut ready = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&process, PollFlags::IN)];
         rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, None))?;
         Ok(!ready[0].revents().is_empty())
+    }
+
+    fn wait(&self) -> io::Result<ExitStatus> {
+        let waited =
+            rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), WaitOptions::empty()))?;
+        waited
+            .map(|(_, status)| ExitStatus::from_raw(status.as_raw()))
+            .ok_or_else(|| rustix::io::Errno::CHILD.into())
     }
 }
 
@@ -355,13 +364,13 @@ impl Drop for Conversation {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
         while std::time::Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if !matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None)) {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        let _ = self.wait();
     }
 }
 
