@@ -171,3 +171,60 @@ fn named_volumes_are_there_again() {
     daemon.dewar(&["rm", "-fv", "web"]).ok();
     daemon.dewar(&["volume", "ls", "-q"]).ok().stdout_is("data\nsub\n");
 }
+
+/// What is mounted where in the container, and how: destination, the mount's own flags, kind of file system.
+#[track_caller]
+fn mounts(daemon: &Daemon) -> Vec<String> {
+    let text = daemon.dewar(&["exec", "web", "cat", "/proc/self/mountinfo"]).ok().stdout;
+    let mut mounts: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let dash = words.iter().position(|word| *word == "-").expect("mountinfo has one");
+            // The superblock's flag counts, too: it is as good as the mount's.
+            let is_read_only = words[5].split(',').chain(words[dash + 3].split(',')).any(|flag| flag == "ro");
+            let flags = words[5].split(',').filter(|flag| flag.starts_with("no") && *flag != "noatime");
+            format!(
+                "{} {} {} {}",
+                words[4],
+                words[dash + 1],
+                if is_read_only { "ro" } else { "rw" },
+                flags.collect::<Vec<_>>().join(",")
+            )
+        })
+        .collect();
+    mounts.sort();
+    mounts
+}
+
+/// What was read-only, masks among it, is so after a thaw.
+#[test]
+fn mounts_have_their_flags_again() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    std::fs::create_dir(daemon.dir().join("shared")).expect("a fresh directory");
+    let bind = format!("{}:/data:ro", daemon.dir().join("shared").display());
+    let scratch = ["-v", &bind, "--tmpfs", "/scratch:ro,noexec", "--tmpfs", "/plain"];
+    daemon.run_detached("web", &scratch, super::COUNTER);
+    let before = mounts(&daemon);
+    assert!(before.iter().any(|line| line.starts_with("/sys/firmware tmpfs ro")), "{before:#?}");
+    daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    assert_eq!(mounts(&daemon), before);
+    let refused = daemon.dewar(&["exec", "web", "touch", "/sys/firmware/x", "/data/x"]).run();
+    assert_eq!(refused.stderr.matches("Read-only file system").count(), 2, "{refused}");
+}
+
+/// Its layers stay mounted for a while after a dump, where nobody sees it, and are there for whoever wants them.
+#[test]
+fn what_was_frozen_is_looked_into_and_started_anew_at_once() {
+    requires!(root, criu);
+    let daemon = counting(&[]);
+    daemon.dewar(&["exec", "web", "sh", "-c", "echo kept > /file"]).ok();
+    for round in ["cp1", "cp2"] {
+        daemon.dewar(&["checkpoint", "create", "web", round]).ok();
+        daemon.dewar(&["cp", "web:/file", "-"]).ok();
+        daemon.dewar(&["start", "web"]).ok();
+        daemon.dewar(&["exec", "web", "cat", "/file"]).ok().stdout_is("kept\n");
+    }
+}

@@ -539,13 +539,14 @@ fn source(
     stage: &Path,
     trees: &mut Trees,
 ) -> Result<PathBuf, Error> {
-    let fresh = |options: &str| -> Result<(), Error> {
+    let fresh_with = |options: &str, flags: MountFlags| -> Result<(), Error> {
         std::fs::create_dir_all(stage).map_err(|error| failed("make", stage, error))?;
         let options = std::ffi::CString::new(options)
             .map_err(|_| refused("mount", "tmpfs", "its options have a NUL in them"))?;
-        rustix::mount::mount("tmpfs", stage, "tmpfs", MountFlags::empty(), options.as_c_str())
+        rustix::mount::mount("tmpfs", stage, "tmpfs", flags, options.as_c_str())
             .map_err(|errno| failed("mount tmpfs on", stage, errno))
     };
+    let fresh = |options: &str| fresh_with(options, MountFlags::empty());
     match &mount.kind {
         Kind::Bind { mount: destination, below } => {
             let from = spec.mounts.iter().find(|from| from.destination == *destination && is_bind(from));
@@ -570,17 +571,21 @@ fn source(
             }
             place_below(stage, below, &stage.with_extension("below"))
         }
-        Kind::Tmpfs { options, archive } => {
+        // A mask: CRIU gives it no flags of its own.
+        Kind::Tmpfs { options, archive: None } => {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            fresh_with(options, MountFlags::RDONLY | flags)?;
+            Ok(stage.to_owned())
+        }
+        Kind::Tmpfs { options, archive: Some(name) } => {
             fresh(options)?;
-            if let Some(name) = archive {
-                if Path::new(name).file_name() != Some(name.as_ref()) {
-                    let reason = format!("{name:?} is no name of a file in it");
-                    return Err(refused("thaw", "checkpoint", &reason));
-                }
-                let path = dir.join(name);
-                let file = File::open(&path).map_err(|error| failed("open", &path, error))?;
-                layer::unpack_plain(BufReader::new(file), stage, layer::Limits::default())?;
+            if Path::new(name).file_name() != Some(name.as_ref()) {
+                let reason = format!("{name:?} is no name of a file in it");
+                return Err(refused("thaw", "checkpoint", &reason));
             }
+            let path = dir.join(name);
+            let file = File::open(&path).map_err(|error| failed("open", &path, error))?;
+            layer::unpack_plain(BufReader::new(file), stage, layer::Limits::default())?;
             Ok(stage.to_owned())
         }
         Kind::Dev { options } => {
