@@ -813,15 +813,10 @@ if wanted("checkpoint-memory") and options.criu:
             time.sleep(0.05)
         time.sleep(0.5)
 
-        def synced():
-            # An overlay's end writes out all of the filesystem below it; dewar's ends with the container, ours stays.
-            return raw.dump() + timed(["sync", "-f", raw.base])
-
-        ms = there_and_back(rounds, raw=(raw.dump, raw.restore), dewar=by_dewar("frozen"), synced=(synced, raw.restore))
+        ms = there_and_back(rounds, raw=(raw.dump, raw.restore), dewar=by_dewar("frozen"))
         for what, command in (("dump", "`dewar checkpoint create`"), ("restore", "`dewar start --checkpoint`")):
             ours, theirs = ms[f"dewar {what}"], ms[f"raw {what}"]
             row(f"{command}, {mib} MiB of dirty memory", f"{ours:.0f} ms", f"{ours / theirs:.2f} × raw `criu {what}`, {theirs:.0f} ms", "≤ 1.15 ×")
-        row("the same dump, on disk both times", f"{ms['dewar dump']:.0f} ms", f"{ms['dewar dump'] / ms['synced dump']:.2f} × raw `criu dump` and `sync -f`, {ms['synced dump']:.0f} ms")
         raw.end()
         ms = there_and_back(rounds, lazy=by_dewar("frozen", "--lazy", settled=filled))
         row(f"`dewar start --lazy --checkpoint`, {mib} MiB, until it runs", f"{ms['lazy restore']:.0f} ms", "", "≤ 150 ms" if mib == 1024 else "")

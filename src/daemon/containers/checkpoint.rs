@@ -41,6 +41,7 @@ use std::time::Instant;
 use super::container::{Container, Record};
 use super::lifecycle;
 use super::network::{self, Frozen};
+use super::rootfs;
 use super::state::Action;
 use super::unfinished;
 use crate::daemon::engine::Engine;
@@ -173,6 +174,9 @@ pub fn create_for(
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
         network::hold(engine, &record);
+        if request.exit {
+            rootfs::hold(container, &record);
+        }
         let follower = Follower::of(partial.clone());
         let dumped = sandbox.dump(dump);
         if dumped.is_err() || !request.exit {

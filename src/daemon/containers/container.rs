@@ -18,6 +18,7 @@ use super::mounts::Mount;
 use super::network::Places;
 use super::policy::Backoff;
 use super::revive::Revival;
+use super::rootfs::Hold;
 use super::schedule::Scheduled;
 use super::state::{self, Action, Denied, State};
 use super::{checkpoint, health, migrate};
@@ -117,6 +118,8 @@ pub struct Container {
     changed: Condvar,
     /// Who looks into its files, by the layer looked at: a start must mount them as they do.
     views: Mutex<Vec<(u32, Weak<View>)>>,
+    /// What keeps the roots of lives that are over mounted, by layer.
+    holds: Mutex<Vec<(u32, Weak<Hold>)>>,
     /// Its files are being deleted: whoever copies to or from them is to end.
     is_gone: AtomicBool,
     /// Rung by [`Container::notify`], for those that wait for more than the container.
@@ -189,6 +192,7 @@ impl Container {
             inner: Mutex::new(Inner { record, ..Inner::default() }),
             changed: Condvar::new(),
             views: Mutex::default(),
+            holds: Mutex::default(),
             is_gone: AtomicBool::new(false),
             bells: Mutex::default(),
         }
@@ -205,6 +209,20 @@ impl Container {
         let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         views.retain(|(_, view)| view.strong_count() > 0);
         views.push((layer, Arc::downgrade(view)));
+    }
+
+    /// Remembers what keeps the root of `layer` mounted after its end.
+    pub fn remember_hold(&self, layer: u32, hold: &Arc<Hold>) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        holds.retain(|(_, hold)| hold.strong_count() > 0);
+        holds.push((layer, Arc::downgrade(hold)));
+    }
+
+    /// Lets go of the root of `layer`, which somebody is about to mount again. Blocks for as long as the disk takes.
+    pub fn release_holds(&self, layer: u32) {
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ours = holds.into_iter().filter(|(of, _)| *of == layer);
+        ours.filter_map(|(_, hold)| hold.upgrade()).for_each(|hold| hold.release());
     }
 
     /// Ends the copying to and from its files.

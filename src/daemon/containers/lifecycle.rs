@@ -212,6 +212,7 @@ fn launch(
             mounts::end(engine, record);
             (128, error)
         })?;
+    container.release_holds(record.layer);
     // Whoever looks into the layers has them mounted, and the kernel mounts them once.
     let view = container.view_of(record.layer);
     launch.overlay.shared = view.as_ref().map(|view| view.shared());

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -22,6 +22,8 @@ use crate::runtime::{Overlay, user};
 const MAX_PASSWD_BYTES: u64 = 1 << 20;
 /// Between a process's end and the daemon's knowing.
 const EXIT_WAIT: Duration = Duration::from_secs(5);
+/// How long the root of a frozen container stays mounted: by then the kernel has written by itself what is to be written.
+const HOLD: Duration = Duration::from_secs(40);
 
 /// The layers of `record`, topmost first: its own, the one with the mount points, the image's.
 pub fn overlay(engine: &Engine, container: &Container, record: &Record) -> Result<Overlay> {
@@ -67,6 +69,7 @@ fn view_with(engine: &Engine, container: &Container, binds: fn(&Record) -> Vec<B
             let record = container.record();
             let mut overlay = overlay(engine, container, &record)?;
             // One mount of these layers is all the kernel allows: another's look is joined.
+            container.release_holds(record.layer);
             let others = container.view_of(record.layer);
             overlay.shared = others.as_ref().map(|view| view.shared());
             let binds = binds(&record);
@@ -120,6 +123,39 @@ fn binds(record: &Record) -> Vec<Bind> {
 pub fn below(engine: &Engine, container: &Container, record: &Record) -> Result<OwnedFd> {
     let overlay = overlay(engine, container, record)?;
     with_place(engine, container, |at| Ok(look::below(&overlay, at)?))
+}
+
+/// Keeps the root file system of a life that is over mounted, where nobody sees it.
+///
+/// Unmounting an overlay makes the kernel write out all of the file system below it. After a checkpoint that is all the
+/// memory just saved, and whoever asked for it would wait for the disk.
+#[derive(Debug)]
+pub struct Hold(Mutex<Option<OwnedFd>>);
+
+impl Hold {
+    /// Lets go; blocks for as long as the disk takes.
+    pub fn release(&self) {
+        let mut root = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock: who comes second waits, too.
+        drop(root.take());
+    }
+}
+
+/// Holds the root of a running container until long after its end, unless it is wanted before. It costs a descriptor,
+/// and a thread that sleeps. Failing is no matter: then the end only takes longer.
+pub fn hold(container: &Container, record: &Record) {
+    let root =
+        rustix::fs::open(format!("/proc/{}/root", record.pid), OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let is_same = container.lock().record.pid == record.pid;
+    let Some(root) = root.ok().filter(|_| is_same) else { return };
+    let hold = Arc::new(Hold(Mutex::new(Some(root))));
+    container.remember_hold(record.layer, &hold);
+    let wait = move || {
+        std::thread::sleep(HOLD);
+        hold.release();
+    };
+    // Without a thread to spare it is let go at once.
+    let _ = std::thread::Builder::new().name("root-hold".into()).spawn(wait);
 }
 
 /// In the name of a directory that is only mounted on to look.
