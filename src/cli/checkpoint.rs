@@ -38,6 +38,7 @@ static NO_VOLUMES: Flag = Flag::switch("no-volumes", "Leave the content of the v
 static SKIP_VOLUME: Flag =
     Flag::many("skip-volume", "NAME", "Leave this volume out, named by name or destination (repeatable)");
 static COMPRESS: Flag = Flag::value("compress", "HOW", "Compress with zstd, gzip or none").default("zstd");
+static PACK: Flag = Flag::switch("compress", "Keep the memory compressed, with zstd");
 static OUTPUT: Flag = Flag::value("output", "FILE", "Write this file instead of stdout").short('o');
 static IMPORT_NAME: Flag = Flag::value("name", "NAME", "Name of the container, if not the one it had");
 static IMPORT_TRUST: Flag =
@@ -60,6 +61,7 @@ pub static CREATE: Command = Command {
             mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip.",
     flags: &[
         &CHECKPOINT_DIR,
+        &PACK,
         &FILE_LOCKS,
         &LEAVE_RUNNING,
         &NO_VOLUMES,
@@ -424,6 +426,7 @@ fn create_request(matches: &Matches) -> Result<(String, CheckpointCreate), Error
         no_volumes: matches.is(&NO_VOLUMES),
         skip_volumes: matches.list(&SKIP_VOLUME).to_vec(),
         pre_check: matches.is(&PRE_CHECK),
+        compress: matches.is(&PACK),
     };
     matches.is(&FILE_LOCKS);
     if matches.is(&TCP_ESTABLISHED) && request.tcp_close {

@@ -212,6 +212,7 @@ mod tests {
              \n\
              Options:\n\
              \x20     --checkpoint-dir PATH   Directory of the host that holds the checkpoints\n\
+             \x20     --compress              Keep the memory compressed, with zstd\n\
              \x20     --file-locks            Save file locks; they always are\n\
              \x20     --leave-running         Let the container run on after the checkpoint\n\
              \x20     --no-volumes            Leave the content of the volumes out\n\

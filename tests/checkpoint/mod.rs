@@ -12,6 +12,7 @@ mod lazy;
 mod lifecycle;
 mod migrate;
 mod network;
+mod packed;
 mod passes;
 pub mod peers;
 mod podman;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
-//! files, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
+//! files, [`pack`] its memory compressed, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
 //! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`podman`] a file that podman wrote.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
@@ -22,6 +22,7 @@ pub mod import;
 pub mod inspect;
 pub mod logs;
 pub mod manifest;
+pub mod pack;
 pub mod passes;
 pub mod podman;
 pub mod preflight;
@@ -151,7 +152,11 @@ pub fn create_for(
     let mut under_way = UnderWay {
         dir: parent,
         name: id.to_string(),
-        options: Options { leave_running: !request.exit, tcp_close: request.tcp_close },
+        options: Options {
+            leave_running: !request.exit,
+            tcp_close: request.tcp_close,
+            compress: request.compress,
+        },
         criu: String::new(),
         volumes,
         log_bytes: log_bytes(container),
@@ -380,6 +385,7 @@ pub fn restore_locked(
     check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
     preflight::check(engine, &record, &dir, &manifest, how.trust).map_err(|error| error.during(attempt()))?;
     if how.lazy {
+        pack::check_lazy(&manifest).map_err(|error| error.during(attempt()))?;
         check_lazy(engine).map_err(|error| error.during(attempt()))?;
     }
     let fresh = record.layer.wrapping_add(1);
@@ -394,8 +400,9 @@ pub fn restore_locked(
             true => BroughtBack::default(),
             false => volumes::bring_back(engine, container, &dir, &manifest, fresh)?,
         };
+        let memory = pack::unpack(&dir, &manifest)?;
         let thaw = Thaw {
-            dir: dir.clone(),
+            dir: memory.path().to_owned(),
             tcp_close: how.tcp_close || manifest.options.tcp_close,
             hostname: None,
             lazy: how.lazy,

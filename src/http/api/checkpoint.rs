@@ -24,6 +24,8 @@ pub struct CheckpointCreate {
     pub skip_volumes: Vec<String>,
     /// Look for what stands in the way first, and try nothing if there is something.
     pub pre_check: bool,
+    /// Keep the memory compressed.
+    pub compress: bool,
 }
 
 /// Whether a running container can be frozen.

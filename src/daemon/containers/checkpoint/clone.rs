@@ -69,7 +69,7 @@ fn clone_by(
     let dir = dir.join(NAME);
     let manifest: Manifest = Manifest::load(&dir)?;
     let places = Frozen { is_anothers: true, ..manifest.places };
-    let origin = Origin { record: container.record(), dir, places };
+    let origin = Origin { record: container.record(), memory: dir.clone(), dir, places };
     let containers = restore::make_all(engine, &origin, request)?;
     let stopped = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX);
     Ok(Copies { containers, stopped_milliseconds: Some(stopped) })

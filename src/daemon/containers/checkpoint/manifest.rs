@@ -4,8 +4,9 @@
 //! |---|---|
 //! | 1 | name, container, image, kernel, architecture, places in networks |
 //! | 2 | the container's whole record, CRIU, CPU features, cgroup version, options, volumes, needs, the time it stood still, and size and digest of every file |
+//! | 3 | that its memory is compressed ([`pack`]); what is not is written as version 2 |
 //!
-//! Both are read; what a version does not say is empty. It is the last file written before the checkpoint gets its
+//! All are read; what a version does not say is empty. It is the last file written before the checkpoint gets its
 //! name, and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::pack;
 use super::seal::{self, Followed, Sealed};
 use crate::daemon::containers::container::Record;
 use crate::daemon::containers::create::now;
@@ -31,7 +33,9 @@ pub const MANIFEST: &str = "checkpoint.json";
 /// What a checkpoint's name ends in while it is made or removed.
 pub const PARTIAL: &str = ".partial";
 /// What this dewar writes, and the newest it reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
+/// What a dewar must know to thaw one whose memory is not compressed.
+pub const PLAIN: u32 = 2;
 
 /// What must hold for the images to be thawed, and what is in them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -104,6 +108,9 @@ pub struct Options {
     pub leave_running: bool,
     /// TCP connections were not saved.
     pub tcp_close: bool,
+    /// Its memory is compressed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compress: bool,
 }
 
 /// A volume's content in a checkpoint.
@@ -170,9 +177,13 @@ impl UnderWay {
         self.partial().join(WHOLE).is_file()
     }
 
-    /// Seals its files and gives it its name. `followed` is what was digested of them while they were written.
+    /// Compresses its memory if that is wanted, seals its files and gives it its name. `followed` is what was digested of
+    /// them while they were written. Called again after a failure, it goes on.
     pub fn publish(&self, record: &Record, followed: Followed) -> Result<()> {
         let (partial, target) = (self.partial(), self.dir.join(&self.name));
+        if self.options.compress {
+            pack::pack(&partial)?;
+        }
         let files = seal::seal(&partial, followed)?;
         let manifest = self.describe(record, files);
         state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
@@ -215,7 +226,7 @@ impl UnderWay {
             volumes: self.volumes.iter().map(|volume| volume.name.clone()).collect(),
         };
         Manifest {
-            version: VERSION,
+            version: if self.options.compress { VERSION } else { PLAIN },
             name: self.name.clone(),
             container_id: record.id.clone(),
             container_name: record.name.clone(),
@@ -313,7 +324,7 @@ mod tests {
         let under_way = UnderWay { dir: dir.clone(), name: "cp".into(), ..UnderWay::default() };
         let mut manifest = under_way.describe(&Record::default(), BTreeMap::new());
         state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed).unwrap();
-        assert_eq!(Manifest::load(&dir).unwrap().version, VERSION);
+        assert_eq!(Manifest::load(&dir).unwrap().version, PLAIN);
         manifest.version = VERSION + 1;
         state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed).unwrap();
         assert!(Manifest::load(&dir).unwrap_err().message.contains("a later dewar wrote it"));

@@ -130,7 +130,7 @@ pub fn read(
     let stats = images::stats(into).ok();
     let connections = images::connections(&images_dir)?.len();
     let mut manifest = Manifest {
-        version: manifest::VERSION,
+        version: manifest::PLAIN,
         name: NAME.to_owned(),
         container_id: described.id,
         container_name: described.name,

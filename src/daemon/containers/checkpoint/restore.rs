@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{How, Thawing, check_lazy, check_runtime, find, logs, passes, preflight};
+use super::{How, Thawing, check_lazy, check_runtime, find, logs, pack, passes, preflight};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
@@ -51,6 +51,8 @@ pub struct Origin {
     pub record: Record,
     /// The checkpoint.
     pub dir: PathBuf,
+    /// The same, but with its memory as CRIU reads it.
+    pub memory: PathBuf,
     /// Where it was in networks.
     pub places: Frozen,
 }
@@ -83,8 +85,13 @@ pub fn copies(
     let record = container.record();
     preflight::check(engine, &record, &dir, &manifest, request.trust)
         .map_err(|error| error.during(attempt()))?;
+    if request.lazy {
+        pack::check_lazy(&manifest).map_err(|error| error.during(attempt()))?;
+    }
+    let memory = pack::unpack(&dir, &manifest).map_err(|error| error.during(attempt()))?;
     let is_anothers = record.state.is_alive();
-    let origin = Origin { record, dir, places: Frozen { is_anothers, ..manifest.places } };
+    let places = Frozen { is_anothers, ..manifest.places };
+    let origin = Origin { record, memory: memory.path().to_owned(), dir, places };
     let containers = make_all(engine, &origin, request).map_err(|error| error.during(attempt()))?;
     Ok(Copies { containers, stopped_milliseconds: None })
 }
@@ -414,7 +421,7 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
     let How { tcp_close, lazy, .. } = how;
-    let thaw = Thaw { dir: origin.dir.clone(), tcp_close, hostname, lazy };
+    let thaw = Thaw { dir: origin.memory.clone(), tcp_close, hostname, lazy };
     let thawing = Thawing {
         thaw,
         layer: 0,

@@ -294,7 +294,7 @@ fn migrate(
     let under_way = UnderWay {
         dir: container.dir.join("checkpoints"),
         name: checkpoint(&ticket),
-        options: Options { leave_running: false, tcp_close: request.tcp_close },
+        options: Options { tcp_close: request.tcp_close, ..Options::default() },
         criu: engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone()),
         volumes: saved,
         log_bytes: None,
