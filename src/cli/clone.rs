@@ -4,7 +4,8 @@ use crate::http::api::copies::CONTAINER_CLONE;
 
 use super::command::{Action, Args, Command};
 use super::restore::{
-    self, COUNT, IP, IP6, LABEL, MAC, MAC_ADDRESS, NAME, NETWORK, PUBLISH, RM, TCP_CLOSE, VOLUME,
+    self, COPY_VOLUMES, COUNT, IP, IP6, LABEL, MAC, MAC_ADDRESS, NAME, NETWORK, PUBLISH, RM, TCP_CLOSE,
+    VOLUME,
 };
 
 pub static CLONE: Command = Command {
@@ -13,8 +14,11 @@ pub static CLONE: Command = Command {
     usage: "[OPTIONS] CONTAINER",
     about: "The container stands still for as long as it takes to write its memory, which is told, then runs on; its \
             clients keep their connections. Each copy goes on from that moment as a container of its own: with an \
-            ID, a name, addresses, files and a log of its own, and with its TCP connections closed.",
+            ID, a name, addresses, files and a log of its own, and with its TCP connections closed. Volumes are \
+            shared with the original unless --copy-volumes or --volume says otherwise: two databases on one volume \
+            would ruin it.",
     flags: &[
+        &COPY_VOLUMES,
         &COUNT,
         &IP,
         &IP6,

@@ -21,6 +21,10 @@ pub static PUBLISH: Flag =
 pub static NETWORK: Flag = Flag::value("network", "NETWORK", "Be in this network, not in the original's");
 pub static VOLUME: Flag =
     Flag::many("volume", "SOURCE:PATH", "Mount this volume or directory at a path that has one").short('v');
+pub static COPY_VOLUMES: Flag = Flag::switch(
+    "copy-volumes",
+    "Give the copy volumes of its own, with the content of that moment (anonymous ones)",
+);
 pub static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
 static LAZY: Flag = Flag::switch("lazy", "Let the processes run before their memory is there");
 static TRUST: Flag =
@@ -39,10 +43,12 @@ pub static RESTORE: Command = Command {
             another --ip, copies have addresses of their own and their TCP connections come back closed; otherwise \
             the one copy has the old address, if nobody else does, and its connections go on. What the original \
             publishes is published for copies as far as the host's ports are free. A hostname that was the \
-            original's short ID becomes the copy's; aliases in networks are not taken over. With --lazy the processes \
+            original's short ID becomes the copy's; aliases in networks are not taken over. Volumes are shared with \
+            the original unless --copy-volumes or --volume says otherwise. With --lazy the processes \
             run at once, and wait for each piece of memory when they first need it.",
     flags: &[
         &CHECKPOINT_DIR,
+        &COPY_VOLUMES,
         &COUNT,
         &IP,
         &IP6,
@@ -96,6 +102,7 @@ pub fn request(matches: &Matches) -> Result<CopyRequest, Error> {
         port_bindings: matches.given(&PUBLISH).then_some(port_bindings),
         network: matches.text(&NETWORK),
         volumes: values::map(matches.read_all(&VOLUME, volume)?),
+        copy_volumes: matches.is(&COPY_VOLUMES),
         tcp_close: matches.is(&TCP_CLOSE),
         lazy: false,
         trust: false,

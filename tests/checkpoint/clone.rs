@@ -46,6 +46,48 @@ fn memory_and_files_are_copied_and_the_original_goes_on() {
     counts_on(&daemon, "third");
 }
 
+/// A volume in two places is one volume of the copy's, and what its processes have open is in it.
+#[test]
+fn volumes_are_copied_on_request() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let writes = "exec 3>> /data/out; i=0; while :; do i=$((i+1)); echo $i; echo $i >&3; sleep 0.02; done";
+    let volumes = ["-v", "data:/data", "-v", "data:/again", "-v", "/anon"];
+    daemon.run_detached("web", &volumes, writes);
+    exec(&daemon, "web", "echo named > /data/file; echo unnamed > /anon/file");
+    eventually("it counting", || numbers(&daemon).len() > 5);
+    let cloned = daemon.dewar(&["clone", "--copy-volumes", "--count", "2", "--name", "copy", "web"]).ok();
+    assert!(!cloned.stderr.contains("is shared"), "{cloned}");
+    daemon.dewar(&["checkpoint", "create", "--leave-running", "web", "cp1"]).ok();
+    exec(&daemon, "web", "echo after > /data/file; echo after > /anon/file");
+    daemon.dewar(&["restore", "--copy-volumes", "--name", "third", "web", "cp1"]).ok();
+    let sources = |name: &str| {
+        let format = "{{range .Mounts}}{{.Destination}}={{.Name}} {{end}}";
+        daemon.dewar(&["inspect", "-f", format, name]).ok().trimmed().to_owned()
+    };
+    for name in ["copy-1", "copy-2", "third"] {
+        counts_on(&daemon, name);
+        assert_eq!(exec(&daemon, name, "cat /data/file /again/file /anon/file"), "named\nnamed\nunnamed\n");
+        let names: Vec<String> = sources(name).split(' ').map(str::to_owned).collect();
+        let of = |at: &str| names.iter().find_map(|name| name.strip_prefix(at)).expect("it is mounted");
+        assert_eq!(of("/data="), of("/again="));
+        assert_ne!(of("/data="), of("/anon="));
+        assert!(!sources("web").contains(of("/data=")) && !sources("web").contains(of("/anon=")));
+        // It writes into its own from where it was.
+        let out = exec(&daemon, name, "cat /data/out");
+        let out: Vec<u32> = out.lines().map(|line| line.parse().expect("a number")).collect();
+        assert!(out.windows(2).all(|pair| pair[1] == pair[0] + 1), "{name}: {out:?}");
+    }
+    counts_past(&daemon, numbers(&daemon).len());
+    // What nobody named goes with the container.
+    daemon.dewar(&["rm", "-f", "-v", "copy-1", "copy-2", "third"]).ok();
+    assert_eq!(daemon.dewar(&["volume", "ls", "-q"]).ok().stdout.lines().count(), 2);
+    // Without a word they are shared, which is said.
+    let shared = daemon.dewar(&["clone", "--name", "guest", "web"]).ok();
+    shared.stderr_has("volume data is shared with the original: --copy-volumes copies it");
+    nothing_on_the_way(&daemon);
+}
+
 #[test]
 fn what_cannot_be_cloned_is_refused_and_runs_on() {
     requires!(root, criu);

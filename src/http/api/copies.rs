@@ -29,6 +29,8 @@ pub struct CopyRequest {
     pub network: String,
     /// Destination in the container to a volume's name or a path of the host's.
     pub volumes: BTreeMap<String, String>,
+    /// Volumes that are not named above, and whose content is in the checkpoint, are the copy's own, with that content.
+    pub copy_volumes: bool,
     /// TCP connections come back closed. They do in any case where the address is another.
     pub tcp_close: bool,
     /// Run before the memory is there.

@@ -40,7 +40,12 @@ pub fn clone(engine: &Arc<Engine>, container: &Arc<Container>, request: &CopyReq
     }
     let attempt = || format!("Cannot clone container {}", container.name());
     let record = container.record();
-    let dir = directory(engine, &record, request.count.max(1)).join(names::new_id()?);
+    let dir = match request.copy_volumes {
+        // Nobody knows how much is in them.
+        true => engine.state_dir.data_root.join(CLONES),
+        false => directory(engine, &record, request.count.max(1)),
+    };
+    let dir = dir.join(names::new_id()?);
     state_dir::make_dir(&dir, 0o700)?;
     let result = clone_by(engine, container, request, &dir);
     // The next start of the daemon sweeps what stays.
@@ -60,8 +65,7 @@ fn clone_by(
     let dump = CheckpointCreate {
         checkpoint_id: NAME.to_owned(),
         checkpoint_dir: dir.to_string_lossy().into_owned(),
-        // The copies have volumes of their own.
-        no_volumes: true,
+        no_volumes: !request.copy_volumes,
         ..CheckpointCreate::default()
     };
     create(engine, container, &dump)?;
@@ -69,7 +73,8 @@ fn clone_by(
     let dir = dir.join(NAME);
     let manifest: Manifest = Manifest::load(&dir)?;
     let places = Frozen { is_anothers: true, ..manifest.places };
-    let origin = Origin { record: container.record(), memory: dir.clone(), dir, places };
+    let volumes = manifest.volumes;
+    let origin = Origin { record: container.record(), memory: dir.clone(), dir, places, volumes };
     let containers = restore::make_all(engine, &origin, request)?;
     let stopped = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX);
     Ok(Copies { containers, stopped_milliseconds: Some(stopped) })

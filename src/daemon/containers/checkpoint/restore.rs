@@ -13,11 +13,14 @@
 //! would lead the original's clients to it; addresses and ports of the host that the original still has; its exec
 //! sessions; its log. Its processes keep what they remember of those, the variable `HOSTNAME` for one.
 
+mod sources;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::manifest::SavedVolume;
 use super::{How, Thawing, check_lazy, check_runtime, find, logs, pack, passes, preflight};
 use crate::daemon::containers::container::{Container, Record};
 use crate::daemon::containers::create::{self, now};
@@ -37,8 +40,8 @@ use crate::http::api::container::{
     Empty, EndpointIpam, EndpointSettings, HostConfig, NetworkingConfig, PortBinding, RestartPolicy, Set,
 };
 use crate::http::api::copies::{Copied, Copies, CopyRequest};
-use crate::http::api::volume::VolumeCreate;
 use crate::runtime::Thaw;
+use sources::{copied_mount, name_volumes};
 
 /// Copies made at once: each costs the kernel's work.
 const AT_ONCE: usize = 2;
@@ -55,6 +58,8 @@ pub struct Origin {
     pub memory: PathBuf,
     /// Where it was in networks.
     pub places: Frozen,
+    /// Whose content is in the checkpoint.
+    pub volumes: Vec<SavedVolume>,
 }
 
 /// A copy that is to be.
@@ -91,7 +96,7 @@ pub fn copies(
     let memory = pack::unpack(&dir, &manifest).map_err(|error| error.during(attempt()))?;
     let is_anothers = record.state.is_alive();
     let places = Frozen { is_anothers, ..manifest.places };
-    let origin = Origin { record, memory: memory.path().to_owned(), dir, places };
+    let origin = Origin { record, memory: memory.path().to_owned(), dir, places, volumes: manifest.volumes };
     let containers = make_all(engine, &origin, request).map_err(|error| error.during(attempt()))?;
     Ok(Copies { containers, stopped_milliseconds: None })
 }
@@ -243,13 +248,27 @@ fn draft(
         record.config.hostname.clone_from(name);
     }
     place(engine, &mut record, was, request)?;
-    let wanted = was.mounts.iter().map(|mount| copied_mount(&mut record, mount, request)).collect();
+    let has_copy = |mount: &Mount| {
+        request.copy_volumes
+            && mount.kind == "volume"
+            && !request.volumes.contains_key(&mount.destination)
+            && origin.volumes.iter().any(|saved| saved.name == mount.name)
+    };
+    let wanted = was.mounts.iter().map(|mount| copied_mount(&mut record, mount, request, has_copy(mount)));
+    let wanted = wanted.collect();
     let is_shared = |mount: &&Mount| {
-        mount.kind == "volume" && mount.rw && !request.volumes.contains_key(&mount.destination)
+        let is_elsewhere = request.volumes.contains_key(&mount.destination) || has_copy(mount);
+        mount.kind == "volume" && mount.rw && !is_elsewhere
     };
     let warnings = was.mounts.iter().filter(is_shared).map(|mount| {
         let Mount { name, destination, .. } = mount;
-        format!("volume {name} is shared with the original: --volume NAME:{destination} gives it another")
+        match request.copy_volumes {
+            true => format!("volume {name} is shared with the original: its content is not in the checkpoint"),
+            false => format!(
+                "volume {name} is shared with the original: --copy-volumes copies it, --volume NAME:{destination} \
+                 gives it another"
+            ),
+        }
     });
     let warnings = warnings.collect();
     spec::validate(&record)?;
@@ -307,53 +326,6 @@ fn place(engine: &Engine, record: &mut Record, was: &Record, request: &CopyReque
     Ok(())
 }
 
-/// A mount of the copy's in place of one of the original's, which `record` then asks for, too.
-fn copied_mount(record: &mut Record, was: &Mount, request: &CopyRequest) -> Wanted {
-    let mut mount = Mount { is_copied: false, ..was.clone() };
-    match request.volumes.get(&was.destination) {
-        Some(source) if source.starts_with('/') => {
-            mount.kind = "bind".to_owned();
-            mount.source.clone_from(source);
-            (mount.name, mount.driver) = (String::new(), String::new());
-            (mount.is_anonymous, mount.is_source_made) = (false, false);
-            if mount.propagation.is_empty() {
-                mount.propagation = "rprivate".to_owned();
-            }
-        }
-        Some(name) => {
-            mount.kind = "volume".to_owned();
-            mount.name.clone_from(name);
-            (mount.source, mount.propagation) = (String::new(), String::new());
-            mount.is_anonymous = false;
-        }
-        None => {}
-    }
-    let volume = (mount.kind == "volume")
-        .then(|| VolumeCreate { name: mount.name.clone(), ..VolumeCreate::default() });
-    if request.volumes.contains_key(&was.destination) {
-        let source = if mount.kind == "bind" { &mount.source } else { &mount.name };
-        point_elsewhere(&mut record.host_config, &was.destination, &mount.kind, source);
-    }
-    Wanted { mount, volume }
-}
-
-/// Puts another source into what the host's configuration says of a mount.
-fn point_elsewhere(host: &mut HostConfig, destination: &str, kind: &str, source: &str) {
-    for bind in host.binds.iter_mut().flatten() {
-        let mut words = bind.splitn(3, ':');
-        let (Some(_), Some(at)) = (words.next(), words.next()) else { continue };
-        if Path::new(at) == Path::new(destination) {
-            let mode = words.next().map(|mode| format!(":{mode}")).unwrap_or_default();
-            *bind = format!("{source}:{at}{mode}");
-        }
-    }
-    for mount in &mut host.mounts {
-        if Path::new(&mount.target) == Path::new(destination) {
-            (mount.kind, mount.source) = (kind.to_owned(), source.to_owned());
-        }
-    }
-}
-
 /// Takes the bindings to host ports that are another's out of what copies publish, with a word about each.
 fn leave_taken_ports(engine: &Engine, drafts: &mut [Draft]) {
     let mut tried = Vec::new();
@@ -398,9 +370,15 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     let Draft { mut record, mut wanted, hostname, warnings } = draft;
     let (id, name) = (record.id.clone(), record.name.clone());
     let dir = engine.state_dir.container(&id);
-    let acquired =
-        create::note_volumes(&dir, &mut wanted).and_then(|()| mounts::acquire(engine, &mut record, wanted));
-    if let Err(error) = acquired {
+    let new = name_volumes(&dir, origin, &mut record, &mut wanted);
+    let acquired = new.and_then(|new| mounts::acquire(engine, &mut record, wanted).map(|()| new));
+    let new = acquired.and_then(|new| {
+        let filled = new.iter().try_for_each(|(saved, name)| {
+            passes::unpack(&origin.dir, &saved.file, &engine.volumes.get(name)?.mountpoint())
+        });
+        filled.inspect_err(|_| mounts::forget(engine, &record, true))
+    });
+    if let Err(error) = new {
         engine.containers.release(&name);
         let _ = state_dir::remove_tree(&dir);
         return Err(error);
