@@ -105,6 +105,8 @@ struct Container {
     killed: bool,
     /// A dump without leave_running took it.
     checkpointed: bool,
+    /// When a dump failed, which may have struck it.
+    dump_failed: Option<Instant>,
     /// Its first process has ended with this code.
     ended: Option<(i32, Instant)>,
     pid_namespace: bool,
@@ -665,6 +667,7 @@ impl Shim {
                 exec.ended = Some((code, Instant::now()));
             }
         }
+        container.dump_failed = result.is_err().then(Instant::now);
         result?;
         container.checkpointed = !dump.leave_running;
         Ok(())
@@ -675,7 +678,16 @@ impl Shim {
         if container.pidfd.take().is_none() {
             return;
         }
-        container.ended = Some((reap(container.pid), Instant::now()));
+        let code = reap(container.pid);
+        container.ended = Some((code, Instant::now()));
+        if container.was_struck(code) {
+            container.reason.get_or_insert_with(|| {
+                format!(
+                    "it was ended by signal {}: criu died in the middle of a checkpoint, inside of its processes",
+                    code - 128
+                )
+            });
+        }
         if !container.pid_namespace {
             // Without a pid namespace of its own nothing else ends with it.
             let _ = container.cgroup.kill_all();
@@ -755,6 +767,13 @@ impl Shim {
 }
 
 impl Container {
+    /// Whether its end is that of a process in which CRIU's code runs, and no CRIU any more that would wait for it.
+    fn was_struck(&self, code: i32) -> bool {
+        const SOON: Duration = Duration::from_secs(2);
+        matches!(code - 128, libc::SIGTRAP | libc::SIGSEGV | libc::SIGILL)
+            && self.dump_failed.is_some_and(|failed| failed.elapsed() < SOON)
+    }
+
     /// Takes over what was started.
     fn new(launch: Launch, cgroup: Cgroup, pid: i32, pidfd: OwnedFd) -> Container {
         let oom = cgroup.oom_notifier().ok();
@@ -769,6 +788,7 @@ impl Container {
             paused: false,
             killed: false,
             checkpointed: false,
+            dump_failed: None,
             ended: None,
             pid_namespace,
             foreign: None,

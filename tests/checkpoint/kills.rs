@@ -59,6 +59,7 @@ fn round(daemon: &mut Daemon, id: &str, chance: &mut Gen) {
     let before = lives(daemon);
     let failure = |daemon: &Daemon| daemon.state("web")["Checkpointing"]["ThawFailure"].clone();
     let old_failure = failure(daemon);
+    let log_before = daemon.log().len();
     let is_hit = strike(daemon, work, victim, delay);
     settle(daemon);
     let after = lives(daemon);
@@ -68,7 +69,10 @@ fn round(daemon: &mut Daemon, id: &str, chance: &mut Gen) {
     // A life ends with its shim, and with a criu that does not freeze it when the daemon ends. One that may have run
     // from a checkpoint is not begun there again, which is told.
     let is_its_end = is_hit && (victim == Victim::Shim || (victim, work) == (Victim::Criu, Work::Hibernate));
-    let is_excused = is_its_end || reason.is_some();
+    // Nor can a process go on in which CRIU's code runs when CRIU dies, which is told, too.
+    let was_struck =
+        is_hit && victim == Victim::Criu && daemon.log()[log_before..].contains("inside of its processes");
+    let is_excused = is_its_end || was_struck || reason.is_some();
     assert!(
         after.len() == before.len() || is_excused,
         "{told}: begun anew: {before:?}\n{after:?}\n{}",

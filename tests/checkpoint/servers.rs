@@ -131,6 +131,15 @@ fn postgresql_goes_on_in_the_middle_of_a_transaction() {
         wire.there.logs("web").matches("is ready to accept connections").count() == 2
     });
     assert_eq!(Session::open(&wire.outside, host).ask("SELECT count(*), sum(n) FROM t;"), "3|6");
+    // A copy of it while it runs is a server of its own, on a volume of its own.
+    wire.there.dewar(&["clone", "--copy-volumes", "--name", "copy", "--ip", "10.77.0.101", "web"]).ok();
+    let at = "10.77.0.101";
+    let mut copy = Session::open(&wire.outside, at);
+    assert_eq!(copy.ask("INSERT INTO t VALUES (4); SELECT count(*), sum(n) FROM t;"), "4|10");
+    assert_eq!(Session::open(&wire.outside, host).ask("SELECT count(*), sum(n) FROM t;"), "3|6");
+    wire.there.dewar(&["restart", "-t", "1", "copy"]).ok();
+    eventually("the copy ready", || wire.there.logs("copy").contains("is ready to accept connections"));
+    assert_eq!(Session::open(&wire.outside, at).ask("SELECT count(*), sum(n) FROM t;"), "4|10");
 }
 
 /// One connection to an HTTP server, kept.

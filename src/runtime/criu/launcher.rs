@@ -124,6 +124,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let [criu, cache, cgroup, namespace, reachable, words @ ..] = args else { return ExitCode::from(2) };
     let enter = || {
         if cgroup.is_empty() {
+            // A dump that is killed may take the container along: let the kernel find somebody else when it is out of
+            // memory. (A restore's children would have it, too.) Without CAP_SYS_RESOURCE it stays as it is.
+            let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
             return Ok(());
         }
         Cgroup::open(&cgroup.to_string_lossy())?.enter_self()?;

@@ -35,6 +35,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
@@ -269,6 +270,11 @@ pub(super) fn dump(
     if let Err(error) = outcome {
         // A CRIU that died half-way leaves the freezer as it was.
         container.cgroup.thaw()?;
+        if let Some(pidfd) = &container.pidfd {
+            // A process that CRIU died inside of goes on for a moment.
+            let moment = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+            let _ = rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&moment));
+        }
         return Err(match left_behind(pid) {
             Some(state) => Error {
                 cause: Cause::Refused(format!("{}; and afterwards the container is {state}", error.cause)),
