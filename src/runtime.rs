@@ -38,6 +38,7 @@ pub mod uts;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -313,6 +314,10 @@ pub struct Dump {
     /// Its caller saves the writable layer, while it stands still.
     #[serde(default)]
     pub without_layer: bool,
+    /// What memory can be brought later stays in the frozen processes while the container is handed over, and is
+    /// written out before they end if the gate's keeper says so or is gone.
+    #[serde(default)]
+    pub lazy: bool,
 }
 
 /// A directory beside the container that belongs to it.
@@ -337,6 +342,9 @@ pub struct Thaw {
     /// The processes run before their memory is there; a daemon of the shim's brings it from `dir`, which must stay
     /// until [`Runtime::thaw`] has returned, and no longer.
     pub lazy: bool,
+    /// Where that daemon asks for the memory, which is not in `dir`; see [`criu::asking`].
+    #[serde(skip)]
+    pub asks: Option<Arc<OwnedFd>>,
 }
 
 /// What happens without being asked for.

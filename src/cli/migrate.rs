@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::http::api::image::JsonMessage;
 use crate::http::api::migrate::{
-    CONTAINER_MIGRATE, FRAME_BYTES, HEADER_BYTES, MIGRATION_RECEIVE, MigrateRequest, Migrated, PROGRESS,
-    parse,
+    CONTAINER_MIGRATE, Counted, FRAME_BYTES, HEADER_BYTES, MIGRATION_RECEIVE, MigrateRequest, Migrated,
+    Moving, PROGRESS, parse,
 };
 use crate::http::hijack::{Closer, ReadHalf, WriteHalf};
 
@@ -25,13 +25,15 @@ use super::context::{Context, print};
 use super::error::Error;
 use super::{format, progress};
 
-static JSON: Flag = Flag::switch("json", "Print the progress as JSON messages, one per line");
+static JSON: Flag = Flag::switch("json", "As --progress json");
 static KEEP: Flag = Flag::switch("keep", "Keep the container here, stopped, with its volumes");
 static KEEP_VOLUMES: Flag =
     Flag::switch("keep-volumes", "Take volumes over there as they are, and send none");
 static LAZY: Flag =
-    Flag::switch("lazy", "Let it run over there when its memory has been sent, before that has been read in");
-static QUIET: Flag = Flag::switch("quiet", "Print no progress").short('q');
+    Flag::switch("lazy", "Let it run over there before its memory has been sent, and send that afterwards");
+static PROGRESS_AS: Flag =
+    Flag::value("progress", "KIND", "Way of showing progress (auto, plain, json, none)").default("auto");
+static QUIET: Flag = Flag::switch("quiet", "As --progress none").short('q');
 static RESOLVE: Flag = Flag::switch("resolve", "Begin nothing: finish what was cut off, or undo it");
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
 static TRUST: Flag =
@@ -40,6 +42,8 @@ static TRUST: Flag =
 /// How long both daemons are asked again after a connection has broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often the progress is told in numbers, where nobody watches it.
+const PACE: Duration = Duration::from_secs(1);
 
 pub static MIGRATE: Command = Command {
     names: &["migrate", "container migrate"],
@@ -48,17 +52,23 @@ pub static MIGRATE: Command = Command {
     about: "The container goes on at HOST, a context's name or an address as --host takes it, with its ID, name, memory, \
             files, volumes and logs; what is missing of its image is sent first, then its files while it runs, again and \
             again until little changes between two times. It stands still while the rest of them and its memory are \
-            sent, which is told; with --lazy it then runs before its memory has been read in. There is no way yet to \
-            send memory before the freeze (kernels that note dirty pages could) or after it runs over there. In networks \
+            sent, which is told; with --lazy it runs over there as soon as all but its memory has come, and gets that \
+            afterwards, first what it touches: it stands still for a moment only, and until this command has ended it \
+            needs both daemons. There is no way yet to send memory before the freeze (kernels that note dirty pages \
+            could). In networks \
             that HOST has under the same names it keeps its address, if nobody else has that there, and its TCP \
             connections go on where both sides share the network; otherwise it gets a new one and \
             they come back closed. Directories of the host that are mounted must be there, too. Both daemons are \
             reached from here, as their users: they need not reach each other. Whatever breaks, exactly one of them has \
             the container: before the other daemon was ready it runs on here, and after that it is found out whose it \
-            is, by this command or by --resolve later. If one of the two never comes back, the other has the checkpoint \
+            is, by this command or by --resolve later. When it breaks while memory is sent, what lacks memory waits over \
+            there until this command or --resolve sends the rest; if it is lost there, the checkpoint that is here brings \
+            it back as it was when it was frozen. If one of the two never comes back, the other has the checkpoint \
             \"migration-...\", which \"dewar start --checkpoint\" brings to life and \"dewar rm\" removes with the \
-            container.",
-    flags: &[&JSON, &KEEP, &KEEP_VOLUMES, &LAZY, &QUIET, &RESOLVE, &TCP_CLOSE, &TRUST],
+            container. With --progress=plain numbers are told once a second, and with json each line is an object with \
+            Phase, Bytes, Total, BytesPerSecond and Milliseconds; in the last one the Phase is done, kept or failed, and \
+            StoppedMilliseconds is how long it stood still.",
+    flags: &[&JSON, &KEEP, &KEEP_VOLUMES, &LAZY, &PROGRESS_AS, &QUIET, &RESOLVE, &TCP_CLOSE, &TRUST],
     args: Args::exactly(2),
     example: "dewar migrate web ssh://root@other",
     usage_code: 1,
@@ -78,12 +88,28 @@ pub static MIGRATE: Command = Command {
         if request.resolve && has_choice {
             return Err(Error::Local("--resolve begins nothing: it goes with no other choice".to_owned()));
         }
-        let shown = match (matches.is(&JSON), matches.is(&QUIET)) {
-            (true, true) => return Err(Error::Local("--json and --quiet do not go together".to_owned())),
-            (true, false) => Shown::Json,
-            (false, true) => Shown::Nothing,
-            (false, false) => Shown::Lines,
-        };
+        let shown =
+            match (matches.is(&JSON), matches.is(&QUIET), matches.get(&PROGRESS_AS).unwrap_or_default()) {
+                (true, true, _) => {
+                    return Err(Error::Local("--json and --quiet do not go together".to_owned()));
+                }
+                (true, false, "auto" | "json") => Shown::Json,
+                (false, true, "auto" | "none") => Shown::Nothing,
+                (true, false, _) => {
+                    return Err(Error::Local("--json and --progress do not go together".to_owned()));
+                }
+                (false, true, _) => {
+                    return Err(Error::Local("--quiet and --progress do not go together".to_owned()));
+                }
+                (false, false, "auto") => Shown::Bars,
+                (false, false, "plain") => Shown::Lines,
+                (false, false, "json") => Shown::Json,
+                (false, false, "none") => Shown::Nothing,
+                (false, false, other) => {
+                    let text = format!("--progress={other}: it is one of auto, plain, json, none");
+                    return Err(Error::Local(text));
+                }
+            };
         Action::call(move |context| {
             let there = context.at(&host)?;
             run(context, &there, &container, &request, shown)
@@ -93,7 +119,11 @@ pub static MIGRATE: Command = Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shown {
+    /// As other progress: bars on a terminal, elsewhere what it is at.
+    Bars,
+    /// What it is at, and numbers now and then.
     Lines,
+    /// [`Counted`], and at the end [`Migrated`], each as an object with a `Phase`.
     Json,
     Nothing,
 }
@@ -114,18 +144,19 @@ fn run(
     request: &MigrateRequest,
     shown: Shown,
 ) -> Result<u8, Error> {
-    let migrated = match attempt(here, there, container, request, shown)? {
-        End::Told(migrated) => migrated,
-        End::Failed(message, false) => return Err(Error::Daemon { status: 200, message }),
-        End::Failed(message, true) => match find_out(here, there, container, request)? {
-            migrated if migrated.is_moved => migrated,
-            _ => return Err(Error::Daemon { status: 200, message }),
-        },
-        End::Unknown => find_out(here, there, container, request)?,
-    };
+    let outcome = run_to_end(here, there, container, request, shown);
+    if shown == Shown::Json {
+        let last = match &outcome {
+            Ok(migrated) if migrated.is_moved => last("done", migrated),
+            Ok(migrated) => last("kept", migrated),
+            Err(error) => last("failed", &Failed { error: error.to_string() }),
+        };
+        print(&format!("{}\n", last.map_err(|cause| Error::local("print the outcome", cause))?))?;
+    }
+    let migrated = outcome?;
     match shown {
         Shown::Json | Shown::Nothing => {}
-        Shown::Lines => print(&format!("{}\n", told(container, request, &migrated)))?,
+        Shown::Bars | Shown::Lines => print(&format!("{}\n", told(container, request, &migrated)))?,
     }
     for warning in &migrated.warnings {
         super::say(&format!("dewar: warning: {warning}"));
@@ -135,6 +166,43 @@ fn run(
     }
     let text = "the connection broke before the container was given away: it runs on where it was";
     Err(Error::Local(text.to_owned()))
+}
+
+fn run_to_end(
+    here: &Context,
+    there: &Context,
+    container: &str,
+    request: &MigrateRequest,
+    shown: Shown,
+) -> Result<Migrated, Error> {
+    match attempt(here, there, container, request, shown)? {
+        End::Told(migrated) => Ok(migrated),
+        End::Failed(message, false) => Err(Error::Daemon { status: 200, message }),
+        End::Failed(message, true) => match find_out(here, there, container, request, shown)? {
+            migrated if migrated.is_moved => Ok(migrated),
+            _ => Err(Error::Daemon { status: 200, message }),
+        },
+        End::Unknown => find_out(here, there, container, request, shown),
+    }
+}
+
+/// An object of the JSON progress.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Last<'a, T> {
+    phase: &'static str,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Failed {
+    error: String,
+}
+
+fn last<T: serde::Serialize>(phase: &'static str, content: &T) -> serde_json::Result<String> {
+    serde_json::to_string(&Last { phase, content })
 }
 
 /// What there is to say of the outcome.
@@ -164,13 +232,14 @@ fn find_out(
     there: &Context,
     container: &str,
     request: &MigrateRequest,
+    shown: Shown,
 ) -> Result<Migrated, Error> {
     super::say("dewar: a connection broke: finding out whose the container is");
     let began = Instant::now();
     let resolve = MigrateRequest { host: request.host.clone(), resolve: true, ..MigrateRequest::default() };
     loop {
         std::thread::sleep(PAUSE);
-        let failed = match attempt(here, there, container, &resolve, Shown::Nothing) {
+        let failed = match attempt(here, there, container, &resolve, shown) {
             Ok(End::Told(migrated)) => return Ok(migrated),
             Ok(End::Failed(message, _)) => message,
             Ok(End::Unknown) => "the connection breaks again and again".to_owned(),
@@ -221,28 +290,44 @@ fn attempt(
 
 /// Prints the progress, and takes the outcome out of it.
 fn show(lines: Lines, shown: Shown) -> Result<End, Error> {
-    let (mut failure, mut result) = (None, None);
+    let (mut failure, mut result, mut told) = (None, None, Instant::now());
     let mut look = |message: &JsonMessage| -> Result<(), Error> {
         if let Some(text) = &message.error {
             failure = Some(text.clone());
         }
-        if let Some(aux) = &message.aux {
-            result = serde_json::from_value::<Migrated>(aux.clone()).ok();
+        if let (Shown::Lines, None, Some(status)) = (shown, &message.progress_detail, &message.status) {
+            print(&format!("{status}\n"))?;
         }
-        if shown == Shown::Json {
-            let text =
-                serde_json::to_string(message).map_err(|cause| Error::local("print a message", cause))?;
-            print(&format!("{text}\n"))?;
+        let Some(aux) = &message.aux else { return Ok(()) };
+        match serde_json::from_value::<Moving>(aux.clone()) {
+            Err(_) => result = serde_json::from_value::<Migrated>(aux.clone()).ok(),
+            Ok(Moving { moving }) if shown == Shown::Json => {
+                let text = serde_json::to_string(&moving)
+                    .map_err(|cause| Error::local("print the progress", cause))?;
+                print(&format!("{text}\n"))?;
+            }
+            Ok(Moving { moving }) if shown == Shown::Lines && told.elapsed() >= PACE => {
+                told = Instant::now();
+                print(&format!("{}\n", counted(&moving)))?;
+            }
+            Ok(_) => {}
         }
         Ok(())
     };
     let out = io::stdout();
-    progress::follow(lines, shown != Shown::Lines, out, &mut look)?;
+    progress::follow(lines, shown != Shown::Bars, out, &mut look)?;
     Ok(match (failure, result) {
         (Some(message), result) => End::Failed(message, result.is_some_and(|result| result.is_in_doubt)),
         (None, Some(migrated)) => End::Told(migrated),
         (None, None) => End::Unknown,
     })
+}
+
+/// How far it has come, in a line.
+fn counted(moving: &Counted) -> String {
+    let number = |bytes: u64| format::size_decimal(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let total = if moving.total > 0 { format!(" of {}", number(moving.total)) } else { String::new() };
+    format!("{}{total} sent, {}/s", number(moving.bytes), number(moving.bytes_per_second))
 }
 
 /// Carries frames to the other daemon, and the progress among them to ourselves.
@@ -323,5 +408,12 @@ mod tests {
         let text = told("web", &request, &migrated);
         assert_eq!(text, "web runs at other: 5MB in 2.005 s, 2.49MB/s; it stood still for 312 ms");
         assert_eq!(told("web", &request, &Migrated::default()), "web is where it was");
+        let mut moving =
+            Counted { bytes: 5_000_000, total: 8_000_000, bytes_per_second: 900, ..Counted::default() };
+        assert_eq!(counted(&moving), "5MB of 8MB sent, 900B/s");
+        moving.total = 0;
+        assert_eq!(counted(&moving), "5MB sent, 900B/s");
+        let text = last("done", &migrated).unwrap();
+        assert!(text.starts_with(r#"{"Phase":"done","Id":"","IsMoved":true,"#), "{text}");
     }
 }

@@ -21,21 +21,25 @@
 //! Not here: which mounts and descriptors are external (`shim/checkpoint.rs`).
 //! Sources: criu(8), CRIU's `images/rpc.proto`.
 
+pub mod asking;
 pub mod check;
 pub mod fault;
 pub mod images;
 pub mod launcher;
+pub mod memory;
 pub mod pages;
 pub mod rewrite;
 pub mod rpc;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::shim::protocol::CriuPlace;
 use super::{Cause, Error, uts};
@@ -182,6 +186,8 @@ pub struct DumpRequest<'a> {
     /// TCP connections are not saved.
     pub tcp_close: bool,
     pub terminal: bool,
+    /// What can be brought later stays in the processes, see [`memory`].
+    pub lazy: bool,
 }
 
 /// Dumps a process tree. `begins` runs before the first process is stopped, `frozen` while the tree stands still, its images written; its error undoes the
@@ -205,6 +211,16 @@ pub fn dump(
         opts.text(44, path.as_os_str().as_bytes());
     }
     opts.bool(52, request.tcp_close);
+    // After the hook CRIU would serve the pages to all the world, with no end. At a port that is taken it cannot, and
+    // lets go of the tree at once; by then that was ended in the hook, or is to run on.
+    let mut taken = None;
+    if request.lazy {
+        let (holder, port) = take_port().map_err(|errno| system("take", "a port", errno))?;
+        let mut server = Writer::default();
+        server.int(2, u64::from(port));
+        opts.bool(48, true).message(11, &server);
+        taken = Some(holder);
+    }
     let mut body = Writer::default();
     body.message(2, &opts);
     let mut conversation = Launcher::new(Path::new("/proc/self/exe"), place).start()?;
@@ -217,7 +233,17 @@ pub fn dump(
         _ => save_cache(place, &notice),
     });
     drop(conversation);
+    drop(taken);
     judge("freeze", outcome, &request.work_dir.join(DUMP_LOG)).map(|_| ())
+}
+
+/// A TCP port that nobody else can have while the socket lives, and that nobody listens at.
+fn take_port() -> rustix::io::Result<(OwnedFd, u16)> {
+    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &any)?;
+    let port = SocketAddrV4::try_from(rustix::net::getsockname(&socket)?)?.port();
+    Ok((socket, port))
 }
 
 /// What to restore.

@@ -35,6 +35,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::cgroup::Cgroup;
 use super::criu::check::Examination;
+use super::criu::memory::Memory;
 use super::criu::{self, CriuInfo};
 use super::oci::{self, Foreign};
 use super::program::Program;
@@ -401,18 +402,20 @@ impl Runtime {
         let mut child = Reaped(Some(child));
         let (link, _) = self.link(ours, Some(launch.id.clone()))?;
 
-        let mut gate = None;
+        let (mut gate, mut asks) = (None, None);
         let (call, timeout) = match thaw {
             None => (Call::Launch { run_dir: run_dir.clone(), clients }, LAUNCH_TIMEOUT),
             Some((thaw, criu, passed)) => {
-                let Thaw { dir, tcp_close, hostname, lazy } = thaw;
+                let Thaw { dir, tcp_close, hostname, lazy, asks: socket } = thaw;
                 let (run_dir, is_gated) = (run_dir.clone(), passed.is_some());
-                gate = passed;
-                let call = Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated };
+                (gate, asks) = (passed, socket);
+                let asks = asks.is_some();
+                let call =
+                    Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated, asks };
                 (call, CHECKPOINT_TIMEOUT)
             }
         };
-        let fds: Vec<_> = streams.iter().chain(&gate).map(AsFd::as_fd).collect();
+        let fds: Vec<_> = streams.iter().chain(asks.as_deref()).chain(&gate).map(AsFd::as_fd).collect();
         let answer = link.call(call, &fds, timeout);
         let pid = match answer {
             Ok(Done { pid: Some(pid), .. }) => pid,
@@ -651,9 +654,9 @@ impl Sandbox {
             return Err(refused("freeze", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy } = dump;
         let verdict = None;
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict };
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
@@ -678,11 +681,25 @@ impl Sandbox {
             let reason = "its shim is an older dewar's, which cannot: start the container anew";
             return Err(refused("hand over", "container", reason));
         }
+        if dump.lazy && self.revision < 5 {
+            let reason = "its shim is an older dewar's, which cannot send its memory later: leave --lazy out";
+            return Err(refused("hand over", "container", reason));
+        }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy } = dump;
         let verdict = Some(verdict);
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict };
+        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict };
         self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
+    }
+
+    /// What a lazy [`Dump`] to `images` has left in the container's processes, which stand frozen at the gate.
+    ///
+    /// # Errors
+    /// The images are damaged; the container has ended.
+    pub fn memory(&self, images: &Path) -> Result<Memory, Error> {
+        let launch = read_launch(&self.run_dir)
+            .ok_or_else(|| refused("look at", "container", "what it was launched with cannot be read"))?;
+        Memory::of_tree(images, &Cgroup::open(&launch.spec.linux.cgroups_path)?.pids()?)
     }
 
     /// Lets go of a container that has ended: its shim exits, its run directory goes.

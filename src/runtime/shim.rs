@@ -42,6 +42,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -437,9 +438,15 @@ impl Shim {
         let started = |pid| Done { pid: Some(pid), ..Done::default() };
         match call {
             Call::Launch { run_dir, clients } => self.launch(&run_dir, None, clients, fds).map(started),
-            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated } => {
-                let thaw = Thaw { dir, tcp_close, hostname, lazy };
+            Call::Thaw { run_dir, dir, criu, clients, tcp_close, hostname, lazy, is_gated, asks } => {
                 let gate = if is_gated { Some(gate(&mut fds, None)?) } else { None };
+                let asks = match (asks, fds.pop_if(|_| asks)) {
+                    (true, None) => {
+                        return Err(refused("thaw", "container", "no socket for memory came with it"));
+                    }
+                    (_, socket) => socket.map(Arc::new),
+                };
+                let thaw = Thaw { dir, tcp_close, hostname, lazy, asks };
                 self.launch(&run_dir, Some((thaw, criu, gate)), clients, fds).map(started)
             }
             Call::Attach { exec, client } => {
@@ -477,8 +484,8 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, verdict } => {
-                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer };
+            Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict } => {
+                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy };
                 let gate = match verdict {
                     Some(verdict) => Some(gate(&mut fds, Some(verdict))?),
                     None => None,

@@ -15,14 +15,14 @@ fn remembering(mebibytes: u32) -> Daemon {
 
 /// How often the memory was whole.
 #[track_caller]
-fn rounds(daemon: &Daemon, name: &str) -> usize {
+pub(super) fn rounds(daemon: &Daemon, name: &str) -> usize {
     let logs = daemon.logs(name);
     assert!(!logs.contains("broken"), "{name}: {logs}");
     logs.matches("whole").count()
 }
 
 /// The page daemons of a daemon's containers.
-fn page_daemons(daemon: &Daemon) -> Vec<u32> {
+pub(super) fn page_daemons(daemon: &Daemon) -> Vec<u32> {
     let dir = daemon.dir().join("run/containers").display().to_string();
     let numbers = std::fs::read_dir("/proc").expect("it is mounted").flatten();
     let numbers = numbers.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -75,13 +75,15 @@ fn it_goes_on_elsewhere_with_all_it_has() {
     is_clean(&there);
     // Back again, from the other one's side, with messages for programs.
     let json = there.dewar(&["migrate", "--json", "web", &here.host()]).ok();
-    let last = json.stdout.lines().last().and_then(|line| serde_json::from_str(line).ok());
-    let last: serde_json::Value = last.expect("a message on each line");
-    assert_eq!(last["aux"]["IsMoved"], true);
-    assert!(
-        last["aux"]["Bytes"].as_u64() > Some(10_000) && last["aux"]["StoppedMilliseconds"].is_u64(),
-        "{last}"
-    );
+    let objects: Vec<serde_json::Value> =
+        json.stdout.lines().map(|line| serde_json::from_str(line).expect("an object on each line")).collect();
+    let phases: Vec<&str> = objects.iter().filter_map(|object| object["Phase"].as_str()).collect();
+    let mut passed = phases.clone();
+    passed.dedup();
+    assert_eq!(passed, ["files", "freezing", "rest", "thawing", "done"]);
+    let last = objects.last().expect("objects");
+    assert_eq!(last["IsMoved"], true);
+    assert!(last["Bytes"].as_u64() > Some(10_000) && last["StoppedMilliseconds"].is_u64(), "{last}");
     json.stdout_lacks("image");
     counts_past(&here, numbers(&here).len());
     assert_eq!(says(&here, files), "kept\nkept\nkept\nkept\nship");
@@ -383,6 +385,10 @@ pub(super) struct Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     At(&'static str, bool),
+    /// So many bytes have passed since it was about to be frozen.
+    After(u64, bool),
+    /// Nothing passes after so many, until this changes.
+    Hold(u64),
     Never,
     Always,
 }
@@ -420,7 +426,7 @@ impl Way {
         Way { path, late, cut, _dir: dir }
     }
 
-    /// Bytes, in either direction.
+    /// Bytes, in either direction, since the last [`cuts`](Way::cuts).
     pub fn late(&self) -> u64 {
         self.late.load(Ordering::Relaxed)
     }
@@ -429,7 +435,9 @@ impl Way {
         format!("unix://{}", self.path.display())
     }
 
+    /// From now on; what has passed is counted anew.
     pub fn cuts(&self, cut: Cut) {
+        self.late.store(0, Ordering::Relaxed);
         *self.cut.lock().expect("nobody panics with it") = cut;
     }
 }
@@ -441,10 +449,17 @@ fn carry(from: &mut UnixStream, to: &mut UnixStream, cut: &Mutex<Cut>, late: &At
         if late.load(Ordering::Relaxed) > 0 || has(b"{\"freezing\"") {
             late.fetch_add(count as u64, Ordering::Relaxed);
         }
+        let passed = || late.load(Ordering::Relaxed);
+        while matches!(*cut.lock().expect("nobody panics with it"), Cut::Hold(bytes) if passed() >= bytes) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let mut now = cut.lock().expect("nobody panics with it");
-        if let Cut::At(word, is_once) = *now
-            && has(word.as_bytes())
-        {
+        let broken = match *now {
+            Cut::At(word, is_once) if has(word.as_bytes()) => Some(is_once),
+            Cut::After(bytes, is_once) if passed() >= bytes => Some(is_once),
+            _ => None,
+        };
+        if let Some(is_once) = broken {
             *now = if is_once { Cut::Never } else { Cut::Always };
             break;
         }

@@ -16,6 +16,7 @@ mod packed;
 mod passes;
 pub mod peers;
 mod podman;
+mod postcopy;
 mod programs;
 mod restore;
 mod schedule;

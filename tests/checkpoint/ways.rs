@@ -38,7 +38,12 @@ fn a_host_behind_tls_takes_it_from_whom_it_knows() {
     here.dewar(&["migrate", "web", &host]).fails(1).stderr_has("HTTP request to an HTTPS server");
     counts_past(&here, numbers(&here).len());
     assert_eq!(containers(&there), []);
-    migrate("client").ok().stdout_has("web runs at tcp://127.0.0.1").stdout_has("it stood still for ");
+    // Its memory, too, when it runs there.
+    let client = migrate("client").arg("--lazy").ok();
+    client
+        .stdout_has("sending its memory")
+        .stdout_has("web runs at tcp://127.0.0.1")
+        .stdout_has("it stood still for ");
     counts_past(&there, numbers(&there).len());
     assert_eq!(containers(&here), []);
     // Back, both by a context's name.

@@ -12,7 +12,7 @@ pub mod prop;
 pub mod requires;
 pub mod terminal;
 
-pub use cmd::{Cmd, Output};
+pub use cmd::{Cmd, Output, Running};
 pub use daemon::Daemon;
 pub use namespace::Namespace;
 

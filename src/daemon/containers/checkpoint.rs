@@ -34,6 +34,7 @@ pub mod volumes;
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -175,6 +176,7 @@ pub fn create_for(
         tcp_close: request.tcp_close,
         volumes: parts,
         without_layer: false,
+        lazy: false,
     };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;
@@ -384,6 +386,22 @@ pub fn restore_locked(
     how: How,
     action: Action,
 ) -> Result<()> {
+    restore_asking(engine, container, id, custom, how, action, None)
+}
+
+/// As [`restore_locked`]; with `asks` the memory is not in the checkpoint, and is asked for there.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_asking(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    id: &str,
+    custom: &str,
+    how: How,
+    action: Action,
+    asks: Option<Arc<OwnedFd>>,
+) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
     container.lock().check(action)?;
@@ -419,6 +437,7 @@ pub fn restore_locked(
             tcp_close: how.tcp_close || manifest.options.tcp_close,
             hostname: None,
             lazy: how.lazy,
+            asks,
         };
         let thawing = Thawing {
             thaw,

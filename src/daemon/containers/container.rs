@@ -102,6 +102,9 @@ pub struct Record {
     /// On its way from another daemon: not ours to run until that has said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arriving: Option<migrate::Arriving>,
+    /// The ticket of the move that has not brought all of its memory: the sender keeps that until it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaited: Option<String>,
     /// Which `rw-<n>` directory holds the writable layer: a restore brings its own.
     pub layer: u32,
 }

@@ -29,7 +29,7 @@ use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::{metrics, runtimes, state_dir};
 use crate::http::api::Class;
-use crate::runtime::shim::gate::Keeper;
+use crate::runtime::shim::gate::{Decision, Keeper};
 use crate::runtime::{self, Attachment, Cause, Exit, Launch, Sandbox, Stdio, Thaw};
 
 /// How long the kernel gets to end a killed process before the daemon gives up waiting.
@@ -269,7 +269,7 @@ fn thaw_at_gate(
                 // Before anything runs: the first word is a question that its peers must be able to answer.
                 network::release(engine, record);
             }
-            keeper.decide(is_agreed);
+            keeper.decide(if is_agreed { Decision::Go } else { Decision::No });
         };
         std::thread::Builder::new().name("gate".to_owned()).spawn_scoped(scope, keep).map_err(failed)?;
         engine.runtime.thaw_at_gate(launch, thaw, pending, log, gate)

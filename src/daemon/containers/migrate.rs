@@ -19,12 +19,28 @@
 //!   was ready, waits frozen on disk (its processes are gone, the checkpoint is whole) until it is told;
 //! - after the verdict it is the receiver's. The sender keeps its checkpoint until the receiver has said that it runs.
 //!
+//! With `lazy` memory stays in the frozen tree, and is sent as it is asked for when the container runs over there:
+//!
+//! ```text
+//!  frozen, at its gate      all but memory ──▶         frozen, at its gate: "ready" on disk
+//!  verdict "moved" on disk  commit ────▶               "committed" on disk, then it runs
+//!  │                        ◀──── pages ────
+//!  ▼ ended, removed         ◀──── fetched ──           whole
+//! ```
+//!
+//! Until "fetched" the sender's part of it is all there is of that memory. When the line breaks before, or the sender's
+//! daemon dies, the shim writes the memory out and ends the tree: the sender then has a whole checkpoint, and sends the
+//! rest out of that to the next one who joins the two. When the receiver's daemon dies what runs there ends, for its
+//! memory can never be whole: its user is told, and may bring the checkpoint back where it came from.
+//!
 //! Who waits is told by the client that has lost a connection, or by the next one (`dewar migrate --resolve`). If the
 //! other host never comes back, each side has the checkpoint, and its user decides: `dewar start --checkpoint` brings
 //! the container to life, `dewar rm` discards it.
 
+mod account;
 mod growing;
 mod logs;
+mod memory;
 pub mod receive;
 pub mod send;
 pub mod wire;
@@ -58,6 +74,9 @@ pub struct Leaving {
     pub phase: Phase,
     /// It stays when it has moved, stopped.
     pub is_kept: bool,
+    /// Its memory is sent when it runs over there.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_lazy: bool,
 }
 
 /// A container on its way from another daemon.
@@ -123,6 +142,14 @@ pub fn check_start(record: &Record) -> Result<()> {
     let name = &record.name;
     if let Some(leaving) = record.leaving.as_ref().filter(|leaving| leaving.phase == Phase::Given) {
         let host = &leaving.host;
+        if leaving.is_lazy {
+            return Err(Error::conflict(format!(
+                "container {name:?} was moved to {host}, which has not said that it has all of its memory: \"dewar migrate \
+                 --resolve {name} {host}\" finds out, and sends the rest; if it is lost there, \"dewar start --checkpoint \
+                 {} {name}\" brings it back here as it was when it was frozen",
+                checkpoint(&leaving.ticket)
+            )));
+        }
         return Err(Error::conflict(format!(
             "container {name:?} was moved to {host}, which has not said that it runs there: \"dewar migrate --resolve \
              {name} {host}\" finds out; if that host is lost, \"dewar start --checkpoint {} {name}\" brings it back here",
@@ -220,7 +247,7 @@ pub fn finish(engine: &Arc<Engine>, container: &Arc<Container>) {
     if record.leaving.as_ref().is_some_and(|leaving| leaving.phase == Phase::Done) {
         send::remove(engine, container);
     }
-    if record.arriving.as_ref().is_some_and(|arriving| arriving.phase == Phase::Given)
+    if record.arriving.as_ref().is_some_and(|arriving| arriving.phase == Phase::Given && !arriving.lazy)
         && let Err(error) = receive::complete(engine, container)
     {
         log::error!("{error}");

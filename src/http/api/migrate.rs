@@ -58,6 +58,49 @@ pub struct MigrateRequest {
     pub resolve: bool,
 }
 
+/// What a migration is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Doing {
+    /// The other daemon looks whether it can have it.
+    #[default]
+    Offering,
+    Image,
+    /// The container's, while it runs.
+    Files,
+    /// From here on it stands still.
+    Freezing,
+    /// What is left of its files, and its memory, unless that is sent later.
+    Rest,
+    /// The other daemon thaws it.
+    Thawing,
+    /// It runs over there, and gets its memory.
+    Memory,
+}
+
+/// How far a migration has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Counted {
+    #[serde(rename = "Phase")]
+    pub doing: Doing,
+    /// Sent so far, of everything.
+    pub bytes: u64,
+    /// What that comes to in the end, as far as it is known; 0 if it is not.
+    pub total: u64,
+    /// In this phase.
+    pub bytes_per_second: u64,
+    /// Since the migration began.
+    pub milliseconds: u64,
+}
+
+/// `aux` of the messages of a progress before its last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Moving {
+    pub moving: Counted,
+}
+
 /// What a migration came to; `aux` of the last message of its progress.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]

@@ -8,8 +8,12 @@
 //! ```
 //!
 //! It ends by itself when everything is delivered, or when there are no processes any more.
+//!
+//! Of a move's memory the images have only the map: then it asks for the pages on a socket, see
+//! [`asking`](super::asking).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use super::launcher::Launcher;
-use super::{fault, open_dir, read_log};
+use super::{asking, fault, open_dir, read_log, system};
 use crate::runtime::shim::protocol::CriuPlace;
 use crate::runtime::{Cause, Error};
 
@@ -34,6 +38,10 @@ pub struct PageDaemon {
     /// The processes' userfaultfds, ours too.
     held: Vec<OwnedFd>,
     log: std::path::PathBuf,
+    /// Where it asks for pages: its end, which is ours, too.
+    asks: Option<UnixStream>,
+    /// Its processes run.
+    is_begun: bool,
 }
 
 fn failed(op: &str, cause: impl Into<Cause>) -> Error {
@@ -41,27 +49,50 @@ fn failed(op: &str, cause: impl Into<Cause>) -> Error {
 }
 
 impl PageDaemon {
-    /// Starts one for the images, with its socket and its log in `work`; blocks until it listens.
+    /// Starts one for the images, with its socket and its log in `work`; blocks until it listens. With `asks` the
+    /// pages are not in the images, and it asks for them there.
     ///
     /// # Errors
     /// It ended, or said nothing for long; the cause has its own words.
-    pub fn start(place: &CriuPlace, images: &Path, work: &Path) -> Result<PageDaemon, Error> {
+    pub fn start(
+        place: &CriuPlace,
+        images: &Path,
+        work: &Path,
+        asks: Option<OwnedFd>,
+    ) -> Result<PageDaemon, Error> {
         let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
         launcher.keep_reachable = Some(work);
-        let child = launcher
-            .prepared()
-            .args(["lazy-pages", "-D", "/proc/self/fd/0", "-o", LOG, "-v2", "--status-fd", "1", "-W"])
-            .arg(work)
+        let mut command = launcher.prepared();
+        // Without close-on-exec, and out of the way of the standard streams.
+        let passed = asks.as_ref().map(|asks| {
+            let copy = rustix::io::fcntl_dupfd_cloexec(asks, 10)?;
+            rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy)
+        });
+        let passed = passed.transpose().map_err(|errno| system("pass", "the socket for pages", errno))?;
+        // On a socket that is not TCP it warns at each request.
+        let level = if passed.is_some() { "-v1" } else { "-v2" };
+        command
+            .args(["lazy-pages", "-D", "/proc/self/fd/0", "-o", LOG, level, "--status-fd", "1", "-W"])
+            .arg(work);
+        if let Some(passed) = &passed {
+            command.arg("--page-server").arg("--ps-socket").arg(passed.as_raw_fd().to_string());
+        }
+        let child = command
             // A descriptor, which is good in whatever mount namespace.
             .stdin(Stdio::from(open_dir(images)?))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| failed("start", error))?;
-        PageDaemon::listening(child, work.join(LOG))
+        drop(passed);
+        PageDaemon::listening(child, work.join(LOG), asks.map(UnixStream::from))
     }
 
-    fn listening(mut child: Child, log: std::path::PathBuf) -> Result<PageDaemon, Error> {
+    fn listening(
+        mut child: Child,
+        log: std::path::PathBuf,
+        asks: Option<UnixStream>,
+    ) -> Result<PageDaemon, Error> {
         let status = child.stdout.take();
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
@@ -73,7 +104,7 @@ impl PageDaemon {
                 return Err(failed("watch", errno));
             }
         };
-        let daemon = PageDaemon { child, pidfd, held: Vec::new(), log };
+        let daemon = PageDaemon { child, pidfd, held: Vec::new(), log, asks, is_begun: false };
         let Some(mut status) = status else { return Err(failed("hear", Cause::Refused("no pipe".into()))) };
         let (deadline, mut byte) = (Instant::now() + PATIENCE, [0]);
         loop {
@@ -96,6 +127,7 @@ impl PageDaemon {
     /// Holds what the processes wait on, now that they have been restored. Those that they fork later are not among
     /// it. Failing is no matter: then an untimely end of the daemon is only not as safe.
     pub fn hold(&mut self) {
+        self.is_begun = true;
         // It takes them up by itself: give it a moment.
         for _ in 0..20 {
             self.hold_now();
@@ -130,9 +162,15 @@ impl PageDaemon {
     pub fn ended(&mut self) -> Result<(), String> {
         match self.child.wait() {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(self.words(&format!("it ended untimely ({status})"))),
-            Err(error) => Err(self.words(&format!("it ended untimely: {error}"))),
+            Ok(status) => Err(self.lost(&format!("it ended untimely ({status})"))),
+            Err(error) => Err(self.lost(&format!("it ended untimely: {error}"))),
         }
+    }
+
+    /// It is not told that all is there.
+    fn lost(&mut self, what: &str) -> String {
+        self.asks = None;
+        self.words(what)
     }
 
     fn words(&self, what: &str) -> String {
@@ -145,5 +183,7 @@ impl Drop for PageDaemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Everything is there, or there are no processes any more that could want it.
+        self.asks.iter().filter(|_| self.is_begun).for_each(asking::is_whole);
     }
 }

@@ -252,7 +252,7 @@ pub fn write_netns(images: &Path, namespaces: Namespaces, key: &str) -> Result<(
     write(&path, NETNS_MAGIC, &[record.bytes().to_vec()])
 }
 
-fn write(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<(), Error> {
+pub(super) fn write(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<(), Error> {
     let mut bytes = [COMMON_MAGIC.to_le_bytes(), magic.to_le_bytes()].concat();
     for record in records {
         let length = u32::try_from(record.len())

@@ -31,7 +31,7 @@ pub mod adopt;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -40,7 +40,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 use serde::{Deserialize, Serialize};
 
-use super::gate::Gate;
+use super::gate::{Decision, Gate};
 use super::protocol::CriuPlace;
 use super::stdio::{CHUNK_BYTES, Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
@@ -233,9 +233,13 @@ pub(super) fn dump(
         leave_running: dump.leave_running,
         tcp_close: dump.tcp_close,
         terminal: container.launch.stdio.terminal,
+        lazy: dump.lazy,
     };
+    // Under whatever name the daemon gives it meanwhile.
+    let images = File::open(&images_dir).map_err(|error| failed("open", &images_dir, error))?;
+    let held = PathBuf::from(format!("/proc/self/fd/{}", images.as_raw_fd()));
     let upper = &container.launch.overlay.upper;
-    let (cgroup, mut is_given) = (&container.cgroup, false);
+    let (cgroup, mut is_given, mut unwritten) = (&container.cgroup, false, None);
     let mut begins = || gate.iter().for_each(|gate| gate.announce());
     let outcome = criu::dump(criu, &request, &mut begins, &mut || {
         if !dump.without_layer {
@@ -256,8 +260,17 @@ pub(super) fn dump(
         cgroup.freeze()?;
         // What it has said goes where its log goes.
         stdio.drain_frozen(&mut [0; CHUNK_BYTES]);
-        is_given = gate.wait();
+        let decision = gate.wait();
+        is_given = decision != Decision::No;
         if is_given {
+            let written = match decision {
+                // Nobody may let it run here, whether that succeeds or not.
+                Decision::Write if dump.lazy => {
+                    cgroup.pids().and_then(|pids| criu::memory::write_out(&held, &pids))
+                }
+                _ => Ok(()),
+            };
+            unwritten = written.err();
             return cgroup.kill_all();
         }
         cgroup.thaw()?;
@@ -265,7 +278,7 @@ pub(super) fn dump(
     });
     if is_given {
         // Nothing of it runs any more, whatever CRIU has to say about its end.
-        return Ok(());
+        return unwritten.map_or(Ok(()), Err);
     }
     if let Err(error) = outcome {
         // A CRIU that died half-way leaves the freezer as it was.
@@ -434,8 +447,14 @@ pub(super) fn thaw(
     });
     let begun = staged.and_then(|()| {
         let images = dir.join("images");
+        let asks = thaw.asks.as_ref().map(|asks| asks.try_clone()).transpose();
+        let asks = asks.map_err(|error| failed("copy", "the socket for memory", error))?;
+        if asks.is_none() && !criu::memory::is_whole(&images)? {
+            let reason = "its memory is not in it: that was to be sent from where the container came from";
+            return Err(refused("thaw", "checkpoint", reason));
+        }
         let mut pages = match thaw.lazy {
-            true => Some(PageDaemon::start(criu, &images, &launch.run_dir)?),
+            true => Some(PageDaemon::start(criu, &images, &launch.run_dir, asks)?),
             false => None,
         };
         let begun = restore(&launch, root, (thaw, gate.as_ref()), criu, external, &keys)?;
@@ -503,7 +522,9 @@ fn restore(
         lazy: thaw.lazy,
     };
     let restored = criu::restore(criu, request, &mut || match gate {
-        Some(gate) if !gate.wait() => Err(refused("hand over", "container", "it was called off")),
+        Some(gate) if gate.wait() != Decision::Go => {
+            Err(refused("hand over", "container", "it was called off"))
+        }
         _ => Ok(()),
     })?;
     let end = || -> Result<(OwnedFd, Ends), Error> {

@@ -6,7 +6,8 @@
 //!     | --- 'b' ------------------------------->  |
 //!     | <------------------------- 'r' ready ---  |   all is written (dump), all is there (thaw)
 //!     | --- 'g' go, 'n' no ------------------->   |   the tree ends or runs; or the other way round
-//!     |  gone ------------------------------->    |   thaw: no. dump: what the verdict's file says
+//!     | --- 'w' write ------------------------>   |   lazy dump: go, but write first what is only in the tree
+//!     |  gone ------------------------------->    |   thaw: no. dump: what the verdict's file says, go as write
 //! ```
 //!
 //! The verdict on a dump is a file that is made once: whoever comes first decides, and the other one obeys. So a
@@ -25,11 +26,21 @@ const BEGINS: u8 = b'b';
 const READY: u8 = b'r';
 const GO: u8 = b'g';
 const NO: u8 = b'n';
+const WRITE: u8 = b'w';
 
 /// The verdict of a container that is another daemon's now.
 pub const MOVED: &str = "moved";
 /// The verdict of one that stays.
 pub const KEPT: &str = "kept";
+
+/// What becomes of what stands at a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Go,
+    /// Go, and nobody else has all of what a lazy dump has left in the tree.
+    Write,
+    No,
+}
 
 /// The shim's side.
 #[derive(Debug)]
@@ -48,16 +59,20 @@ impl Gate {
     }
 
     /// Says that everything stands still, and waits for the decision.
-    pub fn wait(&self) -> bool {
+    pub fn wait(&self) -> Decision {
         let mut word = [0];
         let mut stream = &self.stream;
         let told = stream.write_all(&[READY]).and_then(|()| stream.read_exact(&mut word));
         match (told, word[0], &self.verdict) {
-            (Ok(()), GO, _) => true,
-            (Ok(()), _, _) => false,
-            (Err(_), _, None) => false,
+            (Ok(()), GO, _) => Decision::Go,
+            (Ok(()), WRITE, _) => Decision::Write,
+            (Ok(()), _, _) => Decision::No,
+            (Err(_), _, None) => Decision::No,
             // Without a verdict that can be read it stays: the other side has not been told otherwise.
-            (Err(_), _, Some(path)) => claim(path, KEPT).is_ok_and(|verdict| verdict == MOVED),
+            (Err(_), _, Some(path)) => match claim(path, KEPT) {
+                Ok(verdict) if verdict == MOVED => Decision::Write,
+                _ => Decision::No,
+            },
         }
     }
 }
@@ -89,8 +104,13 @@ impl Keeper {
     }
 
     /// Tells the decision. A shim that is gone needs none.
-    pub fn decide(&self, is_go: bool) {
-        let _ = (&self.0).write_all(&[if is_go { GO } else { NO }]);
+    pub fn decide(&self, decision: Decision) {
+        let word = match decision {
+            Decision::Go => GO,
+            Decision::Write => WRITE,
+            Decision::No => NO,
+        };
+        let _ = (&self.0).write_all(&[word]);
     }
 }
 
@@ -138,30 +158,32 @@ mod tests {
     fn a_daemon_that_is_gone_has_decided_or_the_container_stays() {
         let dir = std::env::temp_dir().join(format!("dewar-gate-gone-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        for (verdict, is_go) in [(None, false), (Some(MOVED), true), (Some(KEPT), false)] {
+        for (verdict, decision) in
+            [(None, Decision::No), (Some(MOVED), Decision::Write), (Some(KEPT), Decision::No)]
+        {
             let path = dir.join(verdict.unwrap_or("none"));
             verdict.map(|verdict| claim(&path, verdict).unwrap());
             let (keeper, theirs) = Keeper::pair().unwrap();
             drop(keeper);
             let gate = Gate { stream: theirs.into(), verdict: Some(path.clone()) };
-            assert_eq!(gate.wait(), is_go, "{verdict:?}");
+            assert_eq!(gate.wait(), decision, "{verdict:?}");
             assert_eq!(fs::read_to_string(path).unwrap(), verdict.unwrap_or(KEPT));
         }
         let (keeper, theirs) = Keeper::pair().unwrap();
         drop(keeper);
-        assert!(!Gate { stream: theirs.into(), verdict: None }.wait(), "a thaw");
+        assert_eq!(Gate { stream: theirs.into(), verdict: None }.wait(), Decision::No, "a thaw");
         fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn the_daemon_decides() {
-        for is_go in [true, false] {
+        for decision in [Decision::Go, Decision::Write, Decision::No] {
             let (keeper, theirs) = Keeper::pair().unwrap();
             let gate = Gate { stream: theirs.into(), verdict: None };
             let shim = std::thread::spawn(move || gate.wait());
             assert!(keeper.is_ready(|| panic!("a thaw")));
-            keeper.decide(is_go);
-            assert_eq!(shim.join().unwrap(), is_go);
+            keeper.decide(decision);
+            assert_eq!(shim.join().unwrap(), decision);
         }
     }
 }

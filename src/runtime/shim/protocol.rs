@@ -38,6 +38,7 @@
 //!  revision 2   dumps with volumes, and without TCP connections
 //!  revision 3   hands containers over: dumps and thaws wait at a gate
 //!  revision 4   dumps without the writable layer, which the daemon saves at the gate
+//!  revision 5   hands containers over whose memory is sent when they are gone
 //! ```
 //!
 //! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
@@ -59,7 +60,7 @@ use crate::runtime::{Attachment, Cause, CommandError, DumpVolume, Error, Exit, L
 pub const VERSION: u32 = 1;
 
 /// Counts up when something is added that the other side can do without.
-pub const REVISION: u32 = 4;
+pub const REVISION: u32 = 5;
 
 /// Largest packet; a quarter of the kernel's default for a unix socket's buffer.
 pub const PACKET_BYTES: usize = 48 * 1024;
@@ -99,6 +100,9 @@ pub enum Call {
         /// The last fd is a gate.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_gated: bool,
+        /// The fd before that is where memory is asked for.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        asks: bool,
     },
     /// Fds: the stream. `exec` absent means the container's first process, here and below.
     Attach {
@@ -132,6 +136,8 @@ pub enum Call {
         volumes: Vec<DumpVolume>,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         without_layer: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lazy: bool,
         /// The container is handed over: the fd is a gate, and this its verdict.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verdict: Option<PathBuf>,
@@ -413,6 +419,7 @@ mod tests {
                     hostname: Some("h".into()),
                     lazy: true,
                     is_gated: true,
+                    asks: true,
                 },
             ),
             ("attach", Call::Attach { exec: None, client: client() }),
@@ -429,6 +436,7 @@ mod tests {
                     criu: criu(),
                     tcp_close: false,
                     without_layer: false,
+                    lazy: true,
                     volumes: vec![],
                     verdict: Some("/v".into()),
                 },

@@ -563,6 +563,7 @@ impl Bed {
                 tcp_close: false,
                 volumes: vec![],
                 without_layer: false,
+                lazy: false,
             })
             .unwrap();
         dir
@@ -580,7 +581,7 @@ impl Bed {
         self.runtime()
             .thaw(
                 launch,
-                Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None, lazy: false },
+                Thaw { dir: dir.to_owned(), tcp_close: false, hostname: None, lazy: false, asks: None },
                 attachments,
                 &self.dir.join("thaw.log"),
             )
@@ -693,7 +694,14 @@ fn a_failed_dump_leaves_the_container_running() {
     // The writable layer cannot be saved, with the tree frozen and its images written.
     std::fs::create_dir_all(dir.join("rootfs.tar")).unwrap();
     let error = sandbox
-        .dump(Dump { dir, leave_running: false, tcp_close: false, volumes: vec![], without_layer: false })
+        .dump(Dump {
+            dir,
+            leave_running: false,
+            tcp_close: false,
+            volumes: vec![],
+            without_layer: false,
+            lazy: false,
+        })
         .unwrap_err();
     assert!(error.to_string().contains("rootfs.tar"), "{error}");
     runs_free(sandbox.pid());
@@ -720,7 +728,12 @@ fn a_thaw_that_fails_leaves_nothing() {
     let log = bed.dir.join("thaw.log");
     let error = bed
         .runtime()
-        .thaw(bed.launch(""), Thaw { dir, tcp_close: false, hostname: None, lazy: false }, vec![], &log)
+        .thaw(
+            bed.launch(""),
+            Thaw { dir, tcp_close: false, hostname: None, lazy: false, asks: None },
+            vec![],
+            &log,
+        )
         .unwrap_err();
     assert!(std::fs::read_to_string(&log).unwrap().contains("Error ("), "what criu said is kept");
     assert!(error.to_string().starts_with("thaw container: "), "{error}");

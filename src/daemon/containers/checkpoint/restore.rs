@@ -399,7 +399,7 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
     let How { tcp_close, lazy, .. } = how;
-    let thaw = Thaw { dir: origin.memory.clone(), tcp_close, hostname, lazy };
+    let thaw = Thaw { dir: origin.memory.clone(), tcp_close, hostname, lazy, asks: None };
     let thawing = Thawing {
         thaw,
         layer: 0,

@@ -8,7 +8,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::send::{Account, Line};
+use super::account::Account;
+use super::send::Line;
 use super::wire::{Item, Message};
 use crate::daemon::containers::container::Container;
 use crate::daemon::containers::logs::drivers;

@@ -10,10 +10,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::memory::{End, Hear, Relay};
 use super::wire::{self, Connection, Item, Message, Offer, Receiver, Sender, Standing};
 use super::{Arriving, Phase, checkpoint, checkpoint_dir, logs as logs_of};
 use crate::daemon::containers::checkpoint::manifest::{MANIFEST, SavedVolume, boot_id};
@@ -87,24 +89,48 @@ fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut R
     let container = made.inspect_err(|_| engine.containers.release(&name))?;
     let action = container.begin();
     let offered = offer.manifest.volumes.clone();
-    let result = fill(engine, &container, offered, sender, receiver)
-        .and_then(|manifest| bring_to_life(engine, &container, &manifest, sender, receiver));
-    drop(action);
-    match result {
-        Ok(()) => {
-            let told = sender.tell(&Message::Done {});
-            super::sweep(&container, &container.record());
-            told
+    let filled = fill(engine, &container, offered, sender, receiver);
+    let result = match filled {
+        Ok(manifest) if offer.lazy => {
+            let thaw =
+                |asks, hear: Hear<'_>| bring_to_life(engine, &container, &manifest, asks, sender, hear);
+            let result = with_memory(&container, sender, receiver, (action, thaw));
+            return settle_arrival(engine, &container, &name, result);
         }
+        Ok(manifest) => {
+            bring_to_life(engine, &container, &manifest, None, sender, &mut || receiver.message())
+        }
+        Err(error) => Err(error),
+    };
+    drop(action);
+    let result = result.and_then(|()| {
+        let told = sender.tell(&Message::Done {});
+        super::sweep(&container, &container.record());
+        told
+    });
+    settle_arrival(engine, &container, &name, result)
+}
+
+/// What is left of a container that may not have come to life.
+fn settle_arrival(
+    engine: &Arc<Engine>,
+    container: &Arc<Container>,
+    name: &str,
+    result: Result<()>,
+) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        // It has been taken over.
+        Err(error) if phase(container).is_none() => Err(error),
         // The sender may have decided without our having heard of it.
-        Err(error) if phase(&container) == Some(Phase::Ready) => {
+        Err(error) if phase(container) == Some(Phase::Ready) => {
             log::warn!("container {name:?} waits until it is known whose it is: {error}");
             Err(error)
         }
         // It stays, and so does its checkpoint: nobody else has it.
-        Err(error) if phase(&container) == Some(Phase::Given) => Err(error),
+        Err(error) if phase(container) == Some(Phase::Given) => Err(error),
         Err(error) => {
-            discard(engine, &container);
+            discard(engine, container);
             Err(error)
         }
     }
@@ -374,8 +400,9 @@ fn bring_to_life(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
     manifest: &Manifest,
+    asks: Option<OwnedFd>,
     sender: &Sender,
-    receiver: &mut Receiver,
+    hear: Hear<'_>,
 ) -> Result<()> {
     let arriving = container.lock().record.arriving.clone().unwrap_or_default();
     let thaw = Thaw {
@@ -383,12 +410,13 @@ fn bring_to_life(
         tcp_close: arriving.tcp_close || manifest.options.tcp_close,
         hostname: None,
         lazy: arriving.lazy,
+        asks: asks.map(Arc::new),
     };
     let refusal = Mutex::new(None);
     let log = logs::place(&container.dir, "thaw");
     let thawing = Thawing { thaw, layer: 0, places: manifest.places.clone(), log };
     let started = {
-        let mut agreed = || match agree(container, sender, receiver) {
+        let mut agreed = || match agree(container, sender, hear) {
             Ok(()) => true,
             Err(error) => {
                 *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -404,16 +432,20 @@ fn bring_to_life(
     if phase(container) != Some(Phase::Given) {
         return Err(error);
     }
+    if arriving.lazy {
+        // The sender has what it lacks; asked again it sends that.
+        return Err(error);
+    }
     // It is ours, and has not run: what came between may not come again.
     log::warn!("container {:?}: its thaw failed, and is tried again: {error}", container.name());
-    again(engine, container)
+    again(engine, container, None)
 }
 
 /// Says that it is ready, and waits for the sender's decision.
-fn agree(container: &Container, sender: &Sender, receiver: &mut Receiver) -> Result<()> {
+fn agree(container: &Container, sender: &Sender, hear: Hear<'_>) -> Result<()> {
     set_phase(container, Phase::Ready)?;
     sender.tell(&Message::Ready { warnings: Vec::new() })?;
-    match receiver.message()? {
+    match hear()? {
         Message::Commit {} => set_phase(container, Phase::Given),
         other => {
             // It has decided: nothing is in doubt any more.
@@ -435,15 +467,18 @@ fn set_phase(container: &Container, phase: Phase) -> Result<()> {
     let mut inner = container.lock();
     let before = inner.record.clone();
     inner.record.is_unborn = phase == Phase::Begun;
-    if let Some(arriving) = &mut inner.record.arriving {
+    let record = &mut inner.record;
+    if let Some(arriving) = &mut record.arriving {
         arriving.phase = phase;
+        let is_awaited = arriving.lazy && phase == Phase::Given;
+        record.awaited = is_awaited.then(|| arriving.ticket.clone());
     }
     let saved = state_dir::save(&container.dir.join("container.json"), &inner.record, Durability::Synced);
     saved.inspect_err(|_| inner.record = before)
 }
 
 /// Thaws what is ours out of its checkpoint, on a layer of its own; the caller holds the action lock.
-fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
+fn again(engine: &Arc<Engine>, container: &Arc<Container>, asks: Option<OwnedFd>) -> Result<()> {
     let arriving = container.lock().record.arriving.clone().unwrap_or_default();
     let how = How {
         tcp_close: arriving.tcp_close,
@@ -451,7 +486,58 @@ fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
         trust: arriving.trust,
         keep_volumes: arriving.keep_volumes,
     };
-    checkpoints::restore_locked(engine, container, &checkpoint(&arriving.ticket), "", how, Action::Restore)
+    let name = checkpoint(&arriving.ticket);
+    checkpoints::restore_asking(engine, container, &name, "", how, Action::Restore, asks.map(Arc::new))
+}
+
+/// Brings a container to life with `thaw`, whose memory comes later, and waits until it is there. The action lock is
+/// let go of as soon as it runs.
+///
+/// # Errors
+/// Those of `thaw`; the line has ended before all was there, or what runs had to be ended. In any case nothing can be
+/// said on the line afterwards, and the sender was told.
+fn with_memory<Lock, Work>(
+    container: &Arc<Container>,
+    sender: &Sender,
+    receiver: &mut Receiver,
+    (action, thaw): (Lock, Work),
+) -> Result<()>
+where
+    Work: FnOnce(Option<OwnedFd>, Hear<'_>) -> Result<()>,
+{
+    let owner = Arc::clone(container);
+    let (relay, asks) = Relay::begin(&container.id, move |end| memory_ended(&owner, end))?;
+    relay.beside(sender, receiver, |hear| {
+        thaw(Some(asks), hear)?;
+        drop(action);
+        sender.tell(&Message::Done {})?;
+        await_memory(&relay, sender)
+    })
+}
+
+fn await_memory(relay: &Relay, sender: &Sender) -> Result<()> {
+    match relay.wait() {
+        End::Whole => sender.tell(&Message::Fetched {}),
+        End::Lost => sender.tell(&Message::Lost {}),
+        End::Unanswered => Err(Error::conflict(
+            "the connection broke before all of its memory had come: it runs, and waits for it",
+        )),
+    }
+}
+
+/// Writes down that nothing more is to come.
+fn memory_ended(container: &Arc<Container>, end: End) {
+    if end != End::Whole {
+        return;
+    }
+    {
+        let mut inner = container.lock();
+        inner.record.awaited = None;
+        if let Err(error) = container.save(&inner) {
+            log::warn!("{error}");
+        }
+    }
+    super::sweep(container, &container.record());
 }
 
 /// Brings a container to life that is ours and does not run yet.
@@ -460,7 +546,7 @@ fn again(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
 /// As a restore; the container stays, with its checkpoint.
 pub fn complete(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<()> {
     let _action = container.begin();
-    again(engine, container)?;
+    again(engine, container, None)?;
     super::sweep(container, &container.record());
     Ok(())
 }
@@ -474,32 +560,43 @@ fn resolve(
     receiver: &mut Receiver,
 ) -> Result<()> {
     let found = engine.containers.by_id(id);
-    let arriving = found.as_ref().and_then(|container| container.lock().record.arriving.clone());
+    let record = found.as_ref().map(|container| container.record()).unwrap_or_default();
+    let (arriving, is_awaited) = (record.arriving, record.awaited.as_deref() == Some(ticket));
     let standing = match (&found, &arriving) {
         (None, _) => Standing::Unknown,
+        (Some(_), None) if is_awaited && Relay::of(id).is_some() => Standing::Fetching,
+        (Some(_), None) if is_awaited => Standing::Lost,
         (Some(_), None) => Standing::Taken,
         (Some(_), Some(arriving)) if arriving.phase == Phase::Ready && arriving.ticket == ticket => {
             Standing::Ready
         }
+        // It is ours, and does not run for want of its memory.
+        (Some(_), Some(arriving)) if arriving.phase == Phase::Given && is_awaited => Standing::Ready,
         (Some(_), Some(arriving)) if arriving.phase == Phase::Given => Standing::Taken,
         _ => Standing::Unknown,
     };
     sender.tell(&Message::Standing(standing))?;
-    let Some(container) = found.filter(|_| standing == Standing::Ready) else { return Ok(()) };
-    match receiver.message()? {
-        Message::Commit {} => {
-            {
-                let _action = container.begin();
-                if phase(&container) != Some(Phase::Ready) {
-                    return Err(Error::conflict(format!("container {id} is not waiting any more")));
-                }
-                set_phase(&container, Phase::Given)?;
-            }
-            complete(engine, &container)?;
-            sender.tell(&Message::Done {})
-        }
-        _ => Ok(()),
+    let is_waiting = matches!(standing, Standing::Ready | Standing::Fetching);
+    let Some(container) = found.filter(|_| is_waiting) else { return Ok(()) };
+    let Message::Commit {} = receiver.message()? else { return Ok(()) };
+    let not_waiting = || Error::conflict(format!("container {id} is not waiting any more"));
+    if standing == Standing::Fetching {
+        let relay = Relay::of(id).ok_or_else(not_waiting)?;
+        return relay.beside(sender, receiver, |_| await_memory(&relay, sender));
     }
+    let action = container.begin();
+    match phase(&container) {
+        Some(Phase::Ready) => set_phase(&container, Phase::Given)?,
+        Some(Phase::Given) if is_awaited => {}
+        _ => return Err(not_waiting()),
+    }
+    if arriving.is_some_and(|arriving| arriving.lazy) {
+        let thaw = |asks, _: Hear<'_>| again(engine, &container, asks);
+        return with_memory(&container, sender, receiver, (action, thaw));
+    }
+    drop(action);
+    complete(engine, &container)?;
+    sender.tell(&Message::Done {})
 }
 
 /// Discards what waits here of a container that its sender has.

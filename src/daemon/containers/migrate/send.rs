@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::account::Account;
 use super::growing;
 use super::logs::LogSender;
 use super::wire::{self, Connection, Item, Message, Offer, OfferedVolume, Sender, Standing};
 use super::{Leaving, Phase, checkpoint, checkpoint_dir, tidy, verdict};
-use crate::daemon::containers::checkpoint::manifest::{MANIFEST, Options, Purpose};
+use crate::daemon::containers::checkpoint::manifest::{MANIFEST, Manifest, Options, Purpose};
 use crate::daemon::containers::checkpoint::passes::Passes;
 use crate::daemon::containers::checkpoint::seal::{self, Sealed};
 use crate::daemon::containers::checkpoint::{self as checkpoints, UnderWay, logs, volumes};
@@ -31,11 +32,12 @@ use crate::daemon::images::ImageId;
 use crate::daemon::names;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::CheckpointCreate;
-use crate::http::api::image::{JsonMessage, ProgressDetail};
-use crate::http::api::migrate::{MigrateRequest, Migrated};
+use crate::http::api::image::JsonMessage;
+use crate::http::api::migrate::{Doing, MigrateRequest, Migrated};
 use crate::http::api::volume::VolumeCreate;
 use crate::runtime::criu::DUMP_LOG;
-use crate::runtime::shim::gate::{self, Keeper, MOVED};
+use crate::runtime::criu::memory::{Memory, is_whole};
+use crate::runtime::shim::gate::{self, Decision, Keeper, MOVED};
 use crate::runtime::{Dump, Sandbox};
 
 /// Passes over the files while the container runs, at most; and how little one has to have in it to be the last.
@@ -45,6 +47,8 @@ const SMALL_BYTES: u64 = 4 << 20;
 const NOT_FROZEN: &str = "it could not be frozen";
 /// How long the frozen container's end may take once it is decided.
 const END_WAIT: Duration = Duration::from_secs(10);
+/// The most memory that is given at once.
+const MOST_ASKED_BYTES: u64 = 64 << 20;
 
 /// Refuses what cannot be moved, while that is an answer's status.
 ///
@@ -97,7 +101,7 @@ pub fn serve(
             }
         }
     };
-    let line = Line { sender, heard, is_broken: Cell::new(false) };
+    let line = Line { sender, heard, is_broken: Cell::new(false), memory_bytes: Cell::new(0) };
     let result = crate::daemon::spawn("migration-ear", listen).and_then(|()| {
         let action = container.begin();
         container.lock().is_kept = true;
@@ -132,6 +136,8 @@ pub(super) struct Line {
     heard: mpsc::Receiver<Message>,
     /// It has ended without the receiver's last word.
     is_broken: Cell<bool>,
+    /// Memory that was asked for, and sent.
+    memory_bytes: Cell<u64>,
 }
 
 impl Line {
@@ -141,6 +147,26 @@ impl Line {
             Ok(Message::Failed { message }) => Err(Error::conflict(message)),
             Ok(message) => Ok(message),
             Err(_) => Err(self.lost()),
+        }
+    }
+
+    /// As [`hear`](Line::hear), and gives the memory that is asked for meanwhile.
+    fn hear_while_giving(&self, memory: Option<&Memory>, account: &mut Account<'_>) -> Result<Message> {
+        let total = memory.map(Memory::bytes);
+        loop {
+            let (process, address, bytes) = match (self.hear()?, memory) {
+                (Message::Pages { process, address, bytes }, Some(_)) => (process, address, bytes),
+                (message, _) => return Ok(message),
+            };
+            let Some(memory) = memory.filter(|_| bytes <= MOST_ASKED_BYTES) else {
+                return Err(wire::strange("a question for too much memory"));
+            };
+            let mut pages = vec![0; usize::try_from(bytes).unwrap_or_default()];
+            memory.read(process, address, &mut pages)?;
+            self.sender.pages(&pages).map_err(|error| self.unsent(error))?;
+            let mut so_far = self.memory_bytes.get();
+            account.sent(bytes, "memory", total, &mut so_far);
+            self.memory_bytes.set(so_far);
         }
     }
 
@@ -200,15 +226,44 @@ fn by_phase(
 /// Finds out what became of a container that was given away.
 fn resolve(container: &Arc<Container>, leaving: &Leaving, line: &Line) -> Result<Migrated> {
     let ticket = leaving.ticket.clone();
+    let began = Instant::now();
+    let mut account = Account::begin(&line.sender);
+    let images = checkpoint_dir(container, &ticket).join("images");
+    let written = || match leaving.is_lazy {
+        true => Memory::of_images(&images).map(Some).map_err(|error| {
+            Error::conflict(format!(
+                "{error}: perhaps it is being written just now, and can be sent in a moment"
+            ))
+        }),
+        false => Ok(None),
+    };
     line.sender.tell(&Message::Resolve { container: container.id.clone(), ticket })?;
     match line.hear()? {
         Message::Standing(Standing::Taken) => {}
         Message::Standing(Standing::Ready) => {
+            let memory = written()?;
             line.sender.tell(&Message::Commit {})?;
-            match line.hear()? {
+            match line.hear_while_giving(memory.as_ref(), &mut account)? {
                 Message::Done {} => {}
                 _ => return Err(wire::strange("no answer")),
             }
+            if memory.is_some() {
+                send_memory(line, memory.as_ref(), &mut account)?;
+            }
+        }
+        Message::Standing(Standing::Fetching) => {
+            let memory = written()?;
+            line.sender.tell(&Message::Commit {})?;
+            send_memory(line, memory.as_ref(), &mut account)?;
+        }
+        Message::Standing(Standing::Lost) => {
+            return Err(Error::conflict(format!(
+                "{} had not all of its memory when its daemon ended or lost it, and had to end it: \"dewar rm\" it there; \
+                 \"dewar start --checkpoint {} {}\" brings it back here as it was when it was frozen",
+                leaving.host,
+                checkpoint(&leaving.ticket),
+                container.name()
+            )));
         }
         Message::Standing(Standing::Unknown) => {
             return Err(Error::conflict(format!(
@@ -223,7 +278,21 @@ fn resolve(container: &Arc<Container>, leaving: &Leaving, line: &Line) -> Result
     }
     let kept = leaving.is_kept;
     settle_given(container, kept)?;
-    Ok(Migrated { id: container.id.clone(), is_moved: true, ..Migrated::default() })
+    let (id, bytes) = (container.id.clone(), account.bytes);
+    let milliseconds = if bytes > 0 { millis(began.elapsed()) } else { 0 };
+    Ok(Migrated { id, is_moved: true, bytes, milliseconds, ..Migrated::default() })
+}
+
+/// Gives the memory that is asked for, until all of it is there.
+fn send_memory(line: &Line, memory: Option<&Memory>, account: &mut Account<'_>) -> Result<()> {
+    account.enter(Doing::Memory, "Running there; sending its memory");
+    match line.hear_while_giving(memory, account)? {
+        Message::Fetched {} => Ok(()),
+        Message::Lost {} => {
+            Err(Error::conflict("it was ended over there, as the rest of its memory could not come"))
+        }
+        _ => Err(wire::strange("no word of having its memory")),
+    }
 }
 
 /// Writes down that the receiver has it.
@@ -249,36 +318,6 @@ fn save(container: &Container, record: &Record) -> Result<()> {
     state_dir::save(&container.dir.join("container.json"), record, Durability::Synced)
 }
 
-/// What a migration has sent, and tells its user of that.
-pub(super) struct Account<'a> {
-    sender: &'a Sender,
-    began: Instant,
-    bytes: u64,
-    told: Instant,
-}
-
-impl Account<'_> {
-    fn status(&self, text: &str) {
-        self.sender.progress(&JsonMessage::status(text));
-    }
-
-    /// Counts, and tells now and then.
-    pub fn sent(&mut self, bytes: u64, what: &str, total: Option<u64>, so_far: &mut u64) {
-        const PACE: Duration = Duration::from_millis(100);
-        self.bytes += bytes;
-        *so_far += bytes;
-        if self.told.elapsed() >= PACE {
-            self.told = Instant::now();
-            let detail = ProgressDetail {
-                current: i64::try_from(*so_far).ok().unwrap_or(i64::MAX),
-                total: total.and_then(|total| i64::try_from(total).ok()).unwrap_or(0),
-                ..ProgressDetail::default()
-            };
-            self.sender.progress(&JsonMessage::progress(what, "Sending", detail));
-        }
-    }
-}
-
 fn migrate(
     engine: &Arc<Engine>,
     container: &Arc<Container>,
@@ -288,8 +327,7 @@ fn migrate(
     let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
     let record = container.record();
     let ticket = names::new_id()?;
-    let began = Instant::now();
-    let mut account = Account { sender: &line.sender, began, bytes: 0, told: began };
+    let mut account = Account::begin(&line.sender);
     let (saved, trees) = saved_volumes(engine, &record, request)?;
     let under_way = UnderWay {
         dir: container.dir.join("checkpoints"),
@@ -319,6 +357,7 @@ fn migrate(
             host: request.host.clone(),
             phase: Phase::Begun,
             is_kept: request.keep,
+            is_lazy: request.lazy,
         });
         save(container, &inner.record)?;
     }
@@ -352,6 +391,11 @@ fn migrate(
                 save(container, &inner.record)?;
                 drop(inner);
                 container.wait_until(Some(END_WAIT), |inner| !inner.record.state.is_alive());
+                if request.lazy
+                    && let Err(error) = seal_again(&checkpoint_dir(container, &ticket))
+                {
+                    log::error!("{error}");
+                }
                 let text = super::check_start(&container.record())
                     .map_or_else(|error| error.message, |()| String::new());
                 return Err(error.during(text));
@@ -363,6 +407,15 @@ fn migrate(
             Err(error)
         }
     }
+}
+
+/// Seals a checkpoint whose memory has been written after it was sent.
+fn seal_again(dir: &Path) -> Result<()> {
+    if !is_whole(&dir.join("images"))? {
+        return Err(Error::conflict("its memory was not written"));
+    }
+    let manifest = Manifest { files: seal::seal(dir, seal::Followed::new())?, ..Manifest::load(dir)? };
+    state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed)
 }
 
 fn millis(time: Duration) -> u64 {
@@ -431,10 +484,11 @@ fn offer(
     };
     if !has_image {
         let missing = image.config.rootfs.diff_ids.iter().filter(|id| !layers.contains(*id)).count();
-        account.status(&match missing == image.config.rootfs.diff_ids.len() {
+        let text = match missing == image.config.rootfs.diff_ids.len() {
             true => "Sending the image".to_owned(),
             false => format!("Sending the image: {missing} of {} layers", image.config.rootfs.diff_ids.len()),
-        });
+        };
+        account.enter(Doing::Image, &text);
         let names: Vec<String> =
             engine.images.references_of(&id).iter().map(|reference| reference.familiar()).collect();
         let names = if names.is_empty() { vec![id.to_string()] } else { names };
@@ -472,7 +526,7 @@ struct Goods {
 impl Journey<'_> {
     /// Sends the files while the container runs, in passes until little changes between two.
     fn send_ahead(&self, goods: &mut Goods, account: &mut Account<'_>) -> Result<()> {
-        account.status("Sending files while it runs");
+        account.enter(Doing::Files, "Sending files while it runs");
         let mut last = u64::MAX;
         for _ in 0..PASSES {
             let bytes = self.send_pass(goods, account, false)?;
@@ -528,9 +582,10 @@ impl Journey<'_> {
             tcp_close: request.tcp_close,
             volumes: Vec::new(),
             without_layer: true,
+            lazy: request.lazy,
         };
         let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
-        account.status("Freezing the container");
+        account.enter(Doing::Freezing, "Freezing the container");
         let stopped = Cell::new(Instant::now());
         let hold = || {
             stopped.set(Instant::now());
@@ -564,13 +619,28 @@ impl Journey<'_> {
             });
             let stopped = stopped.get();
             log::debug!("migration: frozen after {} ms", stopped.elapsed().as_millis());
-            let sent = match is_frozen {
-                Ok(true) => self.send(goods, account, stopped),
-                Ok(false) => Err(Error::conflict(NOT_FROZEN)),
-                Err(error) => Err(error),
+            let memory = match (&is_frozen, request.lazy) {
+                (Ok(true), true) => sandbox.memory(&self.under_way.partial().join("images")).map(Some),
+                _ => Ok(None),
+            };
+            let sent = match (is_frozen, memory) {
+                (Ok(true), Ok(memory)) => {
+                    self.send(goods, account, memory.as_ref(), stopped).and_then(|ran| match &memory {
+                        // The tree stays as long as it is asked.
+                        Some(_) => send_memory(self.line, memory.as_ref(), account).map(|()| ran),
+                        None => Ok(ran),
+                    })
+                }
+                (Ok(true), Err(cause)) => Err(cause.into()),
+                (Ok(false), _) => Err(Error::conflict(NOT_FROZEN)),
+                (Err(error), _) => Err(error),
             };
             let is_given = sent.is_ok() || self.is_given();
-            keeper.decide(is_given);
+            keeper.decide(match (&sent, is_given) {
+                (Ok(_), _) => Decision::Go,
+                (Err(_), true) => Decision::Write,
+                (Err(_), false) => Decision::No,
+            });
             let dumped = dump.join().unwrap_or_else(|_| {
                 Err(crate::runtime::Error {
                     op: "freeze".into(),
@@ -586,7 +656,14 @@ impl Journey<'_> {
                     let cause = logs::keep(cause, &self.under_way.partial().join(DUMP_LOG), &at);
                     Err(checkpoints::explained(self.engine, cause))
                 }
-                (Err(error), _) => Err(error),
+                (Err(error), dumped) => {
+                    if let Err(cause) = dumped
+                        && is_given
+                    {
+                        log::error!("the memory of container {:?} is not written: {cause}", self.record.name);
+                    }
+                    Err(error)
+                }
             }
         });
         if result.is_err() && !self.is_given() {
@@ -605,9 +682,15 @@ impl Journey<'_> {
     }
 
     /// Sends the frozen container, and gives it away when the receiver is ready; when it ran there.
-    fn send(&self, goods: &mut Goods, account: &mut Account<'_>, stopped: Instant) -> Result<Instant> {
+    fn send(
+        &self,
+        goods: &mut Goods,
+        account: &mut Account<'_>,
+        memory: Option<&Memory>,
+        stopped: Instant,
+    ) -> Result<Instant> {
         let (partial, line) = (self.under_way.partial(), self.line);
-        account.status("Sending the container");
+        account.enter(Doing::Rest, "Sending the container");
         goods.log.send_rest(line, account)?;
         self.send_pass(goods, account, true)?;
         log::debug!("migration: files sent after {} ms", stopped.elapsed().as_millis());
@@ -631,15 +714,18 @@ impl Journey<'_> {
             files.insert(name, seal::sealed(&path, sha256, bytes)?);
         }
         let manifest = self.under_way.describe(self.record, std::mem::take(files));
-        state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Renamed)?;
+        // Memory that comes to it later is in no list of files: `seal_again` makes one.
+        let files = if memory.is_some() { BTreeMap::new() } else { manifest.files.clone() };
+        let kept = Manifest { files, ..manifest.clone() };
+        state_dir::save(&partial.join(MANIFEST), &kept, Durability::Renamed)?;
         let whole = checkpoint_dir(self.container, self.ticket);
         fs::rename(&partial, &whole)
             .map_err(|cause| Error::system(format!("rename {partial:?} to {whole:?}"), cause))?;
         let told = line.sender.tell(&Message::Whole { manifest: Box::new(manifest) });
         told.map_err(|error| line.unsent(error))?;
         log::debug!("migration: sent after {} ms", stopped.elapsed().as_millis());
-        account.status("Waiting for the other daemon to be ready");
-        match line.hear()? {
+        account.enter(Doing::Thawing, "Waiting for the other daemon to be ready");
+        match line.hear_while_giving(memory, account)? {
             Message::Ready { .. } => {}
             _ => return Err(wire::strange("no word of being ready")),
         }
@@ -647,7 +733,7 @@ impl Journey<'_> {
         self.give()?;
         // If it cannot be told it cannot be heard either.
         let _ = line.sender.tell(&Message::Commit {});
-        match line.hear()? {
+        match line.hear_while_giving(memory, account)? {
             Message::Done {} => Ok(Instant::now()),
             _ => Err(wire::strange("no word of running")),
         }

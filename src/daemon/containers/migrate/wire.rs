@@ -15,8 +15,12 @@
 //!    |  --- commit ------------------------------>  |   writes "committed" down, lets it run
 //!    |  <-- done ---------------------------------  |   or failed: it has been discarded, nothing ran
 //!    |                                              |
+//!    |  <-- pages {process, address, bytes} -------  |   lazy: from "whole" on, as processes touch them, then the rest
+//!    |  --- pieces ------------------------------>  |   in that order
+//!    |  <-- fetched ------------------------------  |   all of it has come; or lost: it had to be ended
+//!    |                                              |
 //!    |  --- resolve {ticket} -------------------->  |   later, by another connection
-//!    |  <-- standing {ready, runs, unknown} ------  |   then commit, as above
+//!    |  <-- standing {ready, taken, fetching, …} -  |   then commit, or pages, as above
 //!    |  --- withdraw {container} ---------------->  |   the sender has it: what waits here is discarded
 //!    |  <-- done ---------------------------------  |
 //! ```
@@ -41,7 +45,7 @@ use crate::http::api::migrate::{self, ALIVE, DATA, FRAME_BYTES, HEADER_BYTES, ME
 use crate::http::api::volume::VolumeCreate;
 
 /// Counts up when the other side cannot go on without knowing.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// How often a side lets hear from it, and how long silence is borne.
 const PULSE: Duration = Duration::from_secs(1);
@@ -88,6 +92,17 @@ pub enum Message {
         warnings: Vec<String>,
     },
     Done {},
+    /// Memory that is wanted now.
+    Pages {
+        /// Its number in the container.
+        process: u64,
+        address: u64,
+        bytes: u64,
+    },
+    /// All of its memory is there.
+    Fetched {},
+    /// It was ended, for what was missing of its memory could not come.
+    Lost {},
     /// Nothing of it is here.
     Failed {
         message: String,
@@ -150,6 +165,10 @@ pub enum Standing {
     Ready,
     /// It has taken it over.
     Taken,
+    /// It runs, and lacks some of its memory.
+    Fetching,
+    /// It was ended, as it lacked some of its memory.
+    Lost,
     Unknown,
 }
 
@@ -276,6 +295,11 @@ impl Sender {
         let (sha256, bytes) = hashing.finish();
         self.tell(&Message::End { sha256: sha256.clone(), bytes })?;
         Ok((sha256, bytes))
+    }
+
+    /// Sends memory that was asked for.
+    pub fn pages(&self, pages: &[u8]) -> Result<()> {
+        pages.chunks(PIECE_BYTES).try_for_each(|piece| self.0.send(DATA, piece)).map_err(broken)
     }
 
     /// Sends what `write` writes, as [`file`](Sender::file) does. Gives its digest and size.

@@ -1,0 +1,176 @@
+//! Moves whose memory is sent when the container runs over there already: all of it comes, and whatever breaks before,
+//! one side has the container or can have it back.
+
+use std::time::{Duration, Instant};
+
+use super::lazy::{page_daemons, rounds};
+use super::migrate::{Cut, Way, containers, is_clean};
+use super::peers::{self, MEMORY};
+use crate::support::requires::requires;
+use crate::support::{Daemon, Running, eventually};
+
+const MEBIBYTES: u32 = 64;
+/// How much of the memory has passed when the line is held or cut: more than all else, and not all of it.
+const SOME_BYTES: u64 = 16 << 20;
+
+/// Two daemons, of which the first has a container that remembers, and a way to the second.
+fn remembering(mebibytes: u32) -> (Daemon, Daemon, Way) {
+    let (here, there) = (Daemon::start(), Daemon::start());
+    let way = Way::to(&there);
+    remember(&here, mebibytes);
+    (here, there, way)
+}
+
+fn remember(here: &Daemon, mebibytes: u32) {
+    peers::run(here, "web", &[], &format!("{MEMORY}{mebibytes}"));
+    eventually("its memory", || rounds(here, "web") > 1);
+}
+
+/// It looks at all of its memory here, which is whole, and no page daemon has anything left to bring.
+#[track_caller]
+fn goes_on(daemon: &Daemon) {
+    let before = rounds(daemon, "web");
+    eventually("its memory again", || rounds(daemon, "web") > before + 2);
+    eventually("the end of the page daemon", || page_daemons(daemon).is_empty());
+}
+
+/// Begins a move that is held up in the midst of the memory.
+#[track_caller]
+fn held(here: &Daemon, there: &Daemon, way: &Way) -> Running {
+    way.cuts(Cut::Hold(SOME_BYTES));
+    let client = here.dewar(&["migrate", "-q", "--lazy", "web", &way.host()]).spawn();
+    eventually("some of its memory there", || way.late() >= SOME_BYTES);
+    // Its memory is where it came from, and it runs where that is to go.
+    assert_eq!(there.state("web")["Running"], true);
+    assert!(!page_daemons(there).is_empty());
+    client
+}
+
+/// Waits until the container is given away for good, and nothing of it runs here any more; the words of that.
+#[track_caller]
+fn is_written_down(here: &Daemon) -> String {
+    let said = || here.dewar(&["start", "web"]).run().stderr;
+    eventually("its memory on disk", || said().contains("has not said that it has all of its memory"));
+    eventually("its end here", || here.state("web")["Running"] == false);
+    said()
+}
+
+fn name_in(text: &str) -> String {
+    let rest = text.split("--checkpoint ").nth(1).and_then(|rest| rest.split(' ').next());
+    rest.expect("a checkpoint's name").to_owned()
+}
+
+#[test]
+fn all_of_its_memory_comes_after_it() {
+    requires!(root, criu);
+    let (here, there, _) = remembering(96);
+    let told = here.dewar(&["migrate", "--lazy", "web", &there.host()]).ok();
+    told.stdout_has("Running there; sending its memory").stdout_has("it stood still for ");
+    assert_eq!(containers(&here), []);
+    goes_on(&there);
+    is_clean(&there);
+    is_clean(&here);
+    // It is whole: it can be frozen, and moved on.
+    there.dewar(&["migrate", "web", &here.host()]).ok();
+    goes_on(&here);
+    // One that ends over there before has no use for the rest.
+    let way = Way::to(&there);
+    let mut client = held(&here, &there, &way);
+    there.dewar(&["kill", "web"]).ok();
+    way.cuts(Cut::Never);
+    assert_eq!(client.wait(), 0);
+    assert_eq!((containers(&here), there.state("web")["Status"].clone()), (vec![], "exited".into()));
+    is_clean(&there);
+}
+
+#[test]
+fn a_line_that_breaks_is_no_loss() {
+    requires!(root, criu);
+    let (mut here, there, way) = remembering(MEBIBYTES);
+    // The client takes it up again.
+    way.cuts(Cut::After(SOME_BYTES, true));
+    let told = here.dewar(&["migrate", "--lazy", "web", &way.host()]).ok();
+    told.stderr_has("a connection broke").stdout_has("web runs at ");
+    assert_eq!(containers(&here), []);
+    goes_on(&there);
+    is_clean(&there);
+    there.dewar(&["rm", "-f", "web"]).ok();
+    for is_daemon in [false, true] {
+        remember(&here, MEBIBYTES);
+        let mut client = held(&here, &there, &way);
+        // Or the next client, when this one is gone; also when the daemon was whose tree it asked.
+        drop(client.child.kill());
+        if is_daemon {
+            here.kill9();
+            here.restart();
+        }
+        client.wait();
+        way.cuts(Cut::Never);
+        is_written_down(&here);
+        assert_eq!(there.state("web")["Running"], true);
+        here.dewar(&["migrate", "--resolve", "web", &there.host()]).ok().stdout_has("web runs at ");
+        assert_eq!(containers(&here), []);
+        goes_on(&there);
+        is_clean(&there);
+        is_clean(&here);
+        there.dewar(&["rm", "-f", "web"]).ok();
+    }
+}
+
+#[test]
+fn memory_that_cannot_come_any_more_is_still_where_it_was() {
+    requires!(root, criu);
+    let (here, mut there, way) = remembering(MEBIBYTES);
+    let mut client = held(&here, &there, &way);
+    there.kill9();
+    there.restart();
+    drop(client.child.kill());
+    client.wait();
+    way.cuts(Cut::Never);
+    eventually("its end there", || there.state("web")["Running"] == false);
+    assert!(there.state("web")["Error"].as_str().unwrap_or_default().contains("memory is not whole"));
+    let name = name_in(&is_written_down(&here));
+    let resolve = || here.dewar(&["migrate", "--resolve", "web", &there.host()]).fails(1).stderr;
+    let began = Instant::now();
+    let said = resolve();
+    assert!(said.contains("had not all of its memory") && said.contains(&name), "{said}");
+    assert!(began.elapsed() < Duration::from_secs(20), "it was asked again and again");
+    // As it was when it was frozen.
+    here.dewar(&["start", "--checkpoint", &name, "web"]).ok();
+    goes_on(&here);
+    there.dewar(&["rm", "web"]).ok();
+    here.dewar(&["rm", "-f", "web"]).ok();
+    for daemon in [&here, &there] {
+        is_clean(daemon);
+    }
+}
+
+#[test]
+fn wherever_it_breaks_before_or_after_it_is_given_one_side_has_it() {
+    requires!(root, criu);
+    let (here, there, way) = remembering(8);
+    let steps = [
+        ("{\"whole\"", false),
+        ("{\"ready\"", false),
+        ("{\"commit\"", true),
+        ("{\"done\"", true),
+        ("\"fetched\"", true),
+    ];
+    let mut owner = &here;
+    for (word, is_moved) in steps {
+        if containers(&here).is_empty() {
+            owner.dewar(&["rm", "-f", "web"]).ok();
+            remember(&here, 8);
+        }
+        way.cuts(Cut::At(word, true));
+        let output = here.dewar(&["migrate", "-q", "--lazy", "web", &way.host()]).run();
+        assert_eq!(output.code == 0, is_moved, "{word}: {output}");
+        let other = if is_moved { &here } else { &there };
+        owner = if is_moved { &there } else { &here };
+        eprintln!("{word}");
+        eventually(word, || containers(owner).len() == 1 && containers(other).is_empty());
+        goes_on(owner);
+        is_clean(&here);
+        is_clean(&there);
+    }
+}
