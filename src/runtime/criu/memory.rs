@@ -287,3 +287,89 @@ pub fn write_out(images: &Path, pids: &[i32]) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("dewar-memory-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// A pagemap of this process, by its number in its own namespace: `entries` are addresses, pages and flags.
+    fn write_map(dir: &Path, entries: &[(u64, u64, u32)]) -> u64 {
+        let own = *live(&[std::process::id() as i32]).keys().next().unwrap();
+        let mut head = Writer::default();
+        head.int(1, 1);
+        let mut records = vec![head.bytes().to_vec()];
+        for (number, (address, pages, flags)) in entries.iter().enumerate() {
+            let mut record = Writer::default();
+            // As older and newer releases do.
+            let field = if number % 2 == 0 { 2 } else { 5 };
+            record.int(1, *address).int(field, *pages).int(4, u64::from(*flags));
+            records.push(record.bytes().to_vec());
+        }
+        rewrite::write(&dir.join(format!("pagemap-{own}.img")), PAGEMAP_MAGIC, &records).unwrap();
+        own
+    }
+
+    #[test]
+    fn what_was_left_out_is_read_where_it_is_and_written_to_its_place() {
+        let dir = scratch("whole");
+        let page = page_bytes() as usize;
+        let buffer: Vec<u8> = (0..8 * page).map(|at| (at / 64 % 251) as u8).collect();
+        let first = (buffer.as_ptr() as usize).next_multiple_of(page);
+        let start = first - buffer.as_ptr() as usize;
+        let address = first as u64;
+        // Two that are in the pages file already, with others around them that are not.
+        let entries = [
+            (address, 3, LAZY),
+            (address + 3 * page as u64, 2, PRESENT),
+            (address + 5 * page as u64, 2, LAZY),
+        ];
+        let own = write_map(&dir, &entries);
+        std::fs::write(dir.join("pages-1.img"), vec![7; 2 * page]).unwrap();
+        let pids = [std::process::id() as i32];
+        assert!(!is_whole(&dir).unwrap());
+        assert!(Memory::of_images(&dir).is_err());
+        let check = |memory: &Memory, bytes: usize| {
+            assert_eq!(memory.bytes(), bytes as u64);
+            for (from, pages) in [(0, 3), (1, 2), (5, 2), (6, 1)] {
+                let mut read = vec![0; pages * page];
+                memory.read(own, address + (from * page) as u64, &mut read).unwrap();
+                assert!(read == buffer[start + from * page..start + (from + pages) * page], "{from}");
+            }
+            // What was not left out is nobody's who asks, nor is what lies beyond, or is another process's.
+            for (process, from, pages) in [(own, 3, 1), (own, 2, 2), (own, 7, 1), (own + 1, 0, 1)] {
+                let at = address + (from * page) as u64;
+                assert!(memory.read(process, at, &mut vec![0; pages * page]).is_err(), "{from}");
+            }
+            assert!(memory.read(own, u64::MAX, &mut vec![0; page]).is_err());
+        };
+        check(&Memory::of_tree(&dir, &pids).unwrap(), 5 * page);
+        assert!(Memory::of_tree(&dir, &[]).is_err(), "its process is gone");
+        assert!(write_out(&dir, &[]).is_err(), "its process is gone");
+        assert!(!is_whole(&dir).unwrap());
+        write_out(&dir, &pids).unwrap();
+        assert!(is_whole(&dir).unwrap());
+        check(&Memory::of_images(&dir).unwrap(), 5 * page);
+        let written = std::fs::read(pages_path(&dir, 1 | WRITTEN_OUT)).unwrap();
+        assert_eq!(written.len(), 7 * page);
+        assert!(written[3 * page..5 * page].iter().all(|byte| *byte == 7));
+        assert!(!pages_path(&dir, 1).exists());
+        // There is nothing left to do.
+        write_out(&dir, &pids).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_map_that_makes_no_sense_is_refused() {
+        let dir = scratch("strange");
+        write_map(&dir, &[(u64::MAX - 8191, u64::from(u32::MAX), LAZY)]);
+        assert!(is_whole(&dir).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
