@@ -511,13 +511,17 @@ where
         thaw(Some(asks), hear)?;
         drop(action);
         sender.tell(&Message::Done {})?;
-        await_memory(&relay, sender)
+        await_memory(&relay, container, sender)
     })
 }
 
-fn await_memory(relay: &Relay, sender: &Sender) -> Result<()> {
+fn await_memory(relay: &Relay, container: &Arc<Container>, sender: &Sender) -> Result<()> {
     match relay.wait() {
-        End::Whole => sender.tell(&Message::Fetched {}),
+        End::Whole => {
+            // When it ended it may not have been known yet that the container runs.
+            super::sweep(container, &container.record());
+            sender.tell(&Message::Fetched {})
+        }
         End::Lost => sender.tell(&Message::Lost {}),
         End::Unanswered => Err(Error::conflict(
             "the connection broke before all of its memory had come: it runs, and waits for it",
@@ -582,7 +586,7 @@ fn resolve(
     let not_waiting = || Error::conflict(format!("container {id} is not waiting any more"));
     if standing == Standing::Fetching {
         let relay = Relay::of(id).ok_or_else(not_waiting)?;
-        return relay.beside(sender, receiver, |_| await_memory(&relay, sender));
+        return relay.beside(sender, receiver, |_| await_memory(&relay, &container, sender));
     }
     let action = container.begin();
     match phase(&container) {
