@@ -121,7 +121,7 @@ fn postgresql_goes_on_in_the_middle_of_a_transaction() {
     assert_eq!(two.ask("SELECT count(*) FROM t; SELECT n FROM own;"), "0 7", "nobody else sees it yet");
     // A move would leave it behind.
     wire.here.dewar(&["checkpoint", "rm", "web", "cp1"]).ok();
-    wire.here.dewar(&["migrate", "--lazy", "web", &wire.there.host()]).ok();
+    wire.here.dewar(&["migrate", "web", &wire.there.host()]).ok();
     assert_eq!(two.ask("SELECT count(*) FROM t; SELECT n FROM own;"), "0 7");
     assert_eq!(one.ask("INSERT INTO t VALUES (3); COMMIT; SELECT count(*) FROM t;"), "3");
     assert_eq!(two.ask("SELECT count(*), sum(n) FROM t;"), "3|6");

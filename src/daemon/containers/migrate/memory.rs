@@ -15,10 +15,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::wire::{self, Heard, Message, Receiver, Sender};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::criu::asking::{self, Asked, Request};
+
+/// Who still wants memory says so at once. CRIU can come to wait for nothing when a process forks while an answer is on
+/// its way (4.2.1): the child then hangs, too, and nothing but an end helps.
+const STALL: Duration = Duration::from_secs(10);
 
 /// Those whose memory has not all come, by the container's id.
 static UNDER_WAY: Mutex<BTreeMap<String, Arc<Relay>>> = Mutex::new(BTreeMap::new());
@@ -51,6 +56,8 @@ struct State {
     waiting: VecDeque<Request>,
     line: Option<Sender>,
     end: Option<End>,
+    /// When the last question came, or the last answer went.
+    heard: Option<Instant>,
 }
 
 impl Relay {
@@ -98,6 +105,7 @@ impl Relay {
             };
             let mut state = lock(&self.state);
             state.waiting.push_back(request);
+            state.heard = Some(Instant::now());
             if let Some(line) = &state.line {
                 // Of one that broke the carrier learns, too.
                 let _ = line.tell(&question(&request));
@@ -163,7 +171,10 @@ impl Relay {
                         // Whole or not at all: a line that breaks in between is no matter to CRIU. One that is gone
                         // is noticed where it asks.
                         let _ = asking::answer(&self.criu, &request, &pages);
-                        lock(&self.state).waiting.pop_front();
+                        let mut state = lock(&self.state);
+                        state.waiting.pop_front();
+                        state.heard = Some(Instant::now());
+                        drop(state);
                         pages.clear();
                     }
                 }
@@ -172,11 +183,21 @@ impl Relay {
         }
     }
 
-    /// Waits until there is no more to ask, or nobody to be asked.
+    /// Waits until there is no more to ask, or nobody to be asked. A page daemon that has come to wait for nothing is
+    /// cut off, and with it its container ends.
     pub fn wait(&self) -> End {
-        let state = lock(&self.state);
-        let is_going_on = |state: &mut State| state.end.is_none() && state.line.is_some();
-        let state = self.changed.wait_while(state, is_going_on).unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        let mut state = lock(&self.state);
+        while state.end.is_none() && state.line.is_some() {
+            let quiet = state.heard.map_or(began, |heard| heard.max(began)).elapsed();
+            if state.waiting.is_empty() && quiet >= STALL {
+                log::error!("memory of a container that has moved: criu asks for no more, and does not end");
+                let _ = self.criu.shutdown(std::net::Shutdown::Both);
+                state.heard = Some(Instant::now());
+            }
+            let waited = self.changed.wait_timeout(state, STALL.saturating_sub(quiet).max(STALL / 10));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
         state.end.unwrap_or(End::Unanswered)
     }
 }
