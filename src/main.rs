@@ -2,7 +2,7 @@
 //!
 //! `main` picks a mode and joins the pieces: client mode turns argv into API calls, `dewar daemon` serves
 //! the API with the route table, and names in `argv[0]` that no user types enter the programs dewar starts
-//! from its own file: the shim, its helper that compresses logs, CRIU's launcher, and the init of `--init`.
+//! from its own file: the shim, its helper that compresses logs, CRIU's launcher and hook, and the init of `--init`.
 
 mod cli;
 mod daemon;
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     }
     if name == runtime::shim::log::compress::NAME {
         return runtime::shim::log::compress::main(&args.collect::<Vec<_>>());
+    }
+    // CRIU calls it by its path.
+    if std::path::Path::new(&name).file_name() == Some(runtime::criu::stream::HOOK_NAME.as_ref()) {
+        return runtime::criu::stream::hook_main();
     }
     // Bound into containers at /sbin/docker-init, it is called by its path.
     if std::path::Path::new(&name).file_name() == Some(runtime::init::reaper::NAME.as_ref()) {

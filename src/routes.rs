@@ -30,6 +30,7 @@ use crate::http::api::checkpoint::{
     CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_LIST_ALL, CHECKPOINT_PRUNE, CHECKPOINT_PULL,
     CHECKPOINT_PUSH,
 };
+use crate::http::api::checkpoint_stream::CHECKPOINT_STREAM;
 use crate::http::api::container::{
     CONTAINER_ARCHIVE, CONTAINER_ARCHIVE_INFO, CONTAINER_ATTACH, CONTAINER_ATTACH_WEBSOCKET,
     CONTAINER_CREATE, CONTAINER_DELETE, CONTAINER_INSPECT, CONTAINER_KILL, CONTAINER_LIST, CONTAINER_LOGS,
@@ -174,6 +175,7 @@ pub static ROUTES: &[Route<Arc<Engine>>] = &[
     route!(CHECKPOINT_PULL, checkpoint::pull),
     route!(CHECKPOINT_RESTORE, checkpoint::restore),
     route!(CONTAINER_CLONE, checkpoint::clone),
+    route!(CHECKPOINT_STREAM, checkpoint::stream),
     route!(CONTAINER_MIGRATE, migrate::send),
     route!(MIGRATION_RECEIVE, migrate::receive),
     //

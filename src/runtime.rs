@@ -318,6 +318,10 @@ pub struct Dump {
     /// written out before they end if the gate's keeper says so or is gone.
     #[serde(default)]
     pub lazy: bool,
+    /// A [`criu::stream::capture::Capture`] listens in `dir`, which has an `images` then: what is large or secret goes there
+    /// and is no file.
+    #[serde(default)]
+    pub streamed: bool,
 }
 
 /// A directory beside the container that belongs to it.

@@ -2,17 +2,18 @@
 //!
 //! Thawing is `dewar start --checkpoint`, in `container/start.rs`.
 
-use std::io::Read;
+mod import;
+mod stream;
 
 use crate::http::api::Filters;
 use crate::http::api::checkpoint::{
-    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_IMPORT,
-    CHECKPOINT_INSPECT, CHECKPOINT_LIST, CHECKPOINT_PRUNE, CHECKPOINT_PULL, CHECKPOINT_PUSH, CheckpointCheck,
-    CheckpointCreate, CheckpointExportQuery, CheckpointImportQuery, CheckpointImported, CheckpointPruneQuery,
-    CheckpointPullQuery, CheckpointPushQuery, CheckpointQuery, CheckpointSummary,
+    CHECKPOINT_CHECK, CHECKPOINT_CREATE, CHECKPOINT_DELETE, CHECKPOINT_EXPORT, CHECKPOINT_INSPECT,
+    CHECKPOINT_LIST, CHECKPOINT_PRUNE, CHECKPOINT_PULL, CHECKPOINT_PUSH, CheckpointCheck, CheckpointCreate,
+    CheckpointExportQuery, CheckpointPruneQuery, CheckpointPullQuery, CheckpointPushQuery, CheckpointQuery,
+    CheckpointSummary,
 };
 
-use super::age::keys::{self, By, For};
+use super::age::keys::{self, For};
 use super::command::{Action, Args, Command, Flag, Matches};
 use super::context::{confirm, filters, print};
 use super::error::Error;
@@ -21,7 +22,8 @@ use super::image;
 use super::inspect::{Object, show_all};
 use super::progress;
 use super::reference::Reference;
-use super::terminal::is_typed;
+
+pub use import::IMPORT;
 
 static CHECKPOINT_DIR: Flag =
     Flag::value("checkpoint-dir", "PATH", "Directory of the host that holds the checkpoints");
@@ -58,14 +60,24 @@ pub static CREATE: Command = Command {
     about: "The container's processes, its terminal, its files and what is in its volumes are saved under the \
             checkpoint's name, all as they were at one moment; the container then stops unless --leave-running is \
             given. dewar start --checkpoint thaws it. Left out are directories of the host, volumes that are \
-            mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip.",
+            mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip. With -o the \
+            checkpoint becomes a file here, or goes to standard output, while it is made, compressed and, with \
+            recipients or a passphrase, encrypted as checkpoint export does it; checkpoint import makes a container of \
+            it. No memory is written to the daemon's disk then. The container ends when all of it is here, and runs on \
+            if anything breaks before. One with a terminal cannot be streamed.",
     flags: &[
         &CHECKPOINT_DIR,
         &PACK,
         &FILE_LOCKS,
         &LEAVE_RUNNING,
         &NO_VOLUMES,
+        &stream::OUTPUT,
+        &stream::COMPRESS,
+        &keys::PASSPHRASE,
+        &keys::PASSPHRASE_FILE,
         &PRE_CHECK,
+        &keys::RECIPIENT,
+        &keys::RECIPIENTS_FILE,
         &SKIP_VOLUME,
         &TCP_CLOSE,
         &TCP_ESTABLISHED,
@@ -74,6 +86,9 @@ pub static CREATE: Command = Command {
     example: "dewar checkpoint create web cp1",
     usage_code: 1,
     plan: |matches| {
+        if let Some(action) = stream::plan(matches)? {
+            return Ok(action);
+        }
         let (container, request) = create_request(matches)?;
         Action::call(move |context| {
             context.call(&CHECKPOINT_CREATE, &[&container], &(), &request)?;
@@ -233,56 +248,6 @@ pub static EXPORT: Command = Command {
                 keys::encrypted(plain, recipients.as_ref())
             };
             image::write_archive(&output, "Exporting - ", fetch)
-        })
-    },
-};
-
-pub static IMPORT: Command = Command {
-    names: &["checkpoint import"],
-    summary: "Make a container out of a file with a checkpoint",
-    usage: "[OPTIONS] FILE|-",
-    about: "The container does not run and has the one checkpoint, which dewar start --checkpoint and dewar restore \
-            thaw. Its image must be here, or --pull pulls it. An archive of podman's is imported with --trust, as \
-            checkpoint podman of its container. Volumes that are not here are made and filled; what is in one that is here \
-            is exchanged only when the checkpoint is thawed. A file that is encrypted, by dewar or by age, is decrypted \
-            by this command; the daemon sees no keys. Prints the container and the checkpoint.",
-    flags: &[
-        &keys::IDENTITY,
-        &IMPORT_NAME,
-        &keys::PASSPHRASE,
-        &keys::PASSPHRASE_FILE,
-        &IMPORT_PULL,
-        &IMPORT_TRUST,
-    ],
-    args: Args::exactly(1),
-    example: "dewar checkpoint import --name web2 cp1.tar.zst",
-    usage_code: 1,
-    plan: |matches| {
-        let query = CheckpointImportQuery {
-            name: matches.text(&IMPORT_NAME),
-            trust: matches.is(&IMPORT_TRUST),
-            pull: matches.is(&IMPORT_PULL),
-        };
-        let input = matches.args[0].clone();
-        let by = By::of(matches)?;
-        Action::call(move |context| {
-            let (sealed, name): (Box<dyn Read + Send>, &str) = if input == "-" {
-                if is_typed() {
-                    let text = "the archive is to come from stdin, but stdin is a terminal";
-                    return Err(Error::Local(text.to_owned()));
-                }
-                (Box::new(std::io::stdin()), "standard input")
-            } else {
-                (Box::new(image::open(&input)?), &input)
-            };
-            let source = by.decrypted(sealed, name)?;
-            let answer = context.upload(&CHECKPOINT_IMPORT, &[], &query, source)?;
-            let made: CheckpointImported = serde_json::from_reader(answer)
-                .map_err(|cause| Error::local("read the daemon's answer", cause))?;
-            for warning in &made.warnings {
-                super::say(&format!("dewar: warning: {}: {warning}", made.name));
-            }
-            print(&format!("{} {}\n", made.name, made.checkpoint)).map(|()| 0)
         })
     },
 };

@@ -208,19 +208,29 @@ mod tests {
              The container's processes, its terminal, its files and what is in its volumes are saved under the\n\
              checkpoint's name, all as they were at one moment; the container then stops unless --leave-running\n\
              is given. dewar start --checkpoint thaws it. Left out are directories of the host, volumes that are\n\
-             mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip.\n\
+             mounted read-only or are another device, and volumes with the label dewar.checkpoint=skip. With -o\n\
+             the checkpoint becomes a file here, or goes to standard output, while it is made, compressed and,\n\
+             with recipients or a passphrase, encrypted as checkpoint export does it; checkpoint import makes a\n\
+             container of it. No memory is written to the daemon's disk then. The container ends when all of it\n\
+             is here, and runs on if anything breaks before. One with a terminal cannot be streamed.\n\
              \n\
              Options:\n\
-             \x20     --checkpoint-dir PATH   Directory of the host that holds the checkpoints\n\
-             \x20     --compress              Keep the memory compressed, with zstd\n\
-             \x20     --file-locks            Save file locks; they always are\n\
-             \x20     --leave-running         Let the container run on after the checkpoint\n\
-             \x20     --no-volumes            Leave the content of the volumes out\n\
-             \x20     --pre-check             Look for what stands in the way first, and try nothing if there is\n\
-             \x20                             something\n\
-             \x20     --skip-volume NAME      Leave this volume out, named by name or destination (repeatable)\n\
-             \x20     --tcp-close             Do not save open TCP connections: they come back closed\n\
-             \x20     --tcp-established       Save open TCP connections; they always are, unless --tcp-close\n\
+             \x20     --checkpoint-dir PATH    Directory of the host that holds the checkpoints\n\
+             \x20     --compress               Keep the memory compressed, with zstd\n\
+             \x20     --file-locks             Save file locks; they always are\n\
+             \x20     --leave-running          Let the container run on after the checkpoint\n\
+             \x20     --no-volumes             Leave the content of the volumes out\n\
+             \x20 -o, --output FILE|-          Write the checkpoint into this file here, and none at the daemon's\n\
+             \x20     --output-compress HOW    Compress what -o writes with zstd, gzip or none (zstd)\n\
+             \x20     --passphrase             Encrypt or decrypt with a passphrase, which is asked for\n\
+             \x20     --passphrase-file FILE   Encrypt or decrypt with the passphrase in the first line of this file\n\
+             \x20     --pre-check              Look for what stands in the way first, and try nothing if there is\n\
+             \x20                              something\n\
+             \x20     --recipient KEY          Encrypt for this public key of age (repeatable)\n\
+             \x20     --recipients-file FILE   Encrypt for the public keys in this file, one a line (repeatable)\n\
+             \x20     --skip-volume NAME       Leave this volume out, named by name or destination (repeatable)\n\
+             \x20     --tcp-close              Do not save open TCP connections: they come back closed\n\
+             \x20     --tcp-established        Save open TCP connections; they always are, unless --tcp-close\n\
              \n\
              Example:\n\
              \x20 dewar checkpoint create web cp1\n"

@@ -12,6 +12,7 @@ pub mod auth;
 pub mod build;
 pub mod checkpoint;
 pub mod checkpoint_policy;
+pub mod checkpoint_stream;
 pub mod container;
 pub mod copies;
 pub mod event;

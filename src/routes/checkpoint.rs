@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{image, progress};
+use super::{image, migrate, progress};
 use crate::daemon::containers::checkpoint;
 use crate::daemon::containers::checkpoint::import::Import;
 use crate::daemon::engine::Engine;
@@ -15,6 +15,7 @@ use crate::http::api::checkpoint::{
     CheckpointExportQuery, CheckpointImportQuery, CheckpointPruneQuery, CheckpointPullQuery,
     CheckpointPushQuery, CheckpointQuery,
 };
+use crate::http::api::checkpoint_stream::CheckpointStream;
 use crate::http::api::copies::{CHECKPOINT_RESTORE, CONTAINER_CLONE, CopyRequest};
 use crate::http::reply::Reply;
 use crate::http::request::Call;
@@ -72,6 +73,20 @@ pub fn export(engine: &Arc<Engine>, call: Call<CheckpointExportQuery>) -> Result
     let CheckpointExportQuery { dir, compress } = &call.query;
     let export = checkpoint::export::export(&container, call.param("checkpoint"), dir, compress)?;
     Ok(CHECKPOINT_EXPORT.stream("application/octet-stream", move |out| export.write(out)))
+}
+
+/// The head is sent when what can be refused has been.
+pub fn stream(engine: &Arc<Engine>, call: Call<(), CheckpointStream>) -> Result<Reply> {
+    let container = engine.containers.get(call.param("name"))?;
+    if call.raw.headers.get("upgrade").is_none() {
+        let text = "a streamed checkpoint takes its connection over: ask with \"Upgrade: tcp\"";
+        return Err(Error::invalid(text));
+    }
+    let (engine, request) = (Arc::clone(engine), call.body);
+    checkpoint::stream::check(&engine, &container, &request)?;
+    Ok(Reply::hijack("application/vnd.docker.raw-stream", move |client| {
+        checkpoint::stream::serve(&engine, &container, &request, migrate::connection(client));
+    }))
 }
 
 pub fn import(engine: &Arc<Engine>, mut call: Call<CheckpointImportQuery>) -> Result<Reply> {

@@ -38,7 +38,7 @@ fn check_upgrade(raw: &Raw) -> Result<()> {
     }
 }
 
-fn connection(client: Hijacked) -> Connection {
+pub fn connection(client: Hijacked) -> Connection {
     let closer = client.closer();
     let (input, output) = client.split();
     Connection { input: Box::new(input), output: Box::new(output), hang_up: Box::new(move || closer.close()) }

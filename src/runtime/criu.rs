@@ -1,8 +1,8 @@
 //! CRIU: finding it, asking what it can do, dumping and restoring a process tree.
 //!
 //! In: a process or a directory of images, and what lies outside of the tree (mounts, the network namespace,
-//! pipes). Out: images, or a process that goes on. All of it by one mechanism, the swrk conversation
-//! ([`rpc`]): it reports phases (the writable layer is saved while the tree is frozen), hands back the master
+//! pipes). Out: images, or a process that goes on. All of it but a dump that is streamed ([`stream`]) by one mechanism,
+//! the swrk conversation ([`rpc`]): it reports phases (the writable layer is saved while the tree is frozen), hands back the master
 //! of a restored terminal, and makes the restored process a child of its caller.
 //!
 //! ```text
@@ -30,6 +30,7 @@ pub mod memory;
 pub mod pages;
 pub mod rewrite;
 pub mod rpc;
+pub mod stream;
 
 use std::ffi::OsString;
 use std::io;

@@ -654,9 +654,19 @@ impl Sandbox {
             return Err(refused("freeze", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed } = dump;
         let verdict = None;
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict };
+        let call = Call::Dump {
+            dir,
+            leave_running,
+            criu,
+            tcp_close,
+            volumes,
+            without_layer,
+            lazy,
+            streamed,
+            verdict,
+        };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
@@ -677,7 +687,7 @@ impl Sandbox {
     /// # Errors
     /// As [`dump`](Sandbox::dump); and when the keeper said no. The container runs on.
     pub fn hand_over(&self, dump: Dump, gate: OwnedFd, verdict: PathBuf) -> Result<(), Error> {
-        if self.revision < 4 {
+        if self.revision < if dump.streamed { 5 } else { 4 } {
             let reason = "its shim is an older dewar's, which cannot: start the container anew";
             return Err(refused("hand over", "container", reason));
         }
@@ -686,9 +696,19 @@ impl Sandbox {
             return Err(refused("hand over", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy } = dump;
+        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed } = dump;
         let verdict = Some(verdict);
-        let call = Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict };
+        let call = Call::Dump {
+            dir,
+            leave_running,
+            criu,
+            tcp_close,
+            volumes,
+            without_layer,
+            lazy,
+            streamed,
+            verdict,
+        };
         self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 

@@ -484,8 +484,18 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump { dir, leave_running, criu, tcp_close, volumes, without_layer, lazy, verdict } => {
-                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy };
+            Call::Dump {
+                dir,
+                leave_running,
+                criu,
+                tcp_close,
+                volumes,
+                without_layer,
+                lazy,
+                streamed,
+                verdict,
+            } => {
+                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed };
                 let gate = match verdict {
                     Some(verdict) => Some(gate(&mut fds, Some(verdict))?),
                     None => None,

@@ -35,6 +35,7 @@ pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("GET", "/containers/x/checkpoints", "CheckpointList"),
     ("DELETE", "/containers/x/checkpoints/y", "CheckpointDelete"),
     ("GET", "/containers/x/checkpoint-check", "CheckpointCheck"),
+    ("POST", "/containers/x/checkpoint-stream", "CheckpointStream"),
     ("GET", "/containers/x/checkpoints/y/json", "CheckpointInspect"),
     ("GET", "/checkpoints", "CheckpointListAll"),
     ("POST", "/checkpoints/prune", "CheckpointPrune"),
@@ -173,8 +174,8 @@ fn every_operation_is_served_or_refused_by_name() {
     assert!(missing.is_empty(), "neither served nor refused:\n  {}", missing.join("\n  "));
     assert_eq!(
         OPERATIONS.len(),
-        107 + 3 + 12,
-        "Engine API 1.51 has 107 operations, there are three of checkpoints and twelve of dewar's own"
+        107 + 3 + 13,
+        "Engine API 1.51 has 107 operations, there are three of checkpoints and thirteen of dewar's own"
     );
 }
 

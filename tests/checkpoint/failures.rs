@@ -12,7 +12,7 @@ fn fake_criu(dir: &std::path::Path, body: &str) -> String {
     path.display().to_string()
 }
 
-fn with_fake_criu(body: &str) -> (Daemon, crate::support::TempDir) {
+pub fn with_fake_criu(body: &str) -> (Daemon, crate::support::TempDir) {
     let dir = crate::support::TempDir::new();
     let criu = fake_criu(dir.path(), body);
     let daemon = Daemon::with(&["--criu", &criu], &[]);

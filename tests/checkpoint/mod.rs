@@ -21,6 +21,7 @@ mod programs;
 mod restore;
 mod schedule;
 mod servers;
+mod stream;
 mod ways;
 mod zoo;
 

@@ -9,7 +9,7 @@
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
 //! files, [`pack`] its memory compressed, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
-//! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`podman`] a file that podman wrote.
+//! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`stream`] one that is none here, [`podman`] a file that podman wrote.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.
@@ -30,6 +30,7 @@ pub mod prune;
 pub mod registry;
 pub mod restore;
 pub mod seal;
+pub mod stream;
 pub mod volumes;
 
 use std::fs;
@@ -177,6 +178,7 @@ pub fn create_for(
         volumes: parts,
         without_layer: false,
         lazy: false,
+        streamed: false,
     };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;

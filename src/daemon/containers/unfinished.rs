@@ -82,6 +82,10 @@ pub fn complete_update(record: &Record, cgroup_parent: &str) {
 
 /// Publishes the dump that was under way, or removes it. `exit` is how the container has ended meanwhile.
 pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exit>) {
+    // A stream that was cut off is nobody's.
+    if let Err(error) = state_dir::remove_tree(&container.dir.join(checkpoint::stream::SCRATCH)) {
+        log::warn!("{error}");
+    }
     let took_it = exit.is_some_and(|exit| exit.checkpointed);
     let noted = record.dump.take();
     if let Some(dump) = noted.as_ref().filter(|dump| dump.is_published()) {

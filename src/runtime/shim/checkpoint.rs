@@ -47,7 +47,7 @@ use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::{self, Cgroup};
 use crate::runtime::criu::check::{self, Examination, Obstacle};
 use crate::runtime::criu::pages::PageDaemon;
-use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest};
+use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest, stream};
 use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
@@ -199,11 +199,16 @@ pub(super) fn dump(
     if container.pages.is_some() {
         return Err(refused("freeze", "container", "its memory is still coming from the last checkpoint"));
     }
+    if dump.streamed && container.launch.stdio.terminal {
+        return Err(refused("freeze", "container", "it has a terminal, which criu cannot stream"));
+    }
     let path = format!("/proc/{pid}/mountinfo");
     let text = std::fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
     let mounts = Mounts { version: 1, mounts: externals(&mounts::parse(&text), spec) };
     let images_dir = dir.join("images");
-    std::fs::create_dir(&images_dir).map_err(|error| failed("make", &images_dir, error))?;
+    if !dump.streamed {
+        std::fs::create_dir(&images_dir).map_err(|error| failed("make", &images_dir, error))?;
+    }
     for parent in dump.volumes.iter().filter_map(|volume| Path::new(&volume.file).parent()) {
         let parent = dir.join(parent);
         std::fs::create_dir_all(&parent).map_err(|error| failed("make", &parent, error))?;
@@ -241,21 +246,34 @@ pub(super) fn dump(
     let upper = &container.launch.overlay.upper;
     let (cgroup, mut is_given, mut unwritten) = (&container.cgroup, false, None);
     let mut begins = || gate.iter().for_each(|gate| gate.announce());
-    let outcome = criu::dump(criu, &request, &mut begins, &mut || {
+    let mut files = dump.streamed.then(|| stream::Files::connect(dir)).transpose()?;
+    let mut archive = |name: &str, pack: &dyn Fn(&mut BufWriter<File>) -> Result<(), Error>| match &mut files
+    {
+        Some(files) => pack_into(Path::new(name), files.create(name)?, pack),
+        None => {
+            let path = dir.join(name);
+            let file = File::create(&path).map_err(|error| failed("write", &path, error))?;
+            pack_into(&path, file, pack)
+        }
+    };
+    let run = if dump.streamed { stream::dump } else { criu::dump };
+    let outcome = run(criu, &request, &mut begins, &mut || {
         if !dump.without_layer {
-            archive(&dir.join("rootfs.tar"), |out| layer::pack(upper, out).map(|_| ()))?;
+            archive("rootfs.tar", &|out| layer::pack(upper, out).map(|_| ()))?;
         }
         for volume in &dump.volumes {
-            archive(&dir.join(&volume.file), |out| layer::pack_plain(&volume.from, out).map(|_| ()))?;
+            archive(&volume.file, &|out| layer::pack_plain(&volume.from, out).map(|_| ()))?;
         }
         for mount in &mounts.mounts {
             if let Kind::Tmpfs { archive: Some(name), .. } = &mount.kind {
                 let from = PathBuf::from(format!("/proc/{pid}/root{}", mount.destination));
-                archive(&dir.join(name), |out| layer::pack_plain(&from, out).map(|_| ()))?;
+                archive(name, &|out| layer::pack_plain(&from, out).map(|_| ()))?;
             }
         }
         let Some(gate) = gate else { return Ok(()) };
-        save(&dir.join(WHOLE), &Whole { version: 1 })?;
+        if !dump.streamed {
+            save(&dir.join(WHOLE), &Whole { version: 1 })?;
+        }
         // A CRIU that dies while this waits lets its hold go.
         cgroup.freeze()?;
         // What it has said goes where its log goes.
@@ -274,6 +292,9 @@ pub(super) fn dump(
             return cgroup.kill_all();
         }
         cgroup.thaw()?;
+        if dump.leave_running {
+            return Ok(());
+        }
         Err(refused("hand over", "container", "it was called off"))
     });
     if is_given {
@@ -295,6 +316,10 @@ pub(super) fn dump(
             },
             None => error,
         });
+    }
+    if dump.streamed {
+        // What is in the directory is no checkpoint.
+        return Ok(());
     }
     save(&dir.join(WHOLE), &Whole { version: 1 })
 }
@@ -405,8 +430,12 @@ fn load<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, Error> {
     serde_json::from_slice(&text).map_err(|error| failed("read", path, Cause::Refused(error.to_string())))
 }
 
-fn archive(path: &Path, pack: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>) -> Result<(), Error> {
-    let file = File::create(path).map_err(|error| failed("write", path, error))?;
+/// Packs into a file, or into a pipe that stands for one.
+fn pack_into(
+    path: &Path,
+    file: File,
+    pack: &dyn Fn(&mut BufWriter<File>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut out = BufWriter::with_capacity(64 * 1024, file);
     pack(&mut out)?;
     std::io::Write::flush(&mut out).map_err(|error| failed("write", path, error))

@@ -38,7 +38,8 @@
 //!  revision 2   dumps with volumes, and without TCP connections
 //!  revision 3   hands containers over: dumps and thaws wait at a gate
 //!  revision 4   dumps without the writable layer, which the daemon saves at the gate
-//!  revision 5   hands containers over whose memory is sent when they are gone
+//!  revision 5   hands containers over whose memory is sent when they are gone; dumps into a capture of the daemon's
+//!               instead of files
 //! ```
 //!
 //! `fixtures/` holds what version 1, revision 0 said and heard; tests on both ends replay it.
@@ -138,6 +139,8 @@ pub enum Call {
         without_layer: bool,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         lazy: bool,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        streamed: bool,
         /// The container is handed over: the fd is a gate, and this its verdict.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verdict: Option<PathBuf>,
@@ -437,6 +440,7 @@ mod tests {
                     tcp_close: false,
                     without_layer: false,
                     lazy: true,
+                    streamed: true,
                     volumes: vec![],
                     verdict: Some("/v".into()),
                 },

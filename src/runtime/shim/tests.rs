@@ -564,6 +564,7 @@ impl Bed {
                 volumes: vec![],
                 without_layer: false,
                 lazy: false,
+                streamed: false,
             })
             .unwrap();
         dir
@@ -701,6 +702,7 @@ fn a_failed_dump_leaves_the_container_running() {
             volumes: vec![],
             without_layer: false,
             lazy: false,
+            streamed: false,
         })
         .unwrap_err();
     assert!(error.to_string().contains("rootfs.tar"), "{error}");

@@ -11,11 +11,14 @@
 //! | `volumes/`, `stats-dump`, `dump.log` | the same | all |
 //! | `dewar/` | everything else | dewar |
 //!
+//! A checkpoint that is streamed while it is made is laid out otherwise ([`pieces`]).
+//!
 //! Nothing of an archive is believed: names are looked up in a table made of checked ones, never joined to a path;
 //! sizes are held against what was announced and the space there is; digests are compared as the bytes come.
 //! The caller has the directory until [`read`] has returned, and removes it if it failed.
 
 pub mod foreign;
+pub mod pieces;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -36,8 +39,10 @@ use crate::runtime::layer::tar::{Entry, Kind, Reader, Writer};
 
 /// The first member of an archive that dewar wrote.
 const HEADER: &str = "dewar.json";
-/// What this dewar writes, and the newest it reads.
+/// What an export writes.
 pub const VERSION: u32 = 1;
+/// Written in pieces while the checkpoint is made; the newest that is read.
+const IS_PIECES: u32 = 2;
 const ROOTFS: &str = "rootfs.tar";
 /// The directory of CRIU's images, as others know it.
 const IMAGES: &str = "checkpoint/";
@@ -347,7 +352,8 @@ pub fn look(mut stream: impl Read) -> Result<(bool, impl Read)> {
 /// # Errors
 /// InvalidParameter: the archive is damaged, or is none of dewar's; what `begin` says; System.
 pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Result<()>) -> Result<Header> {
-    let limits = Limits { entries: MOST_FILES as u64 * 2, bytes: u64::MAX, name: 4096 };
+    // Pieces are entries, too.
+    let limits = Limits { entries: u64::MAX, bytes: u64::MAX, name: 4096 };
     let mut reader = Reader::new(stream, limits);
     let next = |reader: &mut Reader<_>| reader.next_entry().map_err(bad);
     let first = next(&mut reader)?.filter(|entry| entry.path == HEADER.as_bytes());
@@ -356,18 +362,22 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     };
     let mut header: Header = serde_json::from_slice(&text(&mut reader, &first, MOST_TEXT)?)
         .map_err(|cause| bad(format!("{HEADER}: {cause}")))?;
-    if header.version > VERSION {
+    if header.version > IS_PIECES {
         return Err(Error::conflict(format!(
-            "a later dewar wrote it, in version {}; this one knows {VERSION}",
+            "a later dewar wrote it, in version {}; this one knows {IS_PIECES}",
             header.version
         )));
     }
-    let mut expected = expected(&header.manifest)?;
+    let is_pieces = header.version == IS_PIECES;
+    let mut expected = if is_pieces { BTreeMap::new() } else { expected(&header.manifest)? };
     begin(&header)?;
     check_space(into, header.manifest.bytes())?;
     for directory in ["images", "volumes"] {
         fs::create_dir(into.join(directory))
             .map_err(|cause| Error::system(format!("make {directory}"), cause))?;
+    }
+    if is_pieces {
+        return pieces::read(&mut reader, into, header);
     }
     let mut followed = Followed::new();
     while let Some(entry) = next(&mut reader)? {

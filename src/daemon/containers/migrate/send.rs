@@ -583,6 +583,7 @@ impl Journey<'_> {
             volumes: Vec::new(),
             without_layer: true,
             lazy: request.lazy,
+            streamed: false,
         };
         let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
         account.enter(Doing::Freezing, "Freezing the container");
