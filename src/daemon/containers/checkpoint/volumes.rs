@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::manifest::{Manifest, SavedVolume};
 use super::passes;
-use crate::daemon::containers::container::{Container, Record};
+use crate::daemon::containers::container::{Container, Inner, Record};
 use crate::daemon::containers::mounts::Mount;
 use crate::daemon::engine::Engine;
 use crate::daemon::error::{Error, Result};
@@ -119,12 +120,26 @@ pub fn bring_back(
             )));
         }
         let volume = engine.volumes.get(&saved.name)?;
+        await_release(engine, &saved.name);
         let replaced = volume
             .replace(&container.id, layer, |into| passes::unpack(dir, &saved.file, into))
             .map_err(|error| advised(engine, error))?;
         brought.0.push(replaced);
     }
     Ok(brought)
+}
+
+/// Waits for containers that have ended, and are just about to let go of a volume.
+fn await_release(engine: &Engine, volume: &str) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    for other in engine.containers.all() {
+        let is_leaving = |inner: &Inner| {
+            !inner.record.state.is_alive()
+                && (inner.sandbox.is_some() || inner.is_releasing)
+                && inner.record.mounts.iter().any(|mount| is_volume(mount) && mount.name == volume)
+        };
+        other.wait_until(Some(PATIENCE), |inner| !is_leaving(inner));
+    }
 }
 
 /// Says what can be done about a volume that another container uses, and its name.
