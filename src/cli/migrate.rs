@@ -54,8 +54,7 @@ pub static MIGRATE: Command = Command {
             again until little changes between two times. It stands still while the rest of them and its memory are \
             sent, which is told; with --lazy it runs over there as soon as all but its memory has come, and gets that \
             afterwards, first what it touches: it stands still for a moment only, and until this command has ended it \
-            needs both daemons (CRIU can fail those that fork meanwhile: they are then ended there, and the checkpoint \
-            here is told). There is no way yet to send memory before the freeze (kernels that note dirty pages \
+            needs both daemons. There is no way yet to send memory before the freeze (kernels that note dirty pages \
             could). In networks \
             that HOST has under the same names it keeps its address, if nobody else has that there, and its TCP \
             connections go on where both sides share the network; otherwise it gets a new one and \

@@ -337,10 +337,19 @@ pub fn put_aside(path: &Path) -> String {
 
 /// Removes a directory tree; one that is not there is fine.
 pub fn remove_tree(path: &Path) -> Result<()> {
-    match fs::remove_dir_all(path) {
-        Ok(()) => Ok(()),
-        Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(()),
-        Err(cause) => Err(Error::system(format!("remove {path:?}"), cause)),
+    const ATTEMPTS: u32 = 40;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(()),
+            // The CRIU of a shim that was killed writes on for a moment.
+            Err(cause) if cause.kind() == ErrorKind::DirectoryNotEmpty && attempts < ATTEMPTS => {
+                std::thread::sleep(std::time::Duration::from_millis(25));
+            }
+            Err(cause) => return Err(Error::system(format!("remove {path:?}"), cause)),
+        }
     }
 }
 

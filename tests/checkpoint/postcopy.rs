@@ -60,6 +60,23 @@ fn name_in(text: &str) -> String {
     rest.expect("a checkpoint's name").to_owned()
 }
 
+/// A shell that starts a program for each line goes there and back again.
+#[test]
+fn one_that_forks_all_the_time_goes_on() {
+    requires!(root, criu);
+    let (here, there) = (Daemon::start(), Daemon::start());
+    let script = "s=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do echo ${#s}; /bin/true; done";
+    here.run_detached("web", &[], script);
+    let lines = |daemon: &Daemon| daemon.logs("web").lines().filter(|line| *line == "8000000").count();
+    eventually("its memory", || lines(&here) > 1);
+    for (from, to) in [(&here, &there), (&there, &here), (&here, &there)] {
+        from.dewar(&["migrate", "-q", "--lazy", "web", &to.host()]).ok();
+        let before = lines(to);
+        eventually("it going on", || lines(to) > before + 2);
+        assert_eq!(containers(from), []);
+    }
+}
+
 #[test]
 fn all_of_its_memory_comes_after_it() {
     requires!(root, criu);

@@ -37,7 +37,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -220,7 +220,7 @@ pub fn create_for(
     }
     if let Err(error) = written {
         // The first failure is the one to tell; the next attempt or start sweeps what stays.
-        let _ = throw_away(&partial);
+        let _ = state_dir::remove_tree(&partial);
         return Err(error.during(attempt()));
     }
     engine.metrics.done(metrics::Action::Checkpoint, began);
@@ -233,19 +233,6 @@ pub fn create_for(
             .wait_until(Some(std::time::Duration::from_secs(10)), |inner| !inner.record.state.is_alive());
     }
     Ok(())
-}
-
-/// Removes what came of a dump that failed. The CRIU of a shim that was killed may write on for a moment.
-fn throw_away(partial: &Path) -> Result<()> {
-    const ATTEMPTS: u32 = 40;
-    let mut attempts = (1..ATTEMPTS).map(|_| state_dir::remove_tree(partial));
-    let is_gone = attempts.any(|removed| {
-        removed.is_ok() || {
-            std::thread::sleep(std::time::Duration::from_millis(25));
-            false
-        }
-    });
-    if is_gone { Ok(()) } else { state_dir::remove_tree(partial) }
 }
 
 /// How much the container has said so far; `None` where that is not kept in a file.

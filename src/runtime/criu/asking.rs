@@ -73,8 +73,8 @@ pub fn next(mut stream: &UnixStream) -> io::Result<Option<Asked>> {
         match command {
             WHOLE => return Ok(Some(Asked::Whole)),
             GET => return request(stream, header).map(|request| Some(Asked::Pages(request))),
-            // It has what it wants, and wants to hear that this is well.
-            CLOSE | CLOSE_ALL => stream.write_all(&0_i32.to_ne_bytes())?,
+            // It has what it wants, and wants to hear that this is well; one that is gone already has said it all the same.
+            CLOSE | CLOSE_ALL => drop(stream.write_all(&0_i32.to_ne_bytes())),
             // The end of a wide word that was read as a narrow one, for nothing in it tells.
             REST => {}
             _ => return Err(strange()),
@@ -134,6 +134,19 @@ fn long(header: &[u8; WIDE_BYTES], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It does not wait for the answer to its last word, which was taken for a failure once.
+    #[test]
+    fn one_that_is_gone_has_said_that_it_has_all() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut close = [0; NARROW_BYTES];
+        close[..4].copy_from_slice(&CLOSE.to_ne_bytes());
+        (&theirs).write_all(&close).unwrap();
+        is_whole(&theirs);
+        drop(theirs);
+        assert_eq!(next(&ours).unwrap(), Some(Asked::Whole));
+        assert_eq!(next(&ours).unwrap(), None);
+    }
 
     #[test]
     fn both_widths_are_understood_and_answered_alike() {

@@ -21,8 +21,8 @@ use super::wire::{self, Heard, Message, Receiver, Sender};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::criu::asking::{self, Asked, Request};
 
-/// Who still wants memory says so at once. CRIU can come to wait for nothing when a process forks while an answer is on
-/// its way (4.2.1): the child then hangs, too, and nothing but an end helps.
+/// Who still wants memory says so at once: a page daemon that neither asks nor ends hangs, and with it all that waits for
+/// memory. Nothing but an end helps then.
 const STALL: Duration = Duration::from_secs(10);
 
 /// Those whose memory has not all come, by the container's id.
@@ -100,6 +100,8 @@ impl Relay {
                 Ok(None) => return End::Lost,
                 Err(error) => {
                     log::error!("memory of a container that has moved: {error}");
+                    // Its page daemon fails then, and its shim ends it.
+                    let _ = self.criu.shutdown(std::net::Shutdown::Both);
                     return End::Lost;
                 }
             };

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::memory::{End, Hear, Relay};
 use super::wire::{self, Connection, Item, Message, Offer, Receiver, Sender, Standing};
@@ -23,7 +24,7 @@ use crate::daemon::containers::checkpoint::seal::{self, Sealed};
 use crate::daemon::containers::checkpoint::{
     self as checkpoints, How, Manifest, PARTIAL, Thawing, logs, passes, preflight,
 };
-use crate::daemon::containers::container::{Container, Record};
+use crate::daemon::containers::container::{Container, Inner, Record};
 use crate::daemon::containers::create;
 use crate::daemon::containers::mounts::{self, Mount, Wanted};
 use crate::daemon::containers::state::{Action, State};
@@ -529,9 +530,18 @@ fn await_memory(relay: &Relay, container: &Arc<Container>, sender: &Sender) -> R
     }
 }
 
-/// Writes down that nothing more is to come.
+/// Writes down that nothing more is to come; sees to it that nothing runs on whose memory cannot be whole.
 fn memory_ended(container: &Arc<Container>, end: End) {
     if end != End::Whole {
+        // Its shim does that, unless CRIU's page daemon hangs.
+        let has_ended = |inner: &Inner| !inner.record.state.is_alive();
+        if !container.wait_until(Some(Duration::from_secs(2)), has_ended) {
+            let sandbox = container.lock().sandbox.clone();
+            if let Some(Err(error)) = sandbox.map(|sandbox| sandbox.signal(9, None)) {
+                log::error!("container {:?}: end it, as its memory is not whole: {error}", container.name());
+            }
+            container.wait_until(Some(Duration::from_secs(10)), has_ended);
+        }
         return;
     }
     {
