@@ -9,7 +9,7 @@ use crate::network::macvlan::kernel_has;
 use crate::network::site::{HOST, Site};
 use crate::support::prop::check;
 use crate::support::requires::{self, requires};
-use crate::support::{Cmd, TempDir, eventually};
+use crate::support::{Cmd, TempDir, eventually, within};
 
 /// A server `web` in a network of its own, published at a port of the host's choice, and a client `asker` beside it.
 #[track_caller]
@@ -277,7 +277,8 @@ fn a_daemon_killed_in_a_thaw_leaves_a_container_that_works_or_its_checkpoint() {
                 is_reached(&site);
                 site.ok("kill web");
             }
-            eventually("the end to be over", || {
+            // Its root's unmounting waits for the disk, which other tests keep busy.
+            within(Duration::from_secs(30), "the end to be over", || {
                 veths(&site) == 1 && count("run/netns") == 1 && count("run/containers") == 1
             });
             let (_, port) = to.rsplit_once(':').expect("a port");

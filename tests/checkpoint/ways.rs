@@ -44,7 +44,7 @@ fn a_host_behind_tls_takes_it_from_whom_it_knows() {
     counts_past(&there, numbers(&there).len());
     assert_eq!(containers(&here), []);
     // Memory comes the same way when it runs there.
-    peers::run(&here, "memory", &[], &format!("{MEMORY}8"));
+    peers::run(&here, "memory", &["--network", "none"], &format!("{MEMORY}8"));
     eventually("its memory", || rounds(&here, "memory") > 1);
     let later = Cmd::new(binary()).args(certificates.client_flags("client"));
     later
