@@ -299,28 +299,28 @@ pub struct Exec {
 }
 
 /// What to freeze, and where to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Dump {
     /// An existing empty directory; receives `images/` (CRIU's), `rootfs.tar` (the writable layer as an OCI
     /// layer), `shm.tar` (/dev/shm), `dump.log` and `descriptors.json`.
     pub dir: PathBuf,
     pub leave_running: bool,
     /// TCP connections are not saved; such a dump is only thawed with [`Thaw::tcp_close`].
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp_close: bool,
     /// Archived while everything stands still.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<DumpVolume>,
     /// Its caller saves the writable layer, while it stands still.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_layer: bool,
     /// What memory can be brought later stays in the frozen processes while the container is handed over, and is
     /// written out before they end if the gate's keeper says so or is gone.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lazy: bool,
     /// A [`criu::stream::capture::Capture`] listens in `dir`, which has an `images` then: what is large or secret goes there
     /// and is no file.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub streamed: bool,
 }
 

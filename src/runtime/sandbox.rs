@@ -654,19 +654,7 @@ impl Sandbox {
             return Err(refused("freeze", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed } = dump;
-        let verdict = None;
-        let call = Call::Dump {
-            dir,
-            leave_running,
-            criu,
-            tcp_close,
-            volumes,
-            without_layer,
-            lazy,
-            streamed,
-            verdict,
-        };
+        let call = Call::Dump { dump, criu, verdict: None };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 
@@ -696,19 +684,7 @@ impl Sandbox {
             return Err(refused("hand over", "container", reason));
         }
         let criu = self.criu.place()?;
-        let Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed } = dump;
-        let verdict = Some(verdict);
-        let call = Call::Dump {
-            dir,
-            leave_running,
-            criu,
-            tcp_close,
-            volumes,
-            without_layer,
-            lazy,
-            streamed,
-            verdict,
-        };
+        let call = Call::Dump { dump, criu, verdict: Some(verdict) };
         self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
     }
 

@@ -484,18 +484,7 @@ impl Shim {
                 container.paused = false;
                 Ok(Done::default())
             }
-            Call::Dump {
-                dir,
-                leave_running,
-                criu,
-                tcp_close,
-                volumes,
-                without_layer,
-                lazy,
-                streamed,
-                verdict,
-            } => {
-                let dump = Dump { dir, leave_running, tcp_close, volumes, without_layer, lazy, streamed };
+            Call::Dump { dump, criu, verdict } => {
                 let gate = match verdict {
                     Some(verdict) => Some(gate(&mut fds, Some(verdict))?),
                     None => None,

@@ -176,9 +176,7 @@ pub fn create_for(
         leave_running: !request.exit,
         tcp_close: request.tcp_close,
         volumes: parts,
-        without_layer: false,
-        lazy: false,
-        streamed: false,
+        ..Dump::default()
     };
     let write = || -> Result<()> {
         note(container, Some(under_way.clone()))?;

@@ -55,7 +55,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::runtime::{Attachment, Cause, CommandError, DumpVolume, Error, Exit, LogMark};
+use crate::runtime::{Attachment, Cause, CommandError, Dump, Error, Exit, LogMark};
 
 /// Counts up when a message changes so that the other side cannot go on without knowing.
 pub const VERSION: u32 = 1;
@@ -128,19 +128,9 @@ pub enum Call {
     Pause {},
     Resume {},
     Dump {
-        dir: PathBuf,
-        leave_running: bool,
+        #[serde(flatten)]
+        dump: Dump,
         criu: CriuPlace,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        tcp_close: bool,
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        volumes: Vec<DumpVolume>,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        without_layer: bool,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        lazy: bool,
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        streamed: bool,
         /// The container is handed over: the fd is a gate, and this its verdict.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         verdict: Option<PathBuf>,
@@ -434,14 +424,14 @@ mod tests {
             (
                 "dump",
                 Call::Dump {
-                    dir: "/d".into(),
-                    leave_running: true,
+                    dump: Dump {
+                        dir: "/d".into(),
+                        leave_running: true,
+                        lazy: true,
+                        streamed: true,
+                        ..Dump::default()
+                    },
                     criu: criu(),
-                    tcp_close: false,
-                    without_layer: false,
-                    lazy: true,
-                    streamed: true,
-                    volumes: vec![],
                     verdict: Some("/v".into()),
                 },
             ),

@@ -556,17 +556,7 @@ impl Bed {
     fn dump(&self, sandbox: &Sandbox, name: &str, leave_running: bool) -> PathBuf {
         let dir = self.dir.join(name);
         std::fs::create_dir(&dir).unwrap();
-        sandbox
-            .dump(Dump {
-                dir: dir.clone(),
-                leave_running,
-                tcp_close: false,
-                volumes: vec![],
-                without_layer: false,
-                lazy: false,
-                streamed: false,
-            })
-            .unwrap();
+        sandbox.dump(Dump { dir: dir.clone(), leave_running, ..Dump::default() }).unwrap();
         dir
     }
 
@@ -694,17 +684,7 @@ fn a_failed_dump_leaves_the_container_running() {
     let dir = bed.dir.join("cp");
     // The writable layer cannot be saved, with the tree frozen and its images written.
     std::fs::create_dir_all(dir.join("rootfs.tar")).unwrap();
-    let error = sandbox
-        .dump(Dump {
-            dir,
-            leave_running: false,
-            tcp_close: false,
-            volumes: vec![],
-            without_layer: false,
-            lazy: false,
-            streamed: false,
-        })
-        .unwrap_err();
+    let error = sandbox.dump(Dump { dir, ..Dump::default() }).unwrap_err();
     assert!(error.to_string().contains("rootfs.tar"), "{error}");
     runs_free(sandbox.pid());
     bed.wait_count(bed.last_count().unwrap() + 3);

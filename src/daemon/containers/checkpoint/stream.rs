@@ -260,9 +260,8 @@ fn stream(
             leave_running: !request.exit,
             tcp_close: request.tcp_close,
             volumes: parts,
-            without_layer: false,
-            lazy: false,
             streamed: true,
+            ..Dump::default()
         };
         if request.exit {
             rootfs::hold(container, &record);

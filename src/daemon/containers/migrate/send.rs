@@ -578,12 +578,10 @@ impl Journey<'_> {
     ) -> Result<Duration> {
         let dump = Dump {
             dir: self.under_way.partial(),
-            leave_running: false,
             tcp_close: request.tcp_close,
-            volumes: Vec::new(),
             without_layer: true,
             lazy: request.lazy,
-            streamed: false,
+            ..Dump::default()
         };
         let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
         account.enter(Doing::Freezing, "Freezing the container");
