@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::http::api::image::JsonMessage;
 use crate::http::api::migrate::{
     CONTAINER_MIGRATE, Counted, FRAME_BYTES, HEADER_BYTES, MIGRATION_RECEIVE, MigrateRequest, Migrated,
-    Moving, PROGRESS, parse,
+    Moving, PROGRESS, PreCopy, parse,
 };
 use crate::http::hijack::{Closer, ReadHalf, WriteHalf};
 
@@ -33,6 +33,8 @@ static LAZY: Flag =
     Flag::switch("lazy", "Let it run over there before its memory has been sent, and send that afterwards");
 static PROGRESS_AS: Flag =
     Flag::value("progress", "KIND", "Way of showing progress (auto, plain, json, none)").default("auto");
+static PRE_COPY: Flag =
+    Flag::value("pre-copy", "WHEN", "Send memory while it runs, too (auto, always, never)").default("auto");
 static QUIET: Flag = Flag::switch("quiet", "As --progress none").short('q');
 static RESOLVE: Flag = Flag::switch("resolve", "Begin nothing: finish what was cut off, or undo it");
 static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
@@ -54,8 +56,9 @@ pub static MIGRATE: Command = Command {
             again until little changes between two times. It stands still while the rest of them and its memory are \
             sent, which is told; with --lazy it runs over there as soon as all but its memory has come, and gets that \
             afterwards, first what it touches: it stands still for a moment only, and until this command has ended it \
-            needs both daemons. There is no way yet to send memory before the freeze (kernels that note dirty pages \
-            could). In networks \
+            needs both daemons. Where the kernel notes which pages are dirty (CONFIG_MEM_SOFT_DIRTY; \"dewar doctor\" knows), \
+            memory is sent while it runs, too, if there are 16 MiB of it or more: --pre-copy=always does so in any case or \
+            refuses, and never does without. In networks \
             that HOST has under the same names it keeps its address, if nobody else has that there, and its TCP \
             connections go on where both sides share the network; otherwise it gets a new one and \
             they come back closed. Directories of the host that are mounted must be there, too. Both daemons are \
@@ -68,14 +71,40 @@ pub static MIGRATE: Command = Command {
             container. With --progress=plain numbers are told once a second, and with json each line is an object with \
             Phase, Bytes, Total, BytesPerSecond and Milliseconds; in the last one the Phase is done, kept or failed, and \
             StoppedMilliseconds is how long it stood still.",
-    flags: &[&JSON, &KEEP, &KEEP_VOLUMES, &LAZY, &PROGRESS_AS, &QUIET, &RESOLVE, &TCP_CLOSE, &TRUST],
+    flags: &[
+        &JSON,
+        &KEEP,
+        &KEEP_VOLUMES,
+        &LAZY,
+        &PRE_COPY,
+        &PROGRESS_AS,
+        &QUIET,
+        &RESOLVE,
+        &TCP_CLOSE,
+        &TRUST,
+    ],
     args: Args::exactly(2),
     example: "dewar migrate web ssh://root@other",
     usage_code: 1,
     plan: |matches| {
         let (container, host) = (matches.args[0].clone(), matches.args[1].clone());
+        let pre_copy = match matches.get(&PRE_COPY).unwrap_or_default() {
+            "auto" => PreCopy::Auto,
+            "always" => PreCopy::Always,
+            "never" => PreCopy::Never,
+            other => {
+                let text = format!("--pre-copy={other}: it is one of auto, always, never");
+                return Err(Error::Local(text));
+            }
+        };
+        if pre_copy == PreCopy::Always && matches.is(&LAZY) {
+            let text =
+                "--pre-copy=always and --lazy do not go together: one sends memory before, one afterwards";
+            return Err(Error::Local(text.to_owned()));
+        }
         let request = MigrateRequest {
             host: host.clone(),
+            pre_copy,
             keep: matches.is(&KEEP),
             keep_volumes: matches.is(&KEEP_VOLUMES),
             lazy: matches.is(&LAZY),
@@ -83,8 +112,12 @@ pub static MIGRATE: Command = Command {
             trust: matches.is(&TRUST),
             resolve: matches.is(&RESOLVE),
         };
-        let has_choice =
-            request.keep || request.keep_volumes || request.lazy || request.tcp_close || request.trust;
+        let has_choice = request.keep
+            || request.keep_volumes
+            || request.lazy
+            || request.tcp_close
+            || request.trust
+            || pre_copy != PreCopy::Auto;
         if request.resolve && has_choice {
             return Err(Error::Local("--resolve begins nothing: it goes with no other choice".to_owned()));
         }

@@ -28,6 +28,7 @@ pub mod images;
 pub mod launcher;
 pub mod memory;
 pub mod pages;
+pub mod predump;
 pub mod rewrite;
 pub mod rpc;
 pub mod stream;
@@ -81,6 +82,8 @@ pub struct CriuInfo {
     pub faults: Vec<String>,
     /// Processes can run before their memory is there.
     pub has_lazy_pages: bool,
+    /// The kernel notes which pages are dirty.
+    pub has_pre_dumps: bool,
 }
 
 /// Finds CRIU: the given path, else `$DEWAR_CRIU`, dewar's own prefix, `$PATH`.
@@ -151,14 +154,17 @@ pub fn probe(exe: &Path, place: &CriuPlace) -> Result<CriuInfo, Error> {
     wanted.bool(1, true).bool(2, true).bool(3, true);
     let mut body = Writer::default();
     body.message(5, &wanted);
-    let mut has_lazy_pages = false;
+    let (mut has_lazy_pages, mut has_pre_dumps) = (false, false);
     match ask(RequestType::FeatureCheck, &body) {
-        Ok(response) => has_lazy_pages = response.has_lazy_pages,
+        Ok(response) => {
+            (has_lazy_pages, has_pre_dumps) = (response.has_lazy_pages, response.has_dirty_tracking);
+        }
         Err(error) => {
             faults.push(format!("criu {version} cannot look at kernel {}: {error}", kernel_release()));
         }
     }
-    Ok(CriuInfo { path: place.path.clone(), version: version.to_string(), faults, has_lazy_pages })
+    let (path, version) = (place.path.clone(), version.to_string());
+    Ok(CriuInfo { path, version, faults, has_lazy_pages, has_pre_dumps })
 }
 
 fn kernel_release() -> String {
@@ -189,6 +195,8 @@ pub struct DumpRequest<'a> {
     pub terminal: bool,
     /// What can be brought later stays in the processes, see [`memory`].
     pub lazy: bool,
+    /// Images that have all memory which has not changed since, from `images_dir`; see [`predump`].
+    pub parent: Option<String>,
 }
 
 /// Dumps a process tree. `begins` runs before the first process is stopped, `frozen` while the tree stands still, its images written; its error undoes the
@@ -212,6 +220,10 @@ pub fn dump(
         opts.text(44, path.as_os_str().as_bytes());
     }
     opts.bool(52, request.tcp_close);
+    if let Some(parent) = &request.parent {
+        // CRIU looks at what is dirty only when it is told to go on noting it.
+        opts.text(14, parent.as_bytes()).bool(15, true);
+    }
     // After the hook CRIU would serve the pages to all the world, with no end. At a port that is taken it cannot, and
     // lets go of the tree at once; by then that was ended in the hook, or is to run on.
     let mut taken = None;

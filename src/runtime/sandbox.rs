@@ -36,6 +36,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use super::cgroup::Cgroup;
 use super::criu::check::Examination;
 use super::criu::memory::Memory;
+use super::criu::predump;
 use super::criu::{self, CriuInfo};
 use super::oci::{self, Foreign};
 use super::program::Program;
@@ -656,6 +657,22 @@ impl Sandbox {
         let criu = self.criu.place()?;
         let call = Call::Dump { dump, criu, verdict: None };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
+    }
+
+    /// Writes the container's memory below `dir` while it runs on, what has changed of it since the pass before; the bytes
+    /// of it, see [`predump`]. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// The container runs on; no pass is of use any more.
+    pub fn pre_dump(&self, dir: &Path, number: u32) -> Result<u64, Error> {
+        predump::pre_dump(&self.criu.place()?, self.pid, dir, number)
+    }
+
+    /// How much memory its processes have that a pre-dump would write, as far as that is known.
+    pub fn resident_bytes(&self) -> u64 {
+        let Some(launch) = read_launch(&self.run_dir) else { return 0 };
+        let pids = Cgroup::open(&launch.spec.linux.cgroups_path).and_then(|cgroup| cgroup.pids());
+        predump::resident_bytes(&pids.unwrap_or_default())
     }
 
     /// What stands in the way of a [`Sandbox::dump`]; nothing is stopped meanwhile. Blocks for as long as reading

@@ -4,6 +4,7 @@
 //! and a loss of power.
 
 mod console;
+mod precopy;
 
 use std::path::Path;
 

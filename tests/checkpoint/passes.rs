@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::migrate::{Cut, Way, containers, is_clean, other};
 use super::peers;
 use super::{COUNTER, counting, counts_past, numbers};
-use crate::support::requires::requires;
+use crate::support::requires::{criu_path, requires};
 use crate::support::{Cmd, Daemon, eventually};
 
 /// Writes, replaces, renames and removes files without a pause, in its root and in a volume.
@@ -141,4 +141,38 @@ fn memory_comes_whole_at_once_or_by_and_by() {
         .fails(1)
         .stderr_has("--resolve begins nothing");
     there.dewar(&["rm", "-f", "web"]).ok();
+}
+
+/// tests/boot has a kernel that does, wherever this runs.
+#[test]
+fn memory_goes_ahead_only_where_the_kernel_notes_what_changes() {
+    requires!(root, criu);
+    let (here, there) = (counting(&[]), other());
+    let is_noted = Cmd::new(criu_path().expect("required above"))
+        .args(["check", "--feature", "mem_dirty_track"])
+        .run()
+        .code
+        == 0;
+    let migrate = |choice: &str| {
+        here.dewar(&["migrate", "--progress", "json", "--pre-copy", choice, "web", &there.host()])
+    };
+    here.dewar(&["migrate", "--pre-copy", "often", "web", &there.host()])
+        .fails(1)
+        .stderr_has("--pre-copy=often: it is one of auto, always, never");
+    here.dewar(&["migrate", "--pre-copy", "always", "--lazy", "web", &there.host()])
+        .fails(1)
+        .stderr_has("--pre-copy=always and --lazy do not go together");
+    if is_noted {
+        let told = migrate("always").ok();
+        assert!(!told.stdout.contains("\"PreCopiedBytes\":0"), "{}", told.stdout);
+    } else {
+        migrate("always")
+            .fails(1)
+            .stderr_has("Cannot migrate container web: --pre-copy: this kernel does not note");
+        counts_past(&here, numbers(&here).len());
+        migrate("auto").ok().stdout_has("\"PreCopiedBytes\":0");
+    }
+    counts_past(&there, numbers(&there).len());
+    is_clean(&here);
+    is_clean(&there);
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  sender                                              receiver
-//!  runs                     image, files  ────▶        coming                      discarded, if it breaks off here
+//!  runs            image, files, memory? ──▶           coming                      discarded, if it breaks off here
 //!  frozen, at its gate      changes, memory ────▶      coming
 //!  │                                                   frozen, at its gate: "ready" on disk
 //!  │ verdict "moved" on disk  ◀──── ready ───

@@ -48,6 +48,9 @@ pub struct MigrateRequest {
     pub keep: bool,
     /// Volumes over there keep the content they have.
     pub keep_volumes: bool,
+    /// Whether memory is sent while it runs here, where the kernel notes what changes: by how much there is of it; always,
+    /// or the move is refused; or never.
+    pub pre_copy: PreCopy,
     /// It runs over there before all of its memory, which is there by then, has been read in.
     pub lazy: bool,
     /// TCP connections come back closed. They do in any case where the address is another.
@@ -58,6 +61,15 @@ pub struct MigrateRequest {
     pub resolve: bool,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreCopy {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
 /// What a migration is at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,7 +78,7 @@ pub enum Doing {
     #[default]
     Offering,
     Image,
-    /// The container's, while it runs.
+    /// The container's, while it runs; and where that is done, its memory.
     Files,
     /// From here on it stands still.
     Freezing,
@@ -114,6 +126,8 @@ pub struct Migrated {
     pub is_in_doubt: bool,
     /// Sent, of everything.
     pub bytes: u64,
+    /// Memory that was sent while it ran.
+    pub pre_copied_bytes: u64,
     /// All of it took so long.
     pub milliseconds: u64,
     /// It stood still for so long.

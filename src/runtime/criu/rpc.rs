@@ -33,6 +33,8 @@ pub enum RequestType {
     Notify = 6,
     FeatureCheck = 9,
     Version = 10,
+    /// `SINGLE_PRE_DUMP`: its connection is for this one.
+    PreDump = 13,
 }
 
 /// Largest response: an error message of CRIU's and some numbers.
@@ -186,8 +188,9 @@ pub struct Response {
     /// Notify: the root of the tree, once it is there.
     pub root: i32,
     pub version: Option<Version>,
-    /// Feature check.
+    /// Feature check, as the next one.
     pub has_lazy_pages: bool,
+    pub has_dirty_tracking: bool,
 }
 
 /// A release of CRIU.
@@ -226,7 +229,11 @@ impl Response {
                     }
                 }
                 (7, value) => response.errno = value.int() as i32,
-                (8, Value::Bytes(features)) => response.has_lazy_pages = numbers(features)?[1] != 0,
+                (8, Value::Bytes(features)) => {
+                    let [dirty_tracking, lazy_pages, ..] = numbers(features)?;
+                    (response.has_dirty_tracking, response.has_lazy_pages) =
+                        (dirty_tracking != 0, lazy_pages != 0);
+                }
                 (9, value) => response.message = value.text(),
                 (10, Value::Bytes(version)) => {
                     let at = numbers(version)?.map(|value| value as u32);

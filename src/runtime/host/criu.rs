@@ -20,7 +20,7 @@ const FEATURES: [(&str, &str, &str, &str); 3] = [
     (
         "mem_dirty_track",
         "soft-dirty",
-        "no pre-dumps: a checkpoint stops the container for as long as all of its memory takes to write",
+        "no pre-copy: a move stops the container for as long as all of its memory takes to send, unless it is --lazy",
         "a kernel with CONFIG_MEM_SOFT_DIRTY",
     ),
     (

@@ -3,6 +3,7 @@
 //! ```text
 //!  dump dir          from                                         back, on a thaw
 //!  images/           CRIU                                         CRIU
+//!  memory/N/         CRIU, while the processes ran                CRIU, where `images/` says that it has not changed
 //!  rootfs.tar        the overlay's upper, while frozen            the daemon, before it asks for a thaw
 //!  shm.tar           /dev/shm, while frozen                       a fresh tmpfs, unpacked
 //!  tmpfs-N.tar       any other tmpfs, while frozen                the same
@@ -239,6 +240,7 @@ pub(super) fn dump(
         tcp_close: dump.tcp_close,
         terminal: container.launch.stdio.terminal,
         lazy: dump.lazy,
+        parent: (dump.pre_dumps > 0).then(|| criu::predump::parent_of_images(dump.pre_dumps)),
     };
     // Under whatever name the daemon gives it meanwhile.
     let images = File::open(&images_dir).map_err(|error| failed("open", &images_dir, error))?;

@@ -225,8 +225,9 @@ impl Source {
             // The first version kept no digests.
             manifest.files = seal::seal(dir, Followed::new())?;
         }
-        if manifest.files.keys().any(|name| name.starts_with(passes::DIRECTORY)) {
-            let text = "it is a move's, whose files are in passes: start it, and take another checkpoint";
+        let is_in_passes = |name: &String| name.starts_with(passes::DIRECTORY);
+        if manifest.pre_dumps > 0 || manifest.files.keys().any(is_in_passes) {
+            let text = "it is a move's, which is in passes: start it, and take another checkpoint";
             return Err(Error::conflict(text));
         }
         let tar = dir.join(ROOTFS);

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | 1 | name, container, image, kernel, architecture, places in networks |
 //! | 2 | the container's whole record, CRIU, CPU features, cgroup version, options, volumes, needs, the time it stood still, and size and digest of every file |
-//! | 3 | that its memory is compressed ([`pack`]); what is not is written as version 2 |
+//! | 3 | that its memory is compressed ([`pack`]) |
+//! | 4 | that some of its memory was written while it ran ([`predump`]) |
 //!
-//! All are read; what a version does not say is empty. It is the last file written before the checkpoint gets its
+//! All are read, and none is written as a later version than it needs; what a version does not say is empty. It is the last file written before the checkpoint gets its
 //! name, and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,9 +34,11 @@ pub const MANIFEST: &str = "checkpoint.json";
 /// What a checkpoint's name ends in while it is made or removed.
 pub const PARTIAL: &str = ".partial";
 /// What this dewar writes, and the newest it reads.
-pub const VERSION: u32 = 3;
-/// What a dewar must know to thaw one whose memory is not compressed.
+pub const VERSION: u32 = 4;
+/// What a dewar must know to thaw one whose memory is not compressed; one whose memory is; and one with pre-dumps.
 pub const PLAIN: u32 = 2;
+const COMPRESSED: u32 = 3;
+const PRE_DUMPED: u32 = 4;
 
 /// What must hold for the images to be thawed, and what is in them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -92,6 +95,9 @@ pub struct Manifest {
     pub volumes: Vec<SavedVolume>,
     #[serde(default)]
     pub needs: Needs,
+    /// How many passes over its memory were made while it ran: what they have is not written again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pre_dumps: u32,
     /// By path in the checkpoint's directory; this file is not among them.
     #[serde(default)]
     pub files: BTreeMap<String, Sealed>,
@@ -99,6 +105,10 @@ pub struct Manifest {
 
 fn first_version() -> u32 {
     1
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a checkpoint was asked for with.
@@ -226,7 +236,7 @@ impl UnderWay {
             volumes: self.volumes.iter().map(|volume| volume.name.clone()).collect(),
         };
         Manifest {
-            version: if self.options.compress { VERSION } else { PLAIN },
+            version: if self.options.compress { COMPRESSED } else { PLAIN },
             name: self.name.clone(),
             container_id: record.id.clone(),
             container_name: record.name.clone(),
@@ -248,6 +258,7 @@ impl UnderWay {
             frozen_us: stats.map(|stats| stats.frozen_us),
             volumes: self.volumes.clone(),
             needs,
+            pre_dumps: 0,
             files,
         }
     }
@@ -268,6 +279,12 @@ impl Manifest {
             )));
         }
         Ok(manifest)
+    }
+
+    /// With so many passes over its memory.
+    pub fn with_pre_dumps(self, pre_dumps: u32) -> Manifest {
+        let version = if pre_dumps > 0 { PRE_DUMPED } else { self.version };
+        Manifest { pre_dumps, version, ..self }
     }
 
     /// Bytes of all its files; 0 where it does not say.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{MANIFEST, Manifest};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::{Digest, Hashing};
+use crate::runtime::criu::predump;
 
 /// Files up to this size are always read: that takes milliseconds.
 const SMALL_BYTES: u64 = 16 << 20;
@@ -155,7 +156,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32).open(path)
 }
 
-/// Every file below `dir` by its path there. Only files and directories belong into a checkpoint.
+/// Every file below `dir` by its path there. Only files and directories belong into a checkpoint, and the links by which
+/// images find the memory that was written before them.
 fn walk(dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
     let attempt = |cause: io::Error| Error::system(format!("list {dir:?}"), cause);
     for entry in fs::read_dir(dir).map_err(attempt)? {
@@ -167,6 +169,7 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
         match entry.file_type().map_err(attempt)? {
             kind if kind.is_dir() => walk(&entry.path(), &path, found)?,
             kind if kind.is_file() => found.push(path),
+            kind if kind.is_symlink() && is_parent(prefix, &entry).map_err(attempt)? => {}
             _ => {
                 return Err(Error::system(
                     format!("list {dir:?}"),
@@ -176,6 +179,11 @@ fn walk(dir: &Path, prefix: &str, found: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn is_parent(directory: &str, link: &fs::DirEntry) -> io::Result<bool> {
+    let target = fs::read_link(link.path())?;
+    Ok(link.file_name().to_str().is_some_and(|name| predump::is_parent(directory, name, &target)))
 }
 
 /// Makes everything below `dir` readable by its owner only, and gives size and digest of every file.
@@ -282,12 +290,16 @@ pub fn verify(dir: &Path, manifest: &Manifest, boot_id: &str) -> Result<()> {
     }
     let mut present = Vec::new();
     walk(dir, "", &mut present)?;
-    let foreign =
-        present.iter().find(|name| name.starts_with("images/") && !manifest.files.contains_key(*name));
+    let foreign = present.iter().find(|name| is_images(name) && !manifest.files.contains_key(*name));
     match foreign {
         Some(name) => Err(Error::conflict(format!("its file {name} was not part of it when it was taken"))),
         None => Ok(()),
     }
+}
+
+/// Whether a file is one that CRIU reads.
+fn is_images(name: &str) -> bool {
+    name.starts_with("images/") || name.split_once('/').is_some_and(|(first, _)| first == predump::DIRECTORY)
 }
 
 #[cfg(test)]
@@ -332,6 +344,25 @@ mod tests {
         fs::remove_file(whole.join("images/pages-2.img")).unwrap();
         fs::remove_file(whole.join("rootfs.tar")).unwrap();
         assert!(refusal().contains("rootfs.tar is missing"), "{}", refusal());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn links_to_memory_that_was_written_before_are_none_of_its_files() {
+        let dir = scratch("links");
+        let partial = dir.join("cp.partial");
+        fs::create_dir_all(partial.join("memory/1")).unwrap();
+        fs::write(partial.join("memory/1/pages-1.img"), "pages").unwrap();
+        predump::link(&partial, 1).unwrap();
+        let (whole, manifest) = published(&dir);
+        assert_eq!(manifest.files.keys().collect::<Vec<_>>(), ["memory/1/pages-1.img"]);
+        verify(&whole, &manifest, "").unwrap();
+        fs::write(whole.join("memory/1/pages-2.img"), "more").unwrap();
+        assert!(verify(&whole, &manifest, "").unwrap_err().message.contains("was not part of it"));
+        fs::remove_file(whole.join("memory/1/pages-2.img")).unwrap();
+        fs::remove_file(whole.join("images/parent")).unwrap();
+        std::os::unix::fs::symlink("../../elsewhere", whole.join("images/parent")).unwrap();
+        assert!(verify(&whole, &manifest, "").unwrap_err().message.contains("neither a file nor"));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -37,6 +37,7 @@ use crate::daemon::state_dir::{self, Durability};
 use crate::daemon::{names, runtimes};
 use crate::http::api::container::NetworkingConfig;
 use crate::runtime::Thaw;
+use crate::runtime::criu::predump;
 
 /// Serves one connection. Blocks as long as the migration takes.
 pub fn serve(engine: &Arc<Engine>, connection: Connection) {
@@ -81,7 +82,7 @@ fn receive(engine: &Arc<Engine>, offer: Offer, sender: &Sender, receiver: &mut R
         let has_image = engine.images.get(&image).is_ok();
         let layers = offer.layers.iter().filter(|id| engine.images.has_layer(id)).cloned().collect();
         let warnings = std::mem::take(&mut warnings);
-        sender.tell(&Message::Accepted { has_image, layers, warnings })?;
+        sender.tell(&Message::Accepted { has_image, layers, warnings, takes_pre_dumps: true })?;
         if !has_image {
             take_image(engine, &image, receiver)?;
         }
@@ -327,6 +328,7 @@ fn fill(
     if manifest.files.len() != files.len() || !manifest.files.iter().all(is_same) {
         return Err(wire::strange("files that are not those of its manifest"));
     }
+    predump::link(&partial, manifest.pre_dumps)?;
     // Sealed anew: inodes and times are this host's.
     let manifest = Manifest { files, boot_id: boot_id(), ..manifest };
     state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Renamed)?;
@@ -374,7 +376,7 @@ fn below(dir: &Path, name: &str) -> Result<PathBuf> {
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(_)));
     let is_known = match path.parent().and_then(Path::to_str) {
         Some("" | "images" | "volumes") => name != MANIFEST,
-        Some(directory) => passes::is_directory(directory),
+        Some(directory) => passes::is_directory(directory) || predump::is_directory(directory),
         None => false,
     };
     if !is_plain || !is_known || name.is_empty() {
@@ -660,14 +662,27 @@ mod tests {
             "volumes/data.tar",
             "dump.json",
             "passes/1/rootfs.gone",
+            "memory/1/pages-1.img",
             "passes/3/volumes/data.tar",
         ] {
             assert_eq!(below(dir, name).unwrap(), dir.join(name));
         }
-        for name in
-            ["", "..", "../x", "/etc/passwd", "images/../../x", "a/b", "images/a/b", MANIFEST, "images"]
-                .iter()
-                .filter(|name| **name != "images")
+        for name in [
+            "",
+            "..",
+            "../x",
+            "/etc/passwd",
+            "images/../../x",
+            "a/b",
+            "images/a/b",
+            "memory/x",
+            "memory/1/../x",
+            "memory/0/x",
+            MANIFEST,
+            "images",
+        ]
+        .iter()
+        .filter(|name| **name != "images")
         {
             assert!(below(dir, name).is_err(), "{name}");
         }

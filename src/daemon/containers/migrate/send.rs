@@ -33,16 +33,19 @@ use crate::daemon::names;
 use crate::daemon::state_dir::{self, Durability};
 use crate::http::api::checkpoint::CheckpointCreate;
 use crate::http::api::image::JsonMessage;
-use crate::http::api::migrate::{Doing, MigrateRequest, Migrated};
+use crate::http::api::migrate::{Doing, MigrateRequest, Migrated, PreCopy};
 use crate::http::api::volume::VolumeCreate;
 use crate::runtime::criu::DUMP_LOG;
 use crate::runtime::criu::memory::{Memory, is_whole};
+use crate::runtime::criu::predump;
 use crate::runtime::shim::gate::{self, Decision, Keeper, MOVED};
 use crate::runtime::{Dump, Sandbox};
 
-/// Passes over the files while the container runs, at most; and how little one has to have in it to be the last.
+/// Passes over files and memory while the container runs, at most; and how little one has to have in it to be the last.
 const PASSES: u32 = 5;
 const SMALL_BYTES: u64 = 4 << 20;
+/// Less memory than this is sent as quickly while it stands still.
+const LITTLE_MEMORY_BYTES: u64 = 16 << 20;
 /// That there is nothing to send.
 const NOT_FROZEN: &str = "it could not be frozen";
 /// How long the frozen container's end may take once it is decided.
@@ -65,6 +68,9 @@ pub fn check(engine: &Engine, container: &Container, request: &MigrateRequest) -
     }
     let attempt = || format!("Cannot migrate container {}", record.name);
     checkpoints::check_runtime(engine, &record).map_err(|error| error.during(attempt()))?;
+    if request.pre_copy == PreCopy::Always {
+        check_pre_copy(engine, request.lazy).map_err(|error| error.during(attempt()))?;
+    }
     lifecycle::sandbox(container, Action::Checkpoint)?;
     let kept = checkpoints::list(container, "")?;
     if !request.keep
@@ -78,6 +84,23 @@ pub fn check(engine: &Engine, container: &Container, request: &MigrateRequest) -
         )));
     }
     Ok(())
+}
+
+/// Refuses to send memory while a container runs where that cannot be.
+fn check_pre_copy(engine: &Engine, is_lazy: bool) -> Result<()> {
+    if is_lazy {
+        return Err(Error::invalid(
+            "with --lazy its memory is sent afterwards: leave that or --pre-copy out",
+        ));
+    }
+    match engine.criu() {
+        Ok(info) if !info.has_pre_dumps => Err(Error::not_implemented(format!(
+            "--pre-copy: this kernel does not note for criu {} which pages are dirty (CONFIG_MEM_SOFT_DIRTY)",
+            info.version
+        ))),
+        // The dump itself will say what is the matter.
+        _ => Ok(()),
+    }
 }
 
 /// Moves a container over a connection that the client has joined to the receiving daemon. Blocks until it is decided
@@ -338,7 +361,9 @@ fn migrate(
         log_bytes: None,
         purpose: Purpose::Asked,
     };
-    let warnings = offer(engine, &record, request, &under_way, &ticket, line, &mut account)?;
+    let (mut warnings, takes_pre_dumps) =
+        offer(engine, &record, request, &under_way, &ticket, line, &mut account)?;
+    let pre_copies = pre_copies(engine, &sandbox, request, takes_pre_dumps)?;
     let mut log = LogSender::open(container);
     log.send(line, &mut account)?;
     let passes = Passes::of(container.layer_dir(record.layer).join("upper"), trees);
@@ -363,10 +388,13 @@ fn migrate(
     }
     let journey =
         Journey { engine, container, record: &record, under_way: &under_way, ticket: &ticket, line };
-    let mut goods = Goods { log, passes, files: BTreeMap::new() };
+    let memory =
+        Ahead { is_wanted: pre_copies, is_must: request.pre_copy == PreCopy::Always, ..Ahead::default() };
+    let mut goods = Goods { log, passes, memory, files: BTreeMap::new() };
     let outcome = journey
-        .send_ahead(&mut goods, &mut account)
+        .send_ahead(&sandbox, &mut goods, &mut account)
         .and_then(|()| journey.hand_over(&sandbox, request, &mut goods, &mut account));
+    warnings.append(&mut goods.memory.warnings);
     match outcome {
         Ok(stopped) => {
             container.wait_until(Some(END_WAIT), |inner| !inner.record.state.is_alive());
@@ -379,6 +407,7 @@ fn migrate(
                 is_moved: true,
                 is_in_doubt: false,
                 bytes: account.bytes,
+                pre_copied_bytes: goods.memory.bytes,
                 milliseconds: millis(account.began.elapsed()),
                 stopped_milliseconds: millis(stopped),
                 warnings,
@@ -435,7 +464,23 @@ fn saved_volumes(
     Ok(saved.into_iter().map(|(saved, from)| (saved.clone(), (from, saved.file))).unzip())
 }
 
-/// Offers the container, and sends its image if that is not there; gives what the receiver has to complain of.
+/// Whether memory is sent while the container runs.
+fn pre_copies(engine: &Engine, sandbox: &Sandbox, request: &MigrateRequest, is_taken: bool) -> Result<bool> {
+    let can = engine.criu().as_ref().is_ok_and(|info| info.has_pre_dumps);
+    match request.pre_copy {
+        PreCopy::Never => Ok(false),
+        PreCopy::Always if !is_taken => {
+            Err(Error::conflict("--pre-copy: the other daemon is an older dewar, which does not know of it"))
+        }
+        PreCopy::Always => Ok(true),
+        PreCopy::Auto => {
+            Ok(can && is_taken && !request.lazy && sandbox.resident_bytes() >= LITTLE_MEMORY_BYTES)
+        }
+    }
+}
+
+/// Offers the container, and sends its image if that is not there; gives what the receiver has to complain of, and
+/// whether it takes memory before the freeze.
 fn offer(
     engine: &Engine,
     record: &Record,
@@ -444,7 +489,7 @@ fn offer(
     ticket: &str,
     line: &Line,
     account: &mut Account<'_>,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, bool)> {
     let mut offered: BTreeMap<String, OfferedVolume> = BTreeMap::new();
     for mount in record.mounts.iter().filter(|mount| mount.kind == "volume") {
         let volume = engine.volumes.get(&mount.name)?;
@@ -478,8 +523,10 @@ fn offer(
         trust: request.trust,
     };
     line.sender.tell(&Message::Offer(Box::new(offer)))?;
-    let (has_image, layers, warnings) = match line.hear()? {
-        Message::Accepted { has_image, layers, warnings } => (has_image, layers, warnings),
+    let (has_image, layers, warnings, takes_pre_dumps) = match line.hear()? {
+        Message::Accepted { has_image, layers, warnings, takes_pre_dumps } => {
+            (has_image, layers, warnings, takes_pre_dumps)
+        }
         _ => return Err(wire::strange("no answer to an offer")),
     };
     if !has_image {
@@ -500,7 +547,7 @@ fn offer(
         sent.map_err(|error| line.unsent(error))?;
     }
     match line.hear()? {
-        Message::Stored {} => Ok(warnings),
+        Message::Stored {} => Ok((warnings, takes_pre_dumps)),
         _ => Err(wire::strange("no answer to an image")),
     }
 }
@@ -515,21 +562,44 @@ struct Journey<'a> {
     line: &'a Line,
 }
 
-/// What goes along beside the memory.
+/// What goes along beside what the dump writes.
 struct Goods {
     log: LogSender,
     passes: Passes,
+    memory: Ahead,
     /// Those of the checkpoint that have been sent.
     files: BTreeMap<String, Sealed>,
 }
 
+/// Memory that is sent while the container runs.
+#[derive(Default)]
+struct Ahead {
+    is_wanted: bool,
+    /// Without it there is no move.
+    is_must: bool,
+    /// Passes that the dump builds on.
+    passes: u32,
+    bytes: u64,
+    warnings: Vec<String>,
+}
+
 impl Journey<'_> {
-    /// Sends the files while the container runs, in passes until little changes between two.
-    fn send_ahead(&self, goods: &mut Goods, account: &mut Account<'_>) -> Result<()> {
-        account.enter(Doing::Files, "Sending files while it runs");
+    /// Sends files and memory while the container runs, in passes until little changes between two.
+    fn send_ahead(&self, sandbox: &Sandbox, goods: &mut Goods, account: &mut Account<'_>) -> Result<()> {
+        account.enter(
+            Doing::Files,
+            if goods.memory.is_wanted {
+                "Sending files and memory while it runs"
+            } else {
+                "Sending files while it runs"
+            },
+        );
         let mut last = u64::MAX;
         for _ in 0..PASSES {
-            let bytes = self.send_pass(goods, account, false)?;
+            let mut bytes = self.send_pass(goods, account, false)?;
+            if goods.memory.is_wanted {
+                bytes += self.send_memory_pass(sandbox, goods, account)?;
+            }
             if bytes <= SMALL_BYTES || bytes > last / 2 {
                 break;
             }
@@ -565,6 +635,43 @@ impl Journey<'_> {
         })
     }
 
+    /// Sends what has changed of its memory, and keeps it; the bytes of it.
+    fn send_memory_pass(
+        &self,
+        sandbox: &Sandbox,
+        goods: &mut Goods,
+        account: &mut Account<'_>,
+    ) -> Result<u64> {
+        let (partial, line) = (self.under_way.partial(), self.line);
+        let (memory, files) = (&mut goods.memory, &mut goods.files);
+        let number = memory.passes + 1;
+        let pass = predump::directory(number) + "/";
+        let bytes = match sandbox.pre_dump(&partial, number) {
+            Ok(bytes) => bytes,
+            Err(cause) if memory.is_must => return Err(checkpoints::explained(self.engine, cause)),
+            // What had been noted is forgotten: all of it is sent while it stands still.
+            Err(cause) => {
+                log::warn!("container {:?}: {cause}", self.record.name);
+                memory.warnings.push(format!("its memory was sent while it stood still: {cause}"));
+                (memory.is_wanted, memory.passes) = (false, 0);
+                state_dir::remove_tree(&partial.join(&pass))?;
+                return Ok(0);
+            }
+        };
+        let mut so_far = 0;
+        for (name, _) in seal::sizes(&partial)?.into_iter().filter(|(name, _)| name.starts_with(&pass)) {
+            line.look_up()?;
+            let path = partial.join(&name);
+            let file = File::open(&path).map_err(|cause| Error::system(format!("open {path:?}"), cause))?;
+            let mut sent = |bytes| account.sent(bytes, "memory", None, &mut so_far);
+            let sent = line.sender.file(Item::Checkpoint(name.clone()), file, &mut sent);
+            let (sha256, bytes) = sent.map_err(|error| line.unsent(error))?;
+            files.insert(name, seal::sealed(&path, sha256, bytes)?);
+        }
+        (memory.passes, memory.bytes) = (number, memory.bytes + bytes);
+        Ok(bytes)
+    }
+
     /// Freezes it, sends it and gives it away; how long it stood still until it ran over there.
     ///
     /// # Errors
@@ -581,6 +688,7 @@ impl Journey<'_> {
             tcp_close: request.tcp_close,
             without_layer: true,
             lazy: request.lazy,
+            pre_dumps: goods.memory.passes,
             ..Dump::default()
         };
         let (keeper, gate) = Keeper::pair().map_err(|cause| Error::system("make a gate", cause))?;
@@ -712,7 +820,8 @@ impl Journey<'_> {
             let (sha256, bytes) = sent.map_err(|error| line.unsent(error))?;
             files.insert(name, seal::sealed(&path, sha256, bytes)?);
         }
-        let manifest = self.under_way.describe(self.record, std::mem::take(files));
+        let manifest =
+            self.under_way.describe(self.record, std::mem::take(files)).with_pre_dumps(goods.memory.passes);
         // Memory that comes to it later is in no list of files: `seal_again` makes one.
         let files = if memory.is_some() { BTreeMap::new() } else { manifest.files.clone() };
         let kept = Manifest { files, ..manifest.clone() };

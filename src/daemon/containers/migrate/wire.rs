@@ -6,7 +6,7 @@
 //!    |  <-- accepted {image? layers} -------------  |   or failed {why}
 //!    |  --- file image, pieces, end ------------->  |   without the layers that are there
 //!    |  <-- stored -------------------------------  |   the container is there, empty
-//!    |  --- file …, pieces, end {digest} -------->  |   logs, passes over its files while it runs
+//!    |  --- file …, pieces, end {digest} -------->  |   logs, passes over its files and memory while it runs
 //!    |  --- freezing ---------------------------->  |
 //!    |  <-- prepared -----------------------------  |   all of that is unpacked
 //!    |  --- file …, pieces, end {digest} -------->  |   what has changed since, memory
@@ -85,6 +85,9 @@ pub enum Message {
         #[serde(default)]
         layers: BTreeSet<Digest>,
         warnings: Vec<String>,
+        /// It knows memory that was written while the container ran.
+        #[serde(default)]
+        takes_pre_dumps: bool,
     },
     Stored {},
     Prepared {},
