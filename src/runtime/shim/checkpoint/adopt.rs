@@ -4,7 +4,7 @@
 //! | of the other engine | here |
 //! |---|---|
 //! | external: a bind mount that the container has here, too | [`Kind::Bind`] |
-//! | external: a mask on a file, from the host's `/dev/null` | [`Kind::Null`] |
+//! | external: a mask on a file, from the host's `/dev/null` or its own | [`Kind::Null`] |
 //! | external: a mask on a directory, `/dev/shm` | [`Kind::Tmpfs`] |
 //! | external: what that engine had for itself | left out of the images |
 //! | a tmpfs, which CRIU would unpack with GNU tar | [`Kind::Tmpfs`]; the caller unpacks the image |
@@ -101,7 +101,7 @@ impl Found {
         } else if let Some(mount) = bind.max_by_key(|bind| bind.len()) {
             let below = destination[mount.len()..].trim_start_matches('/').to_owned();
             Kind::Bind { mount: mount.clone(), below }
-        } else if key == "/dev/null" || (entry.filesystem == Filesystem::Devtmpfs && entry.root == "/null") {
+        } else if key == "/dev/null" || is_null(entry) {
             Kind::Null
         } else if destination == "/dev/shm" {
             let archive = around.has_shm.then(|| "shm.tar".to_owned());
@@ -148,6 +148,11 @@ impl Found {
         };
         Some(Kind::Tmpfs { options, archive: Some(archive) })
     }
+}
+
+/// Whether it is the null device, of the host's /dev or of the container's.
+fn is_null(entry: &MountEntry) -> bool {
+    matches!(entry.filesystem, Filesystem::Devtmpfs | Filesystem::Tmpfs) && entry.root == "/null"
 }
 
 /// Where below the cgroup mount it is, if it is one of those.
@@ -205,7 +210,9 @@ mod tests {
         Surroundings {
             binds: ["/etc/hosts", "/data"].map(str::to_owned).into(),
             dropped: ["/run/.containerenv"].map(str::to_owned).into(),
-            masked: ["/proc/acpi", "/sys/firmware", "/proc/scsi"].map(str::to_owned).into(),
+            masked: ["/proc/acpi", "/proc/interrupts", "/sys/firmware", "/proc/scsi"]
+                .map(str::to_owned)
+                .into(),
             has_shm: true,
             has_netns: true,
         }
@@ -222,6 +229,7 @@ mod tests {
                 (5, 4, 3, "/", "/dev/shm", Some("/dev/shm")),
                 (3, 5, 2, "/null", "/proc/keys", Some("/proc/keys")),
                 (3, 6, 2, "/null", "/proc/timer_list", Some("/dev/null")),
+                (5, 16, 2, "/null", "/proc/interrupts", Some("/proc/interrupts")),
                 (5, 7, 2, "/crun/.empty-directory", "/proc/acpi", Some("/run/crun/.empty-directory")),
                 (5, 8, 2, "/crun/.empty-directory", "/sys/firmware", Some("/run/crun/.empty-directory")),
                 (5, 9, 2, "/", "/proc/scsi", None),
@@ -245,6 +253,8 @@ mod tests {
             ("/dev/shm", tmpfs(Some("shm.tar"))),
             ("/proc/keys", Kind::Null),
             ("/dev/null", Kind::Null),
+            // Of a container that another engine's CRIU made: a directory in its place would not fit.
+            ("/proc/interrupts", Kind::Null),
             ("/run/crun/.empty-directory", Kind::Tmpfs { options: EMPTY.into(), archive: None }),
             ("/proc/scsi", tmpfs(None)),
             ("/sys/fs/cgroup", Kind::Cgroup { below: String::new() }),
@@ -259,7 +269,7 @@ mod tests {
         // What was podman's own is gone, and the rest has a key or is CRIU's to make.
         let again = rewrite::mounts(&dir.join("images"), rewrite::namespaces(&dir.join("images")).unwrap());
         let again = again.unwrap();
-        assert_eq!(again.len(), 14);
+        assert_eq!(again.len(), 15);
         let without: Vec<&str> = again
             .iter()
             .filter(|entry| entry.key.is_none())
