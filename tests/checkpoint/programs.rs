@@ -28,8 +28,13 @@ pub(super) fn freeze_and_thaw(daemon: &Daemon, name: &str) {
 
 #[track_caller]
 pub(super) fn address(daemon: &Daemon) -> String {
+    address_of(daemon, "web")
+}
+
+#[track_caller]
+pub(super) fn address_of(daemon: &Daemon, name: &str) -> String {
     let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-    daemon.dewar(&["inspect", "-f", format, "web"]).ok().trimmed().to_owned()
+    daemon.dewar(&["inspect", "-f", format, name]).ok().trimmed().to_owned()
 }
 
 /// Files, locks, memory, queues, watches, terminals: three generations, each frozen out of the one before.

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use super::migrate::wired;
-use super::programs::{address, freeze_and_thaw, start};
+use super::programs::{address, address_of, freeze_and_thaw, start};
 use crate::support::requires::{docker_registry_path, postgres_path, requires};
 use crate::support::{Cmd, Daemon, Namespace, TempDir, eventually};
 
@@ -203,11 +203,18 @@ fn a_go_server_goes_on_in_the_middle_of_an_upload() {
         location = next;
         freeze_and_thaw(&daemon, &format!("cp{round}"));
     }
+    // A copy of it is in the middle of the same upload, and has the same key; its client asks it at its own address.
+    daemon.dewar(&["clone", "--name", "copy", "web"]).ok();
+    let mut copy = Http::open(&daemon, &format!("{}:5000", address_of(&daemon, "copy")));
     std::fs::write(dir.path().join("blob"), parts.concat()).expect("a directory of ours");
     let sum = Cmd::new("sha256sum").arg(dir.path().join("blob")).ok().stdout;
     let digest = sum.split_whitespace().next().expect("a digest");
     let joint = if location.contains('?') { '&' } else { '?' };
-    let (status, _) = http.ask("PUT", &format!("{location}{joint}digest=sha256:{digest}"), b"");
-    assert_eq!(status, "201", "it has all three parts");
-    assert_eq!(Http::open(&daemon, &to).ask("GET", &format!("/v2/a/blobs/sha256:{digest}"), b"").0, "200");
+    let (end, blob) =
+        (format!("{location}{joint}digest=sha256:{digest}"), format!("/v2/a/blobs/sha256:{digest}"));
+    assert_eq!(http.ask("PUT", &end, b"").0, "201", "it has all three parts, over one connection");
+    assert_eq!(Http::open(&daemon, &to).ask("GET", &blob, b"").0, "200");
+    assert_eq!(copy.ask("GET", &blob, b"").0, "404", "they have files of their own");
+    assert_eq!(copy.ask("PUT", &end, b"").0, "201", "and the copy has all three parts, too");
+    assert_eq!(copy.ask("GET", &blob, b"").0, "200");
 }
