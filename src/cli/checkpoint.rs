@@ -40,6 +40,8 @@ static NO_VOLUMES: Flag = Flag::switch("no-volumes", "Leave the content of the v
 static SKIP_VOLUME: Flag =
     Flag::many("skip-volume", "NAME", "Leave this volume out, named by name or destination (repeatable)");
 static COMPRESS: Flag = Flag::value("compress", "HOW", "Compress with zstd, gzip or none").default("zstd");
+static ARCHIVE_FORMAT: Flag =
+    Flag::value("format", "FORMAT", "Write it for dewar, or for podman to restore").default("dewar");
 static PACK: Flag = Flag::switch("compress", "Keep the memory compressed, with zstd");
 static OUTPUT: Flag = Flag::value("output", "FILE", "Write this file instead of stdout").short('o');
 static IMPORT_NAME: Flag = Flag::value("name", "NAME", "Name of the container, if not the one it had");
@@ -220,13 +222,18 @@ pub static EXPORT: Command = Command {
     summary: "Write a checkpoint to one file",
     usage: "[OPTIONS] CONTAINER CHECKPOINT",
     about: "The file holds everything but the image: memory, filesystem, volumes and the container's configuration. \
-            dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's. \
+            dewar checkpoint import makes a container of it, here or elsewhere. It is a tar laid out as podman's, which \
+            checkpointctl reads; for podman container restore -i it is written with --format podman. podman must have the \
+            image then, by the same name and id (dewar save, podman load), and a network of the same name as each that \
+            the container is in, but for the default one; open TCP connections want its --tcp-established or \
+            --tcp-close. The container has no /sys/fs/cgroup there. \
             Whoever can read it has the memory of the processes, with all secrets in it: with a recipient or a \
             passphrase it is encrypted, by this command and not by the daemon, in the format of age, which can \
             decrypt it, too.",
     flags: &[
         &CHECKPOINT_DIR,
         &COMPRESS,
+        &ARCHIVE_FORMAT,
         &OUTPUT,
         &keys::PASSPHRASE,
         &keys::PASSPHRASE_FILE,
@@ -305,7 +312,11 @@ fn export_request(matches: &Matches) -> Result<CheckpointExportQuery, Error> {
     if !matches!(compress.as_str(), "zstd" | "gzip" | "none") {
         return Err(Error::Local(format!("--compress {compress}: there are zstd, gzip and none")));
     }
-    Ok(CheckpointExportQuery { dir: matches.text(&CHECKPOINT_DIR), compress })
+    let format = matches.text(&ARCHIVE_FORMAT);
+    if !matches!(format.as_str(), "dewar" | "podman") {
+        return Err(Error::Local(format!("--format {format}: there are dewar and podman")));
+    }
+    Ok(CheckpointExportQuery { dir: matches.text(&CHECKPOINT_DIR), compress, format })
 }
 
 pub static PRUNE: Command = Command {

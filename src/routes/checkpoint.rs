@@ -70,8 +70,9 @@ pub fn prune(engine: &Arc<Engine>, call: Call<CheckpointPruneQuery>) -> Result<R
 
 pub fn export(engine: &Arc<Engine>, call: Call<CheckpointExportQuery>) -> Result<Reply> {
     let container = engine.containers.get(call.param("name"))?;
-    let CheckpointExportQuery { dir, compress } = &call.query;
-    let export = checkpoint::export::export(&container, call.param("checkpoint"), dir, compress)?;
+    let CheckpointExportQuery { dir, compress, format } = &call.query;
+    let how = (compress.as_str(), format.as_str());
+    let export = checkpoint::export::export(&container, call.param("checkpoint"), dir, how)?;
     Ok(CHECKPOINT_EXPORT.stream("application/octet-stream", move |out| export.write(out)))
 }
 

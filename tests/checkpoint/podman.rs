@@ -1,4 +1,4 @@
-//! Archives of the real podman: they come here and go on; and what its friends read of ours.
+//! Archives of the real podman: they come here and go on, and ours go on there; and what its friends read of ours.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,14 @@ const IMAGE: &str = "localhost/counter:1";
 /// Runs a script among podman's programs; `dir` is /mnt there.
 #[track_caller]
 fn among_podmans(dir: &Path, script: &str) -> Output {
+    with_cgroup(dir, script, "").ok()
+}
+
+/// The same, with containers in a cgroup that is removed in the end.
+fn with_cgroup(dir: &Path, script: &str, group: &str) -> Cmd {
     let program = source().join("tests/checkpoint/podman.sh");
     let root = podman_path().expect("it is required");
-    Cmd::new("sh").arg(program).arg(root).arg(dir).arg(script).ok()
+    Cmd::new("sh").arg(program).arg(root).arg(dir).arg(script).arg(group)
 }
 
 /// A daemon with the image, and a directory with it for podman.
@@ -205,6 +210,140 @@ fn what_cannot_come_from_podman_is_refused_and_leaves_nothing() {
     thaw.stderr_has("has capabilities that the container is not given: CAP_DAC_OVERRIDE");
 }
 
+/// A whole circle: what was frozen here counts on at podman's, and what podman froze of that here.
+#[test]
+fn podman_goes_on_with_what_is_exported_for_it() {
+    requires!(root, criu, podman, curl);
+    let (daemon, dir) = with_image();
+    let group = format!("/dewar-exported-{}", std::process::id());
+    let flags = "-d --name web -p 127.0.0.1:8080:80 -v data:/data --tmpfs /scratch:size=1m --hostname there -l k=v \
+                 --memory 64m --cgroup-parent";
+    let before = "echo named > /data/file; echo kept > /scratch/file; echo shared > /dev/shm/file; \
+                  echo new > /root/file; rm /bin/vi; rm -r /var; mkdir /var; echo deeper > /var/file; \
+                  exec 5>/scratch/open; mkdir /www; echo page > /www/index.html; httpd -p 80 -h /www; ";
+    daemon
+        .dewar(&["run"])
+        .args(flags.split_whitespace())
+        .args([&group, IMAGE, "sh", "-c", &format!("{before}{COUNT}")])
+        .ok();
+    counts_on(&daemon, "web");
+    daemon.dewar(&["checkpoint", "create", "--compress", "web", "cp1"]).ok();
+    let frozen = *numbers_of(&daemon, "web").last().expect("it has counted");
+    for how in ["none", "zstd"] {
+        let file = path_of(&dir, &format!("{how}.tar"));
+        daemon
+            .dewar(&[
+                "checkpoint",
+                "export",
+                "--format",
+                "podman",
+                "--compress",
+                how,
+                "-o",
+                &file,
+                "web",
+                "cp1",
+            ])
+            .ok();
+    }
+    // One without a network has a loopback device all the same, and a server on it.
+    let serves =
+        format!("mkdir /tmp/www; echo own > /tmp/www/index.html; httpd -p 127.0.0.1:80 -h /tmp/www; {COUNT}");
+    daemon
+        .dewar(&["run", "-d", "--name", "alone", "--read-only", "--tmpfs", "/tmp", "--network", "none"])
+        .args(["--cgroup-parent", &group, IMAGE, "sh", "-c", &serves])
+        .ok();
+    counts_on(&daemon, "alone");
+    daemon.dewar(&["checkpoint", "create", "alone", "cp1"]).ok();
+    let file = path_of(&dir, "alone.tar");
+    daemon.dewar(&["checkpoint", "export", "--format", "podman", "-o", &file, "alone", "cp1"]).ok();
+    daemon.dewar(&["rm", "-f", "web", "alone"]).ok();
+    daemon.dewar(&["volume", "rm", "data"]).ok();
+
+    let look = "cat /data/file /scratch/file /dev/shm/file /root/file /var/file; test -e /bin/vi || echo gone; \
+                ls /var; hostname; readlink /proc/1/fd/5; stat -c %a /tmp; : > /dev/null && echo writes";
+    let expected = "named\nkept\nshared\nnew\ndeeper\ngone\nfile\nthere\n/scratch/open\n1777\nwrites\n";
+    std::fs::write(dir.path().join("look"), look).expect("a fresh directory");
+    let script = format!(
+        "$podman load -qi /mnt/image.tar\n\
+         checkpointctl inspect --all --format json /mnt/zstd.tar >/mnt/all.json\n\
+         for how in none zstd; do\n\
+           $podman container restore -i /mnt/$how.tar\n\
+           until [ \"$($podman logs --tail 1 web)\" -gt {} ] 2>/dev/null; do sleep 0.1; done\n\
+           $podman logs web >/mnt/$how.log\n\
+           $podman exec web sh -c \"$(cat /mnt/look)\" >/mnt/$how.seen\n\
+           busybox wget -qO- http://127.0.0.1:8080/ >/mnt/$how.page\n\
+           for process in /proc/[0-9]*; do\n\
+             read name <$process/comm 2>/dev/null && [ \"$name\" != conmon ] || continue\n\
+             busybox grep -q :pids:{group}/ $process/cgroup 2>/dev/null && echo $name\n\
+           done >/mnt/$how.members\n\
+           $podman inspect -f '{{{{.HostConfig.Memory}}}} {{{{.Config.Labels.k}}}}' web >/mnt/$how.inspected\n\
+           if [ $how = none ]; then $podman rm -ft 0 web >/dev/null; $podman volume rm data >/dev/null; fi\n\
+         done\n\
+         $podman container checkpoint --compress zstd -e /mnt/back.tar web >/dev/null\n\
+         $podman container restore -i /mnt/alone.tar\n\
+         $podman exec alone sh -c 'wget -qO- http://127.0.0.1/; grep -c : /proc/net/dev' >/mnt/alone.page\n",
+        frozen + 10
+    );
+    with_cgroup(dir.path(), &script, &group).ok();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("podman's script wrote it");
+    for how in ["none", "zstd"] {
+        let first: u32 =
+            read(&format!("{how}.log")).lines().next().and_then(|line| line.parse().ok()).expect("a number");
+        assert!(first == frozen || first == frozen + 1, "it began with {first}, frozen by {frozen}");
+        assert_eq!(read(&format!("{how}.seen")), expected, "{how}");
+        assert_eq!(read(&format!("{how}.page")), "page\n", "{how}");
+        assert_eq!(read(&format!("{how}.inspected")), "67108864 v\n", "{how}");
+        // The shell, httpd, and for most of the time a sleep.
+        let members = read(&format!("{how}.members"));
+        assert!(
+            members.lines().filter(|name| matches!(*name, "sh" | "httpd")).count() == 2,
+            "{how}: {members}"
+        );
+    }
+    assert_eq!(read("alone.page"), "own\n1\n", "nothing but the loopback device");
+    let all: Value = serde_json::from_str(&read("all.json")).expect("JSON");
+    assert_eq!((&all[0]["container_name"], &all[0]["runtime"]), (&json!("web"), &json!("crun")), "{all}");
+    let mounts = all[0]["mounts"].as_array().expect("a list");
+    assert!(mounts.iter().any(|mount| mount["destination"] == "/data"), "{all}");
+
+    // Back it comes as one of podman's, and so does what was exported for it, without having been there.
+    for (file, name) in [("back.tar", "back"), ("zstd.tar", "straight")] {
+        daemon.dewar(&["checkpoint", "import", "--trust", "--name", name, &path_of(&dir, file)]).ok();
+        daemon.dewar(&["start", "--checkpoint", "podman", name]).ok();
+        counts_on(&daemon, name);
+        assert_eq!(exec(&daemon, name, look), expected, "{name}");
+        daemon.dewar(&["rm", "-f", name]).ok();
+        daemon.dewar(&["volume", "rm", "data"]).ok();
+    }
+}
+
+#[test]
+fn what_podman_cannot_restore_is_not_exported_for_it() {
+    requires!(root, criu);
+    let daemon = Daemon::start();
+    let export = |name: &str, format: &str| {
+        let words = ["checkpoint", "export", "--format", format, "-o", "-", name, "cp1"];
+        daemon.dewar(&words)
+    };
+    daemon.run_detached("web", &["--init"], "sleep 1000; true");
+    daemon.run_detached(
+        "group",
+        &[],
+        "exec 5</sys/fs/cgroup/pids/pids.max || exec 5</sys/fs/cgroup/pids.max; sleep 1000; true",
+    );
+    for name in ["web", "group"] {
+        daemon.dewar(&["checkpoint", "create", name, "cp1"]).ok();
+    }
+    export("web", "cri-o").fails(1).stderr_has("--format cri-o: there are dewar and podman");
+    let init = export("web", "podman").fails(1);
+    init.stderr_has("Cannot export checkpoint cp1 of container web").stderr_has("the init of --init");
+    let group = export("group", "podman").fails(1);
+    group.stderr_has("pids.max").stderr_has("a process has it open");
+    let unknown = daemon.api("GET", "/containers/web/checkpoints/cp1/archive?format=cri-o").is(400);
+    assert!(unknown.text().contains("there are dewar and podman"));
+}
+
 #[test]
 fn checkpointctl_reads_what_is_exported() {
     requires!(root, criu, podman);
@@ -224,12 +363,26 @@ fn checkpointctl_reads_what_is_exported() {
     }
     let script = "for how in none gzip zstd; do checkpointctl show /mnt/$how.tar; done\n\
                   checkpointctl inspect --all --format json /mnt/zstd.tar >/mnt/all.json\n\
+                  for what in ps-tree files sockets mounts metadata stats; do\n\
+                    checkpointctl inspect --$what /mnt/zstd.tar >/mnt/$what\n\
+                  done\n\
                   checkpointctl memparse /mnt/zstd.tar\n";
     let said = among_podmans(dir.path(), script).stdout;
     assert_eq!(said.matches("busybox").count(), 3, "{said}");
     assert_eq!(said.matches("dewar").count(), 3, "the runtime: {said}");
     let processes = said.split("PROCESS NAME").nth(1).unwrap_or_default();
     assert!(processes.lines().any(|line| line.contains("sh ")), "{said}");
+    for (what, has) in [
+        ("ps-tree", "sleep"),
+        ("files", "/dev/null"),
+        ("mounts", "Destination: /proc"),
+        ("mounts", "Destination: /data"),
+        ("metadata", "org.criu.checkpoint.engine.name: dewar"),
+        ("stats", "Frozen time"),
+    ] {
+        let shown = std::fs::read_to_string(dir.path().join(what)).expect("it was written");
+        assert!(shown.contains(has), "{what}: {shown}");
+    }
     let all: PathBuf = dir.path().join("all.json");
     let all: Value = serde_json::from_slice(&std::fs::read(all).expect("it was written")).expect("JSON");
     let all = if all.is_array() { all[0].clone() } else { all };

@@ -1,20 +1,23 @@
 #!/bin/sh
 # Runs a script of the tests among podman's programs, and ends what it leaves running.
 #
-#   podman.sh ROOT DIR SCRIPT
+#   podman.sh ROOT DIR SCRIPT [CGROUP]
 #
 #   ROOT     what scripts/podman.sh fetched: the root directory of a mount namespace of its own
 #   DIR      a directory of the host, /mnt in there
 #   SCRIPT   for sh, with $podman to be called instead of podman and $run for its `run`; its network is its own
+#   CGROUP   another cgroup that containers of SCRIPT are in, by its path below each hierarchy
 #
 # Containers and images are in memory and gone in the end, cgroups below one of this run's.
 set -eu
-root=$1 dir=$2 script=$3
+root=$1 dir=$2 script=$3 group=${4:-}
 
 if [ -z "${INSIDE:-}" ]; then
     # Whatever runs in the pid namespace ends with the first process of it.
     INSIDE=$$ unshare --mount --net --pid --fork --kill-child --propagation private sh "$0" "$@" && status=0 || status=$?
-    find /sys/fs/cgroup -depth -type d -path "*/dewar-podman-$$*" -exec rmdir {} + 2>/dev/null || :
+    for left in "/dewar-podman-$$" ${group:+"$group"}; do
+        find /sys/fs/cgroup -depth -type d -path "*$left*" -exec rmdir {} + 2>/dev/null || :
+    done
     exit "$status"
 fi
 

@@ -9,7 +9,8 @@
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
 //! files, [`pack`] its memory compressed, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
-//! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`stream`] one that is none here, [`podman`] a file that podman wrote.
+//! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`stream`] one that is none here, [`podman`] a file that podman
+//! wrote, or restores.
 //!
 //! The memory images and the writable layer are one unit: a restore brings both back, into a new layer, and
 //! the old layer is deleted only when the restored processes run.

@@ -217,16 +217,24 @@ fn console_size([height, width]: [u16; 2]) -> Option<ConsoleSize> {
 
 /// Checks everything [`build`] would refuse, so that `create` refuses it first.
 pub fn validate(record: &Record) -> Result<()> {
+    elsewhere(record).map(drop)
+}
+
+/// What [`build`] makes of a container that is nowhere: what it would get from its surroundings is missing, or is `/`.
+///
+/// # Errors
+/// As there.
+pub fn elsewhere(record: &Record) -> Result<Spec> {
     let around = Surroundings {
         dir: PathBuf::from("/"),
         program: PathBuf::from("/"),
         rootfs: PathBuf::from("/"),
-        netns: None,
+        netns: (record.host_config.network_mode != "host").then(|| PathBuf::from("/")),
         link_env: Vec::new(),
         cgroup_parent: String::new(),
         joined: BTreeMap::new(),
     };
-    build(record, &around).map(drop)
+    build(record, &around)
 }
 
 fn parse_security(options: &[String]) -> Result<Security> {

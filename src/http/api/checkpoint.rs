@@ -268,6 +268,8 @@ crate::query! {
         dir: String = "dir",
         /// `zstd`, `gzip` or `none`; the first if it is not said.
         compress: String = "compress",
+        /// `dewar`, or `podman` for what podman restores; the first if it is not said.
+        format: String = "format",
     }
 }
 

@@ -1,10 +1,13 @@
 //! CRIU's images of another engine's dump, changed so that CRIU takes from us what that engine had it save or make:
-//! mounts get keys, and so does the network namespace.
+//! mounts get keys, and so does the network namespace. And those of ours, changed for another engine: mounts that it
+//! leaves to CRIU lose their keys, and cgroups become what it gives ([`cgroups`]).
 //!
 //! Only what is said here is changed; every other field stays as it was written. As in [`images`](super::images),
 //! files may be anybody's.
 //!
 //! Source: CRIU's `images/{mnt,netdev,core,fdinfo,regfile,inventory}.proto`.
+
+pub mod cgroups;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use crate::runtime::{Cause, Error};
 const IDS_MAGIC: u32 = 0x5443_2030;
 const MOUNTS_MAGIC: u32 = 0x5556_3928;
 const NETNS_MAGIC: u32 = 0x5593_3752;
+const NETDEV_MAGIC: u32 = 0x5737_3951;
 const INVENTORY_MAGIC: u32 = 0x5831_3116;
 /// `mnt_entry.ext_key` and `netns_entry.ext_key`.
 const MOUNT_KEY: u32 = 18;
@@ -49,6 +53,13 @@ pub struct MountEntry {
     /// By which CRIU asks for it on a restore.
     pub key: Option<String>,
     raw: Vec<u8>,
+}
+
+/// An image in place of the one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub name: String,
+    pub content: Vec<u8>,
 }
 
 /// Where the namespaces of the first process are written, by the number in the images' names.
@@ -211,30 +222,88 @@ fn decode_mount(raw: Vec<u8>) -> Result<MountEntry, Malformed> {
     Ok(entry)
 }
 
-/// Writes the mounts again: those in `gone` are left out, and each has the key it has in `entries`.
+/// The mounts again, as an image with its name: those in `gone` are left out, and each has the key it has in `entries`, or
+/// none.
 ///
 /// # Errors
-/// The image cannot be written; something is mounted on one that is to be gone.
+/// The image is damaged; something is mounted on one that is to be gone.
+pub fn encode_mounts(
+    images: &Path,
+    namespaces: Namespaces,
+    entries: &[MountEntry],
+    gone: &BTreeSet<u32>,
+) -> Result<Image, Error> {
+    let path = mounts_path(images, namespaces);
+    let mut records = Vec::new();
+    for entry in entries.iter().filter(|entry| !gone.contains(&entry.id)) {
+        if gone.contains(&entry.parent) {
+            let reason = format!("{} is mounted on what is not here", entry.destination);
+            return Err(failed(&path, Cause::Refused(reason)));
+        }
+        let mut record = without(&entry.raw, MOUNT_KEY).map_err(|Malformed| malformed(&path))?;
+        if let Some(text) = &entry.key {
+            let mut key = Writer::default();
+            key.text(MOUNT_KEY, text.as_bytes());
+            record.extend_from_slice(key.bytes());
+        }
+        records.push(record);
+    }
+    Ok(Image { name: name_of(&path), content: encode(&path, MOUNTS_MAGIC, &records)? })
+}
+
+/// Writes the mounts as [`encode_mounts`] has them.
+///
+/// # Errors
+/// As there, and the image cannot be written.
 pub fn write_mounts(
     images: &Path,
     namespaces: Namespaces,
     entries: &[MountEntry],
     gone: &BTreeSet<u32>,
 ) -> Result<(), Error> {
-    let mut records = Vec::new();
-    for entry in entries.iter().filter(|entry| !gone.contains(&entry.id)) {
-        if gone.contains(&entry.parent) {
-            let reason = format!("{} is mounted on what is not here", entry.destination);
-            return Err(failed(&mounts_path(images, namespaces), Cause::Refused(reason)));
+    let path = mounts_path(images, namespaces);
+    let image = encode_mounts(images, namespaces, entries, gone)?;
+    std::fs::write(&path, image.content).map_err(|error| failed(&path, error))
+}
+
+/// A record without one of its fields.
+fn without(record: &[u8], field: u32) -> Result<Vec<u8>, Malformed> {
+    let mut kept = Vec::new();
+    let mut fields = Fields(record);
+    loop {
+        let before = fields.0;
+        let Some(found) = fields.next() else { return Ok(kept) };
+        if found?.0 != field {
+            kept.extend_from_slice(&before[..before.len() - fields.0.len()]);
         }
-        let mut key = Writer::default();
-        if let Some(text) = &entry.key {
-            // Of a field that comes twice the last counts.
-            key.text(MOUNT_KEY, text.as_bytes());
-        }
-        records.push([&entry.raw, key.bytes()].concat());
     }
-    write(&mounts_path(images, namespaces), MOUNTS_MAGIC, &records)
+}
+
+/// A file on one of the `mounts`, named by their ids, that a process has open, mapped or for its directory.
+///
+/// # Errors
+/// The image is missing or damaged.
+pub fn file_on(images: &Path, mounts: &BTreeSet<u32>) -> Result<Option<String>, Error> {
+    let path = images.join("files.img");
+    for record in records(&path, [COMMON_MAGIC, FILES_MAGIC])? {
+        for outer in Fields(&record) {
+            // `file_entry.reg`
+            let (3, Value::Bytes(file)) = outer.map_err(|Malformed| malformed(&path))? else { continue };
+            let (mut name, mut mount) = (String::new(), None);
+            for inner in Fields(file) {
+                match inner.map_err(|Malformed| malformed(&path))? {
+                    (6, value) => name = value.text(),
+                    // A sint32, whose lowest bit is the sign.
+                    (7, value) => mount = Some(number(value) >> 1),
+                    _ => {}
+                }
+            }
+            if mount.is_some_and(|mount| mounts.contains(&mount)) {
+                return Ok(Some(name));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Makes the network namespace of the first process one that CRIU is given under `key`. There is no image of one
@@ -252,7 +321,32 @@ pub fn write_netns(images: &Path, namespaces: Namespaces, key: &str) -> Result<(
     write(&path, NETNS_MAGIC, &[record.bytes().to_vec()])
 }
 
-pub(super) fn write(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<(), Error> {
+/// Makes the network namespace of the first process one that CRIU makes, with nothing but a loopback device that is up: the
+/// images that say so.
+///
+/// # Errors
+/// None that happens.
+pub fn encode_loopback(images: &Path, namespaces: Namespaces) -> Result<[Image; 2], Error> {
+    /// `net_device_entry`: `ND_TYPE__LOOPBACK`, and IFF_UP, IFF_LOOPBACK, IFF_RUNNING and IFF_LOWER_UP.
+    const KIND: u64 = 1;
+    const FLAGS: u64 = 0x1_0049;
+    const MTU: u64 = 65_536;
+    let mut device = Writer::default();
+    device.int(1, KIND).int(2, 1).int(3, MTU).int(4, FLAGS).text(5, b"lo");
+    let image = |kind: &str, magic: u32, record: &Writer| -> Result<Image, Error> {
+        let name = format!("{kind}-{}.img", namespaces.network);
+        let content = encode(&images.join(&name), magic, &[record.bytes().to_vec()])?;
+        Ok(Image { name, content })
+    };
+    Ok([image("netns", NETNS_MAGIC, &Writer::default())?, image("netdev", NETDEV_MAGIC, &device)?])
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// `path` is named in the error only.
+fn encode(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
     let mut bytes = [COMMON_MAGIC.to_le_bytes(), magic.to_le_bytes()].concat();
     for record in records {
         let length = u32::try_from(record.len())
@@ -260,7 +354,11 @@ pub(super) fn write(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<(), 
         bytes.extend(length.to_le_bytes());
         bytes.extend(record);
     }
-    std::fs::write(path, bytes).map_err(|error| failed(path, error))
+    Ok(bytes)
+}
+
+pub(super) fn write(path: &Path, magic: u32, records: &[Vec<u8>]) -> Result<(), Error> {
+    std::fs::write(path, encode(path, magic, records)?).map_err(|error| failed(path, error))
 }
 
 #[cfg(test)]
@@ -296,11 +394,30 @@ mod tests {
         assert_eq!(again.len(), 2);
         assert_eq!(again[1].key.as_deref(), Some("/dev"));
         assert!(again[1].raw.starts_with(&written[1]), "what was there stays");
+        // And a key goes, where there is none to be.
+        let mut without = again.clone();
+        without[1].key = None;
+        write_mounts(&dir, ns, &without, &BTreeSet::new()).unwrap();
+        assert_eq!(mounts(&dir, ns).unwrap()[1].raw, written[1]);
         // What is mounted on one that is gone has no place.
         let error = write_mounts(&dir, ns, &entries, &[1].into()).unwrap_err();
         assert!(error.to_string().contains("/dev is mounted on what is not here"), "{error}");
         std::fs::write(mounts_path(&dir, ns), b"no image").unwrap();
         assert!(mounts(&dir, ns).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_found_by_its_mount() {
+        let dir = scratch("files");
+        let mut file = Writer::default();
+        // A sint32.
+        file.int(1, 5).text(6, b"/sys/fs/cgroup/pids/pids.max").int(7, 131 << 1);
+        let mut entry = Writer::default();
+        entry.int(1, 1).int(2, 5).message(3, &file);
+        write(&dir.join("files.img"), FILES_MAGIC, &[entry.bytes().to_vec()]).unwrap();
+        assert_eq!(file_on(&dir, &[131].into()).unwrap().as_deref(), Some("/sys/fs/cgroup/pids/pids.max"));
+        assert_eq!(file_on(&dir, &[130, 262].into()).unwrap(), None);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -28,6 +28,8 @@
 //! Stays whole: dump and thaw mirror each other step by step.
 
 pub mod adopt;
+mod dev;
+pub mod release;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -53,7 +55,7 @@ use crate::runtime::init::{self, Trees};
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
-use crate::runtime::{Cause, Dump, Error, Launch, Thaw, devices, layer, netns, plan};
+use crate::runtime::{Cause, Dump, Error, Launch, Thaw, layer, netns, plan};
 
 /// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
 const STAGE: &str = "stage";
@@ -648,7 +650,7 @@ fn source(
         }
         Kind::Dev { options } => {
             fresh(options)?;
-            make_dev(stage, spec)?;
+            dev::fill(stage, spec)?;
             Ok(stage.to_owned())
         }
         // It has no place of its own.
@@ -718,49 +720,6 @@ fn place_tree(tree: &OwnedFd, stage: &Path) -> Result<(), Error> {
     made.map_err(|error| failed("make", stage, error))?;
     rustix::mount::move_mount(tree, "", CWD, stage, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|errno| failed("mount on", stage, errno))
-}
-
-/// Fills a fresh /dev as init does, and with the directories mounted on below it.
-fn make_dev(stage: &Path, spec: &Spec) -> Result<(), Error> {
-    // Nothing in `stage` is anybody else's yet: plain paths lead nowhere else.
-    let inside = |path: &str| path.strip_prefix("/dev/").map(|name| stage.join(name));
-    let parent = |path: &Path| -> Result<(), Error> {
-        let parent = path.parent().unwrap_or(stage);
-        std::fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))
-    };
-    for device in devices::nodes(&spec.linux.devices) {
-        let (Some(path), Some(kind)) = (inside(&device.path), devices::file_type(&device)) else { continue };
-        parent(&path)?;
-        let mode = Mode::from_raw_mode(devices::mode(&device));
-        let number = rustix::fs::makedev(device.major, device.minor);
-        rustix::fs::mknodat(CWD, &path, kind, mode, number)
-            .and_then(|()| rustix::fs::chmod(&path, mode))
-            .map_err(|errno| failed("make device", &path, errno))?;
-        if device.uid.is_some() || device.gid.is_some() {
-            std::os::unix::fs::chown(&path, device.uid, device.gid)
-                .map_err(|error| failed("make device", &path, error))?;
-        }
-    }
-    for (link, target) in devices::LINKS {
-        if let Some(path) = inside(link)
-            && (*link != "/dev/core" || Path::new(target).exists())
-        {
-            std::os::unix::fs::symlink(target, &path).map_err(|error| failed("make link", &path, error))?;
-        }
-    }
-    let below = spec.mounts.iter().filter_map(|mount| Some((inside(&mount.destination)?, mount)));
-    for (path, mount) in below {
-        parent(&path)?;
-        let is_file = is_bind(mount) && !Path::new(&mount.source).is_dir();
-        let made = if is_file { File::create(&path).map(|_| ()) } else { std::fs::create_dir_all(&path) };
-        made.map_err(|error| failed("make", &path, error))?;
-    }
-    if spec.process.terminal {
-        let console = stage.join("console");
-        rustix::fs::mknodat(CWD, &console, FileType::RegularFile, Mode::from_raw_mode(0o600), 0)
-            .map_err(|errno| failed("make", &console, errno))?;
-    }
-    Ok(())
 }
 
 /// Lets go of what a thaw has staged; what was never staged is fine.

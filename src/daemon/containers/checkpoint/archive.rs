@@ -26,7 +26,6 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{MANIFEST, Manifest};
@@ -86,7 +85,7 @@ impl Whiteouts {
     }
 
     /// Takes note of an entry that is a whiteout; whether it was one.
-    fn take(&mut self, path: &[u8]) -> bool {
+    pub fn take(&mut self, path: &[u8]) -> bool {
         let (parent, name) = split(path);
         if name == OPAQUE {
             self.opaque.push(escape(parent));
@@ -158,7 +157,7 @@ pub fn escape(bytes: &[u8]) -> String {
 }
 
 /// The other way round; anything else after a backslash stays as it is.
-fn unescape(text: &str) -> Vec<u8> {
+pub fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -180,7 +179,7 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 /// The name in the archive of a file in the directory.
-fn outer(name: &str) -> String {
+pub fn outer(name: &str) -> String {
     match name {
         "descriptors.json" => "checkpoint/descriptors.json".to_owned(),
         ROOTFS => "rootfs-diff.tar".to_owned(),
@@ -225,11 +224,7 @@ impl Source {
             // The first version kept no digests.
             manifest.files = seal::seal(dir, Followed::new())?;
         }
-        let is_in_passes = |name: &String| name.starts_with(passes::DIRECTORY);
-        if manifest.pre_dumps > 0 || manifest.files.keys().any(is_in_passes) {
-            let text = "it is a move's, which is in passes: start it, and take another checkpoint";
-            return Err(Error::conflict(text));
-        }
+        passes::check(&manifest)?;
         let tar = dir.join(ROOTFS);
         let failed = |cause: String| Error::system(format!("read {tar:?}"), cause);
         let open = || seal::open(&tar).map_err(|cause| failed(cause.to_string()));
@@ -293,13 +288,7 @@ impl Source {
 /// A layer's archive without its whiteouts, in an unnamed file at its beginning.
 fn without_whiteouts(tar: File, scratch: &Path) -> Result<(File, Sealed)> {
     let failed = |cause: io::Error| Error::system(format!("write into {scratch:?}"), cause);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(OFlags::TMPFILE.bits() as i32)
-        .open(scratch)
-        .map_err(failed)?;
+    let file = seal::unnamed(scratch)?;
     let mut reader = Reader::new(BufReader::new(tar), Limits::default());
     let mut writer = Writer::new(Hashing::new(BufWriter::with_capacity(256 << 10, file)));
     loop {

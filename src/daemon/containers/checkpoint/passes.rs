@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
+use super::manifest::Manifest;
 use super::seal;
 use super::volumes;
 use crate::daemon::error::{Error, Result};
@@ -20,6 +21,18 @@ use crate::runtime::layer::{self, Limits, Pass, Seen};
 pub const ROOTFS: &str = "rootfs.tar";
 /// Below a checkpoint's directory.
 pub const DIRECTORY: &str = "passes";
+
+/// Refuses a checkpoint whose files are in passes: no archive has a place for them.
+///
+/// # Errors
+/// Conflict.
+pub fn check(manifest: &Manifest) -> Result<()> {
+    if manifest.pre_dumps > 0 || manifest.files.keys().any(|name| name.starts_with(DIRECTORY)) {
+        let text = "it is a move's, which is in passes: start it, and take another checkpoint";
+        return Err(Error::conflict(text));
+    }
+    Ok(())
+}
 
 /// One of a container's trees of files.
 struct Tree {

@@ -19,6 +19,7 @@
 //! has them, and CRIU notices those that are open and not as long as they were.
 
 mod documents;
+pub mod export;
 mod rootfs;
 
 use std::collections::BTreeMap;

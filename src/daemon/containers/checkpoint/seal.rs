@@ -151,6 +151,17 @@ fn digest_rest(file: &mut File, begun: &mut Begun) -> io::Result<()> {
     }
 }
 
+/// A new file in directory `scratch` that has no name and goes when it is closed.
+pub fn unnamed(scratch: &Path) -> Result<File> {
+    File::options()
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(OFlags::TMPFILE.bits() as i32)
+        .open(scratch)
+        .map_err(|cause| Error::system(format!("write into {scratch:?}"), cause))
+}
+
 /// Opens a file of a checkpoint, which is no link and nothing that could keep its reader waiting.
 pub fn open(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32).open(path)

@@ -2,6 +2,7 @@
 //!
 //! Sources: podman's `libpod.ContainerConfig`, checkpointctl's `lib/metadata.go`, the OCI runtime spec.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use super::Whiteouts;
 use crate::daemon::containers::checkpoint::manifest::Manifest;
 use crate::daemon::containers::container::Record;
+use crate::daemon::containers::spec;
 use crate::daemon::networks::network::Given;
 
 /// The documents, by name.
@@ -20,7 +22,7 @@ pub fn documents(manifest: &Manifest, whiteouts: &Whiteouts) -> io::Result<Vec<(
     let mut documents = vec![
         ("config.dump", serde_json::to_vec(&config(manifest, &record))?),
         ("spec.dump", serde_json::to_vec(&spec(manifest, &record))?),
-        ("network.status", serde_json::to_vec(&networks(manifest))?),
+        ("network.status", serde_json::to_vec(&networks(&manifest.places.networks))?),
     ];
     if !whiteouts.deleted.is_empty() {
         let absolute: Vec<String> = whiteouts.deleted.iter().map(|path| format!("/{path}")).collect();
@@ -70,18 +72,19 @@ fn config(manifest: &Manifest, record: &Record) -> Value {
 
 /// An OCI spec that says what ran, not how it was confined.
 fn spec(manifest: &Manifest, record: &Record) -> Value {
-    let mounts: Vec<Value> = record
-        .mounts
-        .iter()
-        .map(|mount| {
-            json!({
-                "destination": mount.destination,
-                "type": if mount.kind == "tmpfs" { "tmpfs" } else { "bind" },
-                "source": mount.source,
-                "options": [if mount.rw { "rw" } else { "ro" }],
-            })
+    // What the generated files are of is nobody's business elsewhere.
+    let own = spec::elsewhere(record).map(|spec| spec.mounts).unwrap_or_default().into_iter();
+    let own = own.filter(|own| own.kind != "bind" && own.kind != "tmpfs" || own.destination == "/dev");
+    let own = own.map(|own| json!(own));
+    let given = record.mounts.iter().map(|mount| {
+        json!({
+            "destination": mount.destination,
+            "type": if mount.kind == "tmpfs" { "tmpfs" } else { "bind" },
+            "source": mount.source,
+            "options": [if mount.rw { "rw" } else { "ro" }],
         })
-        .collect();
+    });
+    let mounts: Vec<Value> = own.chain(given).collect();
     let args: Vec<&String> = std::iter::once(&record.path).chain(&record.args).collect();
     json!({
         "ociVersion": "1.0.0",
@@ -106,7 +109,7 @@ fn spec(manifest: &Manifest, record: &Record) -> Value {
 }
 
 /// Where it was in networks, as netavark reports it; `null` for nowhere.
-fn networks(manifest: &Manifest) -> Value {
+pub fn networks(places: &BTreeMap<String, Given>) -> Value {
     let status = |given: &Given| {
         let v4 = given.ipv4.map(|subnet| (subnet, given.gateway.map(|gateway| gateway.to_string())));
         let v6 = given.ipv6.map(|subnet| (subnet, given.ipv6_gateway.map(|gateway| gateway.to_string())));
@@ -122,7 +125,7 @@ fn networks(manifest: &Manifest) -> Value {
     };
     // `none` and `host` are no networks to others.
     let is_place = |given: &Given| given.ipv4.is_some() || given.ipv6.is_some() || !given.mac.is_empty();
-    let places = manifest.places.networks.iter().filter(|(_, given)| is_place(given));
+    let places = places.iter().filter(|(_, given)| is_place(given));
     let networks: serde_json::Map<String, Value> =
         places.map(|(name, given)| (name.clone(), status(given))).collect();
     if networks.is_empty() { Value::Null } else { Value::Object(networks) }
@@ -140,9 +143,9 @@ mod tests {
         let manifest = Manifest::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture)).unwrap();
         let (name, given) = manifest.places.networks.first_key_value().unwrap();
         let subnet = given.ipv4.unwrap();
-        let interface = &networks(&manifest)[name]["interfaces"]["eth0"];
+        let interface = &networks(&manifest.places.networks)[name]["interfaces"]["eth0"];
         assert_eq!(interface["mac_address"], json!(given.mac));
         assert_eq!(interface["subnets"][0]["ipnet"], format!("{}/{}", subnet.address, subnet.prefix));
-        assert_eq!(networks(&Manifest { places: Default::default(), ..manifest }), Value::Null);
+        assert_eq!(networks(&BTreeMap::new()), Value::Null);
     }
 }

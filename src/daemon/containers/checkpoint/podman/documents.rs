@@ -107,6 +107,8 @@ pub fn describe(config: &Value, spec: &Value) -> Result<Described> {
     described.surroundings.has_netns = host.network_mode != "host";
     described.surroundings.masked =
         texts(&spec["linux"]["maskedPaths"]).into_iter().chain(MASKED_PATHS.map(str::to_owned)).collect();
+    // Also where the configuration leaves them to whoever restores it.
+    described.surroundings.binds.extend(GENERATED.map(str::to_owned));
     let mut mounts = volumes(config)?;
     for mount in items(&spec["mounts"]) {
         take_mount(mount, &mut mounts, &mut host, &mut described)?;
@@ -362,7 +364,6 @@ fn take_mount(
         // What podman keeps of a container is below directories that have its id.
         "bind" if source.split('/').any(|part| part == described.id) => {
             if GENERATED.contains(&destination.as_str()) {
-                described.surroundings.binds.insert(destination);
                 return Ok(());
             }
             if destination != CONTAINERENV {

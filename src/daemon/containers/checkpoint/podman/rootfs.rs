@@ -141,7 +141,7 @@ pub fn write(layers: &[PathBuf], changes: &Changes<'_>, out: &Path) -> Result<()
         }
     }
     if let Some(diff) = changes.diff {
-        copy(diff, &mut layer)?;
+        copy(diff, changes.deleted, &mut layer)?;
     }
     for (destination, is_file) in changes.mount_points {
         let path = plain(destination.as_bytes())?;
@@ -157,13 +157,16 @@ pub fn write(layers: &[PathBuf], changes: &Changes<'_>, out: &Path) -> Result<()
     file.flush().map_err(failed)
 }
 
-/// Copies podman's archive, and puts before an entry the directories it is in.
-fn copy<W: Write>(diff: &Path, layer: &mut Layer<W>) -> Result<()> {
+/// Copies podman's archive, and puts before an entry the directories it is in. podman deletes what is in `deleted` after it
+/// has unpacked it; and of a directory that takes the place of a file nothing that the image had there is left.
+fn copy<W: Write>(diff: &Path, deleted: &[String], layer: &mut Layer<W>) -> Result<()> {
+    let deleted: BTreeSet<&str> = deleted.iter().map(String::as_str).collect();
+    let mut files: BTreeSet<Vec<u8>> = BTreeSet::new();
     let file = File::open(diff).map_err(|cause| Error::system(format!("open {diff:?}"), cause))?;
     let mut reader = Reader::new(BufReader::new(file), Limits::default());
     while let Some(entry) = reader.next_entry().map_err(bad)? {
         let path = plain(&entry.path)?;
-        if path.is_empty() {
+        if path.is_empty() || deleted.contains(escape(&path).as_str()) {
             continue;
         }
         if entry.sparse.is_some() {
@@ -171,6 +174,14 @@ fn copy<W: Write>(diff: &Path, layer: &mut Layer<W>) -> Result<()> {
         }
         layer.append_parents(&path)?;
         layer.append(&entry, &mut Content(&mut reader))?;
+        if entry.kind != Kind::Directory {
+            files.insert(path.clone());
+        } else if files.remove(&path) {
+            let whiteouts = Whiteouts { opaque: vec![escape(&path)], ..Whiteouts::default() };
+            for entry in whiteouts.entries() {
+                layer.append(&entry, &mut io::empty())?;
+            }
+        }
         layer.known.insert(path);
     }
     Ok(())
@@ -220,7 +231,10 @@ mod tests {
         pack(
             &diff,
             &[
+                ("srv/old", Kind::File, 0o600),
                 ("srv/in/new", Kind::File, 0o600),
+                ("hidden", Kind::File, 0o600),
+                ("hidden/", Kind::Directory, 0o700),
                 ("fresh/", Kind::Directory, 0o711),
                 ("fresh/file", Kind::File, 0o644),
                 ("link/etc/file", Kind::File, 0o644),
@@ -241,6 +255,9 @@ mod tests {
             (".wh.top", 0),
             ("srv/in/", 0o700),
             ("srv/in/new", 0o600),
+            ("hidden", 0o600),
+            ("hidden/", 0o700),
+            ("hidden/.wh..wh..opq", 0),
             ("fresh/", 0o711),
             ("fresh/file", 0o644),
             ("link/etc/file", 0o644),

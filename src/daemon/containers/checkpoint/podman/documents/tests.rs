@@ -79,7 +79,10 @@ fn a_container_of_podmans_becomes_a_record() {
     assert_eq!(host.binds.as_deref().unwrap(), ["data:/data:ro", "/srv/x:/host:ro"]);
     let around = &found.surroundings;
     assert!(around.has_netns && around.masked.contains("/proc/x"));
-    assert_eq!(around.binds.iter().collect::<Vec<_>>(), ["/data", "/etc/hosts", "/host"]);
+    assert_eq!(
+        around.binds.iter().collect::<Vec<_>>(),
+        ["/data", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/host"]
+    );
     assert_eq!(around.dropped.iter().collect::<Vec<_>>(), ["/run/.containerenv", "/run/secrets"]);
     assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
 }
