@@ -1,4 +1,6 @@
 //! The server against raw sockets: what clients do, and what hostile ones try.
+//!
+//! Stays whole: one table of routes and one reader of raw answers, a third of it, on which each promise is tried.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

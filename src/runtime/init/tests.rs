@@ -1,5 +1,7 @@
 //! Real containers from a busybox root. Each test runs again in a process of its own ([`isolated`]): clone
 //! wants one thread, and the mounts made must go with the test.
+//!
+//! Stays whole: one fixture, which is a third of it, for everything that init does in one go.
 
 use std::fs;
 use std::io::{Read, Write};

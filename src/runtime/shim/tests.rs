@@ -1,4 +1,7 @@
 //! Containers driven through [`Runtime`], as the daemon does; needs root, busybox-static and a built binary.
+//!
+//! Stays whole: one bed, which every test restarts, freezes or robs of its shim; the conversations at its end are those
+//! of `fixtures/`.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
