@@ -238,3 +238,31 @@ fn a_paused_container_and_a_stopped_one() {
     daemon.dewar(&["create", "--name", "web", "--network", "none", "busybox", "true"]).ok();
     daemon.dewar(&["checkpoint", "create", "web", "cp1"]).fails(1).stderr_has("not running");
 }
+
+/// Whoever is attached while CRIU fails to thaw is told why, and not left waiting; the next start serves the next one.
+#[test]
+fn attached_clients_hear_of_a_thaw_that_fails() {
+    requires!(root, criu, docker);
+    const SCRIPT: &str =
+        "[ ! -e /own/again ] || { echo again; exit 3; }; exec 3>/own/file; while :; do sleep 0.1; done";
+    let daemon = Daemon::start();
+    for (flags, end) in [(&["-i"][..], "\n"), (&["-it"], "\r\n")] {
+        let dir = crate::support::TempDir::new();
+        let mount = format!("{}:/own", dir.path().display());
+        daemon.run_detached("web", &[flags, &["-v", &mount]].concat(), SCRIPT);
+        let file = dir.path().join("file");
+        eventually("it running", || file.exists());
+        daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+        // It is opened again, and is not there.
+        std::fs::remove_file(&file).expect("a directory of ours");
+        let thaw = ["start", "-a", "--checkpoint", "cp1", "web"];
+        for output in [daemon.docker(&thaw).fails(1), daemon.dewar(&thaw).fails(1)] {
+            output.stderr_has("failed to start container").stderr_has("own/file").stdout_is("");
+        }
+        assert_eq!(daemon.state("web")["Status"], "exited");
+        std::fs::write(dir.path().join("again"), "").expect("a directory of ours");
+        daemon.docker(&["start", "-a", "web"]).fails(3).stdout_is(&format!("again{end}"));
+        daemon.dewar(&["start", "-a", "web"]).fails(3).stdout_is(&format!("again{end}"));
+        daemon.dewar(&["rm", "web"]).ok();
+    }
+}
