@@ -389,6 +389,8 @@ pub(super) enum Cut {
     After(u64, bool),
     /// Nothing passes after so many, until this changes.
     Hold(u64),
+    /// Nothing passes after this has, until it changes.
+    HoldAfter(&'static str),
     Never,
     Always,
 }
@@ -459,6 +461,9 @@ fn carry(from: &mut UnixStream, to: &mut UnixStream, cut: &Mutex<Cut>, late: &At
             Cut::After(bytes, is_once) if passed() >= bytes => Some(is_once),
             _ => None,
         };
+        if matches!(*now, Cut::HoldAfter(word) if has(word.as_bytes())) {
+            *now = Cut::Hold(0);
+        }
         if let Some(is_once) = broken {
             *now = if is_once { Cut::Never } else { Cut::Always };
             break;

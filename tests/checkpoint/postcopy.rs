@@ -1,7 +1,10 @@
 //! Moves whose memory is sent when the container runs over there already: all of it comes, and whatever breaks before,
 //! one side has the container or can have it back.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::lazy::{page_daemons, rounds};
 use super::migrate::{Cut, Way, containers, is_clean};
@@ -12,6 +15,11 @@ use crate::support::{Daemon, Running, eventually};
 const MEBIBYTES: u32 = 64;
 /// How much of the memory has passed when the line is held or cut: more than all else, and not all of it.
 const SOME_BYTES: u64 = 16 << 20;
+
+/// Looks at all of its memory in one child after the other, and starts programs in between; tells `whole` for each time
+/// that all of it was.
+pub(super) const FORKING: &str = "s=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do \
+    (case $s in *[!x]*) echo broken;; *) echo whole ${#s};; esac); /bin/true; done";
 
 /// Two daemons, of which the first has a container that remembers, and a way to the second.
 fn remembering(mebibytes: u32) -> (Daemon, Daemon, Way) {
@@ -60,19 +68,17 @@ fn name_in(text: &str) -> String {
     rest.expect("a checkpoint's name").to_owned()
 }
 
-/// A shell that starts a program for each line goes there and back again.
+/// A shell whose children read all of its memory goes there and back again.
 #[test]
 fn one_that_forks_all_the_time_goes_on() {
     requires!(root, criu);
     let (here, there) = (Daemon::start(), Daemon::start());
-    let script = "s=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do echo ${#s}; /bin/true; done";
-    here.run_detached("web", &[], script);
-    let lines = |daemon: &Daemon| daemon.logs("web").lines().filter(|line| *line == "8000000").count();
-    eventually("its memory", || lines(&here) > 1);
+    here.run_detached("web", &[], FORKING);
+    eventually("its memory", || rounds(&here, "web") > 1);
     for (from, to) in [(&here, &there), (&there, &here), (&here, &there)] {
         from.dewar(&["migrate", "-q", "--lazy", "web", &to.host()]).ok();
-        let before = lines(to);
-        eventually("it going on", || lines(to) > before + 2);
+        let before = rounds(to, "web");
+        eventually("it going on", || rounds(to, "web") > before + 2);
         assert_eq!(containers(from), []);
     }
 }
@@ -131,6 +137,81 @@ fn a_line_that_breaks_is_no_loss() {
         is_clean(&there);
         is_clean(&here);
         there.dewar(&["rm", "-f", "web"]).ok();
+    }
+}
+
+fn signal(processes: &[u32], signal: Signal) {
+    assert!(!processes.is_empty());
+    for process in processes {
+        let pid = Pid::from_raw(process.cast_signed()).expect("not zero");
+        kill_process(pid, signal).expect("it is there");
+    }
+}
+
+/// Has memory that it does not look at again until its `sleep` is killed: CRIU asks for more and more of such at once.
+const IDLE: &str = "s=$(head -c 20000000 /dev/zero | tr '\\0' x); echo whole; sleep 100000 & wait; while :; do \
+    case $s in *[!x]*) echo broken;; *) echo whole;; esac; sleep 0.1; done";
+
+/// A page daemon that neither takes what it has asked for nor ends would keep its container waiting for ever.
+#[test]
+fn a_page_daemon_that_hangs_is_cut_off() {
+    requires!(root, criu);
+    let (here, there) = (Daemon::start(), Daemon::start());
+    let way = Way::to(&there);
+    // It does not take the answers any more, of which there is a large one for each of three processes; or it has got the
+    // only one, and does not go on.
+    for (cut, processes, words) in [
+        (Cut::Hold(SOME_BYTES), 3, "criu takes none"),
+        (Cut::HoldAfter("{\"done\""), 1, "criu asks for no more"),
+    ] {
+        here.run_detached("web", &[], &format!("for i in $(seq {processes}); do ({IDLE}) & done; wait"));
+        eventually("its memory", || rounds(&here, "web") == processes);
+        way.cuts(cut);
+        let mut client = here.dewar(&["migrate", "--lazy", "web", &way.host()]).spawn();
+        eventually("it running there", || containers(&there).iter().any(|(_, state)| state == "running"));
+        if cut == Cut::Hold(SOME_BYTES) {
+            eventually("some of its memory there", || way.late() >= SOME_BYTES);
+        }
+        let found = page_daemons(&there);
+        let id = there.dewar(&["inspect", "-f", "{{.Id}}", "web"]).ok().trimmed().to_owned();
+        for process in &found {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
+            let parent =
+                status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("it has one").trim();
+            let words = std::fs::read_to_string(format!("/proc/{parent}/cmdline")).expect("it lives");
+            assert!(words.starts_with("dewar-shim\0") && words.contains(&id[..12]), "{words:?}");
+        }
+        signal(&found, Signal::STOP);
+        let began = Instant::now();
+        way.cuts(Cut::Never);
+        assert_eq!(client.wait(), 1);
+        assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() > Duration::from_secs(9),
+            "{:?}: it may only have been slow",
+            began.elapsed()
+        );
+        let mut said = String::new();
+        client.child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("it is text");
+        assert!(said.contains("has not said that it has all of its memory"), "{said}");
+        assert!(said.contains("it was ended over there"), "{said}");
+        let state = there.state("web");
+        assert_eq!((&state["Running"], &state["ExitCode"]), (&false.into(), &137.into()), "{state}");
+        assert!(state["Error"].as_str().unwrap_or_default().contains("memory is not whole"), "{state}");
+        assert!(page_daemons(&there).is_empty());
+        assert!(there.log().contains(words), "{}", there.log());
+        here.dewar(&["migrate", "--resolve", "web", &there.host()])
+            .fails(1)
+            .stderr_has("had not all of its memory");
+        // As it was when it was frozen.
+        let name = name_in(&is_written_down(&here));
+        here.dewar(&["start", "--checkpoint", &name, "web"]).ok();
+        here.dewar(&["exec", "web", "killall", "sleep"]).ok();
+        goes_on(&here);
+        there.dewar(&["rm", "web"]).ok();
+        here.dewar(&["rm", "-f", "web"]).ok();
+        is_clean(&here);
+        is_clean(&there);
     }
 }
 

@@ -6,7 +6,8 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use super::migrate::wired;
+use super::lazy::page_daemons;
+use super::migrate::{Cut, Way, containers, wired};
 use super::programs::{address, address_of, freeze_and_thaw, start};
 use crate::support::requires::{docker_registry_path, postgres_path, requires};
 use crate::support::{Cmd, Daemon, Namespace, TempDir, eventually};
@@ -140,6 +141,46 @@ fn postgresql_goes_on_in_the_middle_of_a_transaction() {
     wire.there.dewar(&["restart", "-t", "1", "copy"]).ok();
     eventually("the copy ready", || wire.there.logs("copy").contains("is ready to accept connections"));
     assert_eq!(Session::open(&wire.outside, at).ask("SELECT count(*), sum(n) FROM t;"), "4|10");
+}
+
+/// A backend is a fork of the server's first process: those that come for clients while memory is still to come, and those
+/// that were there.
+#[test]
+fn postgresql_serves_new_clients_before_its_memory_is_there() {
+    requires!(root, criu, iproute, postgres);
+    let (wire, dir) = (wired(), TempDir::new());
+    start_postgres(&wire.here, &["--network", "wire", "--ip", "10.77.0.100"], &dir);
+    let host = "10.77.0.100";
+    let mut old = Session::open(&wire.outside, host);
+    assert_eq!(
+        old.ask("CREATE TABLE t AS SELECT generate_series(1, 20000) AS n; BEGIN; INSERT INTO t VALUES (0); SELECT count(*) FROM t;"),
+        "20001"
+    );
+    for (from, to) in [(&wire.here, &wire.there), (&wire.there, &wire.here)] {
+        let way = Way::to(to);
+        way.cuts(Cut::HoldAfter("{\"done\""));
+        let mut client = from.dewar(&["migrate", "-q", "--lazy", "web", &way.host()]).spawn();
+        // Its data goes first.
+        crate::support::within(Duration::from_secs(60), "it running there", || {
+            containers(to).iter().any(|(_, state)| state == "running")
+        });
+        assert!(!page_daemons(to).is_empty());
+        // They are on their way when the memory comes.
+        let mut new: Vec<Session> = (0..4).map(|_| Session::open(&wire.outside, host)).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        way.cuts(Cut::Never);
+        let sum = "SELECT count(*), sum(n) FROM t;";
+        for session in &mut new {
+            assert_eq!(session.ask(sum), "20000|200010000", "{}", to.logs("web"));
+        }
+        assert_eq!(client.wait(), 0, "{}", to.log());
+        assert_eq!(old.ask("SELECT count(*) FROM t;"), "20001", "its transaction goes on");
+        assert_eq!(Session::open(&wire.outside, host).ask(sum), "20000|200010000");
+        assert_eq!(containers(from), []);
+        eventually("the end of the page daemon", || page_daemons(to).is_empty());
+    }
+    assert_eq!(old.ask("COMMIT; SELECT count(*) FROM t;"), "20001");
+    assert!(!wire.here.logs("web").contains("terminated by signal"), "{}", wire.here.logs("web"));
 }
 
 /// One connection to an HTTP server, kept.

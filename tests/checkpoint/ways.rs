@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::lazy::rounds;
 use super::migrate::containers;
-use super::peers::{self, MEMORY};
+use super::postcopy::FORKING;
 use super::{COUNTER, counts_past, numbers};
 use crate::support::certificates::Certificates;
 use crate::support::requires::{criu_path, requires, sshd_path};
@@ -43,8 +43,8 @@ fn a_host_behind_tls_takes_it_from_whom_it_knows() {
     migrate("client").ok().stdout_has("web runs at tcp://127.0.0.1").stdout_has("it stood still for ");
     counts_past(&there, numbers(&there).len());
     assert_eq!(containers(&here), []);
-    // Memory comes the same way when it runs there.
-    peers::run(&here, "memory", &["--network", "none"], &format!("{MEMORY}8"));
+    // Memory comes the same way when it runs there, also for children of what waits for it.
+    here.run_detached("memory", &[], FORKING);
     eventually("its memory", || rounds(&here, "memory") > 1);
     let later = Cmd::new(binary()).args(certificates.client_flags("client"));
     later

@@ -21,8 +21,8 @@ use super::wire::{self, Heard, Message, Receiver, Sender};
 use crate::daemon::error::{Error, Result};
 use crate::runtime::criu::asking::{self, Asked, Request};
 
-/// Who still wants memory says so at once: a page daemon that neither asks nor ends hangs, and with it all that waits for
-/// memory. Nothing but an end helps then.
+/// Who still wants memory says so at once, and takes it at once: a page daemon that neither asks nor reads nor ends hangs,
+/// and with it all that waits for memory. Nothing but an end helps then.
 const STALL: Duration = Duration::from_secs(10);
 
 /// Those whose memory has not all come, by the container's id.
@@ -54,7 +54,11 @@ pub struct Relay {
 struct State {
     /// Not answered yet; all of them have been asked on the line, if there is one.
     waiting: VecDeque<Request>,
+    /// An answer is on its way to the page daemon.
+    is_answering: bool,
     line: Option<Sender>,
+    /// How many there were.
+    lines: u64,
     end: Option<End>,
     /// When the last question came, or the last answer went.
     heard: Option<Instant>,
@@ -126,18 +130,28 @@ impl Relay {
         receiver: &mut Receiver,
         work: impl FnOnce(Hear<'_>) -> Result<T>,
     ) -> Result<T> {
-        {
+        let number = {
             let mut state = lock(&self.state);
+            // The last one's answer; it is cut off if that is never taken.
+            while state.is_answering {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
             for request in &state.waiting {
                 sender.tell(&question(request))?;
             }
             state.line = Some(sender.clone());
-        }
+            state.lines += 1;
+            state.lines
+        };
         std::thread::scope(|scope| {
             let (words, heard) = mpsc::channel::<Result<Message>>();
             let carry = move || {
                 let error = self.carry(receiver, &words);
-                lock(&self.state).line = None;
+                let mut state = lock(&self.state);
+                if state.lines == number {
+                    state.line = None;
+                }
+                drop(state);
                 self.changed.notify_all();
                 let _ = words.send(Err(error));
             };
@@ -170,13 +184,18 @@ impl Relay {
                         return wire::strange("more memory than was asked for");
                     }
                     if pages.len() == request.bytes {
+                        {
+                            let mut state = lock(&self.state);
+                            state.waiting.pop_front();
+                            (state.is_answering, state.heard) = (true, Some(Instant::now()));
+                        }
                         // Whole or not at all: a line that breaks in between is no matter to CRIU. One that is gone
                         // is noticed where it asks.
                         let _ = asking::answer(&self.criu, &request, &pages);
                         let mut state = lock(&self.state);
-                        state.waiting.pop_front();
-                        state.heard = Some(Instant::now());
+                        (state.is_answering, state.heard) = (false, Some(Instant::now()));
                         drop(state);
+                        self.changed.notify_all();
                         pages.clear();
                     }
                 }
@@ -185,15 +204,16 @@ impl Relay {
         }
     }
 
-    /// Waits until there is no more to ask, or nobody to be asked. A page daemon that has come to wait for nothing is
-    /// cut off, and with it its container ends.
+    /// Waits until there is no more to ask, or nobody to be asked. A page daemon that has come to wait for nothing, or
+    /// does not take what it has asked for, is cut off, and its container has to end.
     pub fn wait(&self) -> End {
         let began = Instant::now();
         let mut state = lock(&self.state);
         while state.end.is_none() && state.line.is_some() {
             let quiet = state.heard.map_or(began, |heard| heard.max(began)).elapsed();
-            if state.waiting.is_empty() && quiet >= STALL {
-                log::error!("memory of a container that has moved: criu asks for no more, and does not end");
+            if (state.waiting.is_empty() || state.is_answering) && quiet >= STALL {
+                let does = if state.is_answering { "takes none" } else { "asks for no more" };
+                log::error!("memory of a container that has moved: criu {does}, and does not end");
                 let _ = self.criu.shutdown(std::net::Shutdown::Both);
                 state.heard = Some(Instant::now());
             }

@@ -39,6 +39,10 @@ use crate::http::api::container::NetworkingConfig;
 use crate::runtime::Thaw;
 use crate::runtime::criu::predump;
 
+/// Why a container was ended whose page daemon neither ended nor went on.
+const HUNG: &str =
+    "the container is ended: its memory is not whole, and the rest cannot come: criu's page daemon hangs";
+
 /// Serves one connection. Blocks as long as the migration takes.
 pub fn serve(engine: &Arc<Engine>, connection: Connection) {
     let (sender, mut receiver) = match wire::begin(connection) {
@@ -542,7 +546,9 @@ fn memory_ended(container: &Arc<Container>, end: End) {
             if let Some(Err(error)) = sandbox.map(|sandbox| sandbox.signal(9, None)) {
                 log::error!("container {:?}: end it, as its memory is not whole: {error}", container.name());
             }
-            container.wait_until(Some(Duration::from_secs(10)), has_ended);
+            if container.wait_until(Some(Duration::from_secs(10)), has_ended) {
+                explain_end(container);
+            }
         }
         return;
     }
@@ -554,6 +560,19 @@ fn memory_ended(container: &Arc<Container>, end: End) {
         }
     }
     super::sweep(container, &container.record());
+}
+
+/// Says why it was ended, where a shim would have said it.
+fn explain_end(container: &Container) {
+    let mut inner = container.lock();
+    if inner.record.state.is_alive() || !inner.record.error.is_empty() {
+        return;
+    }
+    inner.record.error = HUNG.to_owned();
+    log::error!("container {:?}: {}", inner.record.name, inner.record.error);
+    if let Err(error) = container.save(&inner) {
+        log::warn!("{error}");
+    }
 }
 
 /// Brings a container to life that is ours and does not run yet.
