@@ -2,7 +2,8 @@
 //!
 //! `main` picks a mode and joins the pieces: client mode turns argv into API calls, `dewar daemon` serves
 //! the API with the route table, and names in `argv[0]` that no user types enter the programs dewar starts
-//! from its own file: the shim, its helper that compresses logs, CRIU's launcher and hook, and the init of `--init`.
+//! from its own file: the shim, its helper that compresses logs, CRIU's launcher and hook, the relay of a move's memory, and
+//! the init of `--init`.
 
 mod cli;
 mod daemon;
@@ -25,6 +26,9 @@ fn main() -> ExitCode {
     }
     if name == runtime::criu::LAUNCHER_NAME {
         return runtime::criu::launcher::main(&args.collect::<Vec<_>>());
+    }
+    if name == runtime::criu::relay::NAME {
+        return runtime::criu::relay::main();
     }
     if name == runtime::shim::log::compress::NAME {
         return runtime::shim::log::compress::main(&args.collect::<Vec<_>>());

@@ -55,17 +55,17 @@ pub static MIGRATE: Command = Command {
             files, volumes and logs; what is missing of its image is sent first, then its files while it runs, again and \
             again until little changes between two times. It stands still while the rest of them and its memory are \
             sent, which is told; with --lazy it runs over there as soon as all but its memory has come, and gets that \
-            afterwards, first what it touches: it stands still for a moment only, and until this command has ended it \
-            needs both daemons. Where the kernel notes which pages are dirty (CONFIG_MEM_SOFT_DIRTY; \"dewar doctor\" knows), \
-            memory is sent while it runs, too, if there are 16 MiB of it or more: --pre-copy=always does so in any case or \
-            refuses, and never does without. In networks \
+            afterwards, first what it touches: it stands still for a moment only, and until this command has ended its \
+            memory comes through both daemons. Where the kernel notes which pages are dirty (CONFIG_MEM_SOFT_DIRTY; \
+            \"dewar doctor\" knows), memory is sent while it runs, too, if there are 16 MiB of it or more: \
+            --pre-copy=always does so in any case or refuses, and never does without. In networks \
             that HOST has under the same names it keeps its address, if nobody else has that there, and its TCP \
             connections go on where both sides share the network; otherwise it gets a new one and \
             they come back closed. Directories of the host that are mounted must be there, too. Both daemons are \
             reached from here, as their users: they need not reach each other. Whatever breaks, exactly one of them has \
             the container: before the other daemon was ready it runs on here, and after that it is found out whose it \
-            is, by this command or by --resolve later. When it breaks while memory is sent, what lacks memory waits over \
-            there until this command or --resolve sends the rest; if it is lost there, the checkpoint that is here brings \
+            is, by this command or by --resolve later. When it breaks while memory is sent, or one of the daemons \
+            ends, what lacks memory waits over there until this command or --resolve sends the rest; if it is lost there, the checkpoint that is here brings \
             it back as it was when it was frozen. If one of the two never comes back, the other has the checkpoint \
             \"migration-...\", which \"dewar start --checkpoint\" brings to life and \"dewar rm\" removes with the \
             container. With --progress=plain numbers are told once a second, and with json each line is an object with \

@@ -29,6 +29,7 @@ pub mod launcher;
 pub mod memory;
 pub mod pages;
 pub mod predump;
+pub mod relay;
 pub mod rewrite;
 pub mod rpc;
 pub mod stream;

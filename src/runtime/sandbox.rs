@@ -36,8 +36,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use super::cgroup::Cgroup;
 use super::criu::check::Examination;
 use super::criu::memory::Memory;
-use super::criu::predump;
-use super::criu::{self, CriuInfo};
+use super::criu::{self, CriuInfo, predump, relay};
 use super::oci::{self, Foreign};
 use super::program::Program;
 use super::shim::protocol::{
@@ -713,6 +712,14 @@ impl Sandbox {
         let launch = read_launch(&self.run_dir)
             .ok_or_else(|| refused("look at", "container", "what it was launched with cannot be read"))?;
         Memory::of_tree(images, &Cgroup::open(&launch.spec.linux.cgroups_path)?.pids()?)
+    }
+
+    /// Looks whether memory of it is still to come, for a daemon that did not begin that.
+    ///
+    /// # Errors
+    /// Who asks for it cannot be spoken to.
+    pub fn asking(&self) -> Result<relay::Found, Error> {
+        relay::find(&self.run_dir)
     }
 
     /// Lets go of a container that has ended: its shim exits, its run directory goes.

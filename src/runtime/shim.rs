@@ -961,8 +961,13 @@ fn listen(run_dir: &Path) -> Result<OwnedFd, Error> {
 
 /// The address of the shim whose run directory is `dir`.
 pub fn socket_address(dir: BorrowedFd<'_>) -> rustix::io::Result<SocketAddrUnix> {
+    address_in(dir, SOCKET)
+}
+
+/// The address of a socket in a directory.
+pub fn address_in(dir: BorrowedFd<'_>, name: &str) -> rustix::io::Result<SocketAddrUnix> {
     use std::os::fd::AsRawFd;
-    SocketAddrUnix::new(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))
+    SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()))
 }
 
 /// Unmounts if something is mounted; lazily if something still holds it.

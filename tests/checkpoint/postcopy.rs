@@ -75,8 +75,21 @@ fn one_that_forks_all_the_time_goes_on() {
     let (here, there) = (Daemon::start(), Daemon::start());
     here.run_detached("web", &[], FORKING);
     eventually("its memory", || rounds(&here, "web") > 1);
+    let mut is_hung = false;
     for (from, to) in [(&here, &there), (&there, &here), (&here, &there)] {
-        from.dewar(&["migrate", "-q", "--lazy", "web", &to.host()]).ok();
+        let migrate = || from.dewar(&["migrate", "-q", "--lazy", "web", &to.host()]);
+        let moved = migrate().run();
+        // CRIU 4.2.1 comes to a standstill in one of a hundred such moves on a loaded machine; what is promised then is
+        // that it goes on from its checkpoint.
+        if moved.code != 0 && to.log().contains("criu's page daemon hangs") && !is_hung {
+            is_hung = true;
+            let name = name_in(&is_written_down(from));
+            from.dewar(&["start", "--checkpoint", &name, "web"]).ok();
+            to.dewar(&["rm", "web"]).ok();
+            migrate().ok();
+        } else {
+            assert_eq!(moved.code, 0, "{moved}");
+        }
         let before = rounds(to, "web");
         eventually("it going on", || rounds(to, "web") > before + 2);
         assert_eq!(containers(from), []);
@@ -137,6 +150,81 @@ fn a_line_that_breaks_is_no_loss() {
         is_clean(&there);
         is_clean(&here);
         there.dewar(&["rm", "-f", "web"]).ok();
+    }
+}
+
+/// What asks for memory is not the daemon's: the next one goes on where the last one was.
+#[test]
+fn the_death_of_the_daemon_there_is_no_loss() {
+    requires!(root, criu);
+    let (here, mut there, way) = remembering(MEBIBYTES);
+    // When it runs there and nothing of its memory has come; in the midst of an answer; the client takes it up again,
+    // or the next one does.
+    for (cut, has_client) in
+        [(Cut::HoldAfter("{\"done\""), false), (Cut::Hold(SOME_BYTES), true), (Cut::Hold(SOME_BYTES), false)]
+    {
+        way.cuts(cut);
+        let mut client = here.dewar(&["migrate", "-q", "--lazy", "web", &way.host()]).spawn();
+        eventually("it running there", || containers(&there).iter().any(|(_, state)| state == "running"));
+        if cut == Cut::Hold(SOME_BYTES) {
+            eventually("some of its memory there", || way.late() >= SOME_BYTES);
+        }
+        let run = |daemon: &Daemon| {
+            let state = daemon.state("web");
+            (state["Pid"].clone(), state["StartedAt"].clone())
+        };
+        let before = run(&there);
+        if !has_client {
+            drop(client.child.kill());
+            client.wait();
+        }
+        // Twice: the one that has taken it up has no more to do with it than the first.
+        for _ in 0..2 {
+            there.kill9();
+            std::thread::sleep(Duration::from_millis(300));
+            there.restart();
+            assert_eq!(there.state("web")["Running"], true, "{}", there.log());
+            assert!(!page_daemons(&there).is_empty());
+        }
+        way.cuts(Cut::Never);
+        if has_client {
+            assert_eq!(client.wait(), 0, "{}", there.log());
+        } else {
+            is_written_down(&here);
+            here.dewar(&["migrate", "--resolve", "web", &there.host()]).ok().stdout_has("web runs at ");
+        }
+        assert_eq!(containers(&here), []);
+        goes_on(&there);
+        assert_eq!(run(&there), before, "it is the one that was let run");
+        is_clean(&there);
+        is_clean(&here);
+        // It is whole: it can be frozen, and moved back.
+        there.dewar(&["migrate", "-q", "web", &here.host()]).ok();
+        goes_on(&here);
+    }
+}
+
+/// Before it is given away, while it is thawed, while its memory comes, and after that.
+#[test]
+fn whenever_the_daemon_there_dies_one_side_has_it() {
+    requires!(root, criu);
+    let (here, mut there) = (Daemon::start(), Daemon::start());
+    for delay in [60, 120, 180, 230, 280, 330, 380, 450, 550] {
+        remember(&here, MEBIBYTES);
+        let mut client = here.dewar(&["migrate", "-q", "--lazy", "web", &there.host()]).spawn();
+        std::thread::sleep(Duration::from_millis(delay));
+        there.kill9();
+        there.restart();
+        let code = client.wait();
+        let all = || [containers(&here), containers(&there)].concat();
+        eventually("one side having it", || matches!(&all()[..], [(_, state)] if state == "running"));
+        let owner = if containers(&here).is_empty() { &there } else { &here };
+        eprintln!("after {delay} ms the client ended with {code}");
+        assert_eq!(code == 0, containers(&here).is_empty());
+        goes_on(owner);
+        is_clean(&here);
+        is_clean(&there);
+        owner.dewar(&["rm", "-f", "web"]).ok();
     }
 }
 
@@ -221,6 +309,7 @@ fn memory_that_cannot_come_any_more_is_still_where_it_was() {
     let (here, mut there, way) = remembering(MEBIBYTES);
     let mut client = held(&here, &there, &way);
     there.kill9();
+    signal(&page_daemons(&there), Signal::KILL);
     there.restart();
     drop(client.child.kill());
     client.wait();

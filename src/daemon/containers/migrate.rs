@@ -30,8 +30,9 @@
 //!
 //! Until "fetched" the sender's part of it is all there is of that memory. When the line breaks before, or the sender's
 //! daemon dies, the shim writes the memory out and ends the tree: the sender then has a whole checkpoint, and sends the
-//! rest out of that to the next one who joins the two. When the receiver's daemon dies what runs there ends, for its
-//! memory can never be whole: its user is told, and may bring the checkpoint back where it came from.
+//! rest out of that to the next one who joins the two. When the receiver's daemon dies what runs there waits for the next
+//! one. Only if CRIU's page daemon dies or hangs what runs there ends, for its memory can never be whole: its user is told,
+//! and may bring the checkpoint back where it came from.
 //!
 //! Who waits is told by the client that has lost a connection, or by the next one (`dewar migrate --resolve`). If the
 //! other host never comes back, each side has the checkpoint, and its user decides: `dewar start --checkpoint` brings

@@ -266,6 +266,8 @@ fn adopt(engine: &Arc<Engine>, container: &Arc<Container>, sandbox: Arc<Sandbox>
     if was_held {
         network::release(engine, &inner.record);
     }
+    drop(inner);
+    migrate::receive::await_rest(container);
 }
 
 /// No shim: it ended while no daemon ran, or its start did not come far enough to be one.

@@ -11,6 +11,8 @@
 //!    | --- {WHOLE} -----------------------------------> |   an end without it: it is lost
 //! ```
 //!
+//! Between the two stands a process that keeps the questions ([`relay`](super::relay)), and speaks the same to both.
+//!
 //! The fields are the machine's own. Up to CRIU 4.1 the number of pages has 32 bits, later 64: told apart by what
 //! would be the address, which is never as low as a number of pages is.
 //!
@@ -44,6 +46,12 @@ pub struct Request {
     pub bytes: usize,
     header: [u8; WIDE_BYTES],
     is_wide: bool,
+}
+
+impl Request {
+    fn header_bytes(&self) -> usize {
+        if self.is_wide { WIDE_BYTES } else { NARROW_BYTES }
+    }
 }
 
 /// What was heard.
@@ -108,8 +116,42 @@ fn strange() -> io::Error {
 pub fn answer(mut stream: &UnixStream, request: &Request, pages: &[u8]) -> io::Result<()> {
     let mut header = request.header;
     header[..4].copy_from_slice(&ADD.to_ne_bytes());
-    stream.write_all(if request.is_wide { &header } else { &header[..NARROW_BYTES] })?;
+    stream.write_all(&header[..request.header_bytes()])?;
     stream.write_all(pages)
+}
+
+/// Asks once more, as CRIU has.
+///
+/// # Errors
+/// Nobody hears it.
+pub fn ask(mut stream: &UnixStream, request: &Request) -> io::Result<()> {
+    stream.write_all(&request.header[..request.header_bytes()])
+}
+
+/// Waits for the next whole answer; `None` at the end. `first` gives the question that has waited longest, once an answer
+/// has begun to come.
+///
+/// # Errors
+/// It is not an answer to that question; it ended half-way.
+pub fn answered(
+    mut stream: &UnixStream,
+    first: impl FnOnce() -> Option<Request>,
+) -> io::Result<Option<(Request, Vec<u8>)>> {
+    let mut header = [0; WIDE_BYTES];
+    match stream.read_exact(&mut header[..WORD_BYTES]) {
+        Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        result => result?,
+    }
+    let strange = || io::Error::new(io::ErrorKind::InvalidData, "an answer to what was not asked");
+    let request = first().ok_or_else(strange)?;
+    let bytes = request.header_bytes();
+    stream.read_exact(&mut header[WORD_BYTES..bytes])?;
+    if word(&header, 0) != ADD || header[4..bytes] != request.header[4..bytes] {
+        return Err(strange());
+    }
+    let mut pages = vec![0; request.bytes];
+    stream.read_exact(&mut pages)?;
+    Ok(Some((request, pages)))
 }
 
 /// Says that nothing more is wanted. One whom nobody hears any more needs not say it.

@@ -10,7 +10,7 @@
 //! It ends by itself when everything is delivered, or when there are no processes any more.
 //!
 //! Of a move's memory the images have only the map: then it asks for the pages on a socket, see
-//! [`asking`](super::asking).
+//! [`asking`](super::asking), behind which a [`relay`](super::relay) stands.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,13 +22,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 use super::launcher::Launcher;
-use super::{asking, fault, open_dir, read_log, system};
+use super::{asking, fault, open_dir, read_log, relay, system};
 use crate::runtime::shim::protocol::CriuPlace;
 use crate::runtime::{Cause, Error};
 
 const LOG: &str = "lazy-pages.log";
 /// How long the daemon may take to begin.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the relay may take to tell that all is there.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// A running page daemon; dropping it ends it.
 #[derive(Debug)]
@@ -38,10 +40,25 @@ pub struct PageDaemon {
     /// The processes' userfaultfds, ours too.
     held: Vec<OwnedFd>,
     log: std::path::PathBuf,
-    /// Where it asks for pages: its end, which is ours, too.
-    asks: Option<UnixStream>,
+    /// Where it asks for pages: its end, which is ours, too; and who passes that on.
+    asks: Option<(UnixStream, Relay)>,
     /// Its processes run.
     is_begun: bool,
+}
+
+/// The process that keeps its questions; dropping it waits until it has ended, or ends it.
+#[derive(Debug)]
+struct Relay(Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LAST_WORD;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn failed(op: &str, cause: impl Into<Cause>) -> Error {
@@ -49,8 +66,8 @@ fn failed(op: &str, cause: impl Into<Cause>) -> Error {
 }
 
 impl PageDaemon {
-    /// Starts one for the images, with its socket and its log in `work`; blocks until it listens. With `asks` the
-    /// pages are not in the images, and it asks for them there.
+    /// Starts one for the images, with its sockets and its log in `work`; blocks until it listens. With `asks` the
+    /// pages are not in the images, and the daemon at the other end of that is asked for them.
     ///
     /// # Errors
     /// It ended, or said nothing for long; the cause has its own words.
@@ -63,8 +80,13 @@ impl PageDaemon {
         let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
         launcher.keep_reachable = Some(work);
         let mut command = launcher.prepared();
+        let asks = asks.map(|line| -> Result<(UnixStream, Relay), Error> {
+            let (theirs, criu) = UnixStream::pair().map_err(|error| failed("make a socket for", error))?;
+            Ok((theirs, Relay(relay::start(work, criu.into(), line)?)))
+        });
+        let asks = asks.transpose()?;
         // Without close-on-exec, and out of the way of the standard streams.
-        let passed = asks.as_ref().map(|asks| {
+        let passed = asks.as_ref().map(|(asks, _)| {
             let copy = rustix::io::fcntl_dupfd_cloexec(asks, 10)?;
             rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy)
         });
@@ -85,13 +107,13 @@ impl PageDaemon {
             .spawn()
             .map_err(|error| failed("start", error))?;
         drop(passed);
-        PageDaemon::listening(child, work.join(LOG), asks.map(UnixStream::from))
+        PageDaemon::listening(child, work.join(LOG), asks)
     }
 
     fn listening(
         mut child: Child,
         log: std::path::PathBuf,
-        asks: Option<UnixStream>,
+        asks: Option<(UnixStream, Relay)>,
     ) -> Result<PageDaemon, Error> {
         let status = child.stdout.take();
         let pid = rustix::process::Pid::from_child(&child);
@@ -184,6 +206,6 @@ impl Drop for PageDaemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // Everything is there, or there are no processes any more that could want it.
-        self.asks.iter().filter(|_| self.is_begun).for_each(asking::is_whole);
+        self.asks.iter().filter(|_| self.is_begun).for_each(|(asks, _)| asking::is_whole(asks));
     }
 }

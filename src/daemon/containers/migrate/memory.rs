@@ -1,14 +1,14 @@
 //! Memory that comes when its container runs here already: CRIU's page daemon asks for it on a socket, the sender has it.
 //!
 //! ```text
-//!  criu lazy-pages ── socket ─▶ listen ── "pages" ──▶ the sender
-//!        ▲                                               │
-//!        └──────── answer ◀── carry ◀──── pieces ────────┘      in the order of the questions
+//!  criu lazy-pages ── relay ─▶ listen ── "pages" ──▶ the sender
+//!        ▲                                              │
+//!        └── relay ◀── answer ◀── carry ◀──── pieces ───┘      in the order of the questions
 //! ```
 //!
 //! A line that breaks is no harm to what runs: whoever touches what has not come yet waits, until a new line
-//! (`dewar migrate --resolve`) takes the questions up that have no answer. With this daemon the socket ends, and with
-//! that the container: the sender has its memory still, and is told so when it asks.
+//! (`dewar migrate --resolve`) takes the questions up that have no answer. Nor is the end of this daemon: a process of its
+//! own ([`relay`](crate::runtime::criu::relay)) keeps the questions, and asks the next daemon.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -73,6 +73,14 @@ impl Relay {
     pub fn begin(id: &str, ended: impl FnOnce(End) + Send + 'static) -> Result<(Arc<Relay>, OwnedFd)> {
         let (criu, theirs) =
             UnixStream::pair().map_err(|cause| Error::system("make a socket for memory", cause))?;
+        Relay::go_on(id, criu, ended).map(|relay| (relay, theirs.into()))
+    }
+
+    /// Listens on a socket that is there already, as [`begin`](Relay::begin) does on its own.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn go_on(id: &str, criu: UnixStream, ended: impl FnOnce(End) + Send + 'static) -> Result<Arc<Relay>> {
         let relay = Arc::new(Relay { criu, state: Mutex::default(), changed: Condvar::new() });
         let (listener, id) = (Arc::clone(&relay), id.to_owned());
         lock(&UNDER_WAY).insert(id.clone(), Arc::clone(&relay));
@@ -88,7 +96,7 @@ impl Relay {
             listener.changed.notify_all();
         };
         crate::daemon::spawn("migration-faults", listen)?;
-        Ok((relay, theirs.into()))
+        Ok(relay)
     }
 
     /// The one of a container whose memory has not all come; `None` if there is none, or not any more.
@@ -104,7 +112,6 @@ impl Relay {
                 Ok(None) => return End::Lost,
                 Err(error) => {
                     log::error!("memory of a container that has moved: {error}");
-                    // Its page daemon fails then, and its shim ends it.
                     let _ = self.criu.shutdown(std::net::Shutdown::Both);
                     return End::Lost;
                 }

@@ -38,6 +38,7 @@ use crate::daemon::{names, runtimes};
 use crate::http::api::container::NetworkingConfig;
 use crate::runtime::Thaw;
 use crate::runtime::criu::predump;
+use crate::runtime::criu::relay::Found;
 
 /// Why a container was ended whose page daemon neither ended nor went on.
 const HUNG: &str =
@@ -533,6 +534,30 @@ fn await_memory(relay: &Relay, container: &Arc<Container>, sender: &Sender) -> R
         End::Unanswered => Err(Error::conflict(
             "the connection broke before all of its memory had come: it runs, and waits for it",
         )),
+    }
+}
+
+/// Goes on with the memory of a container that an earlier daemon has let run: the rest comes when the move is resolved.
+pub fn await_rest(container: &Arc<Container>) {
+    let (record, sandbox) = {
+        let inner = container.lock();
+        (inner.record.clone(), inner.sandbox.clone())
+    };
+    let (Some(_), Some(sandbox)) = (&record.awaited, sandbox) else { return };
+    let name = &record.name;
+    match sandbox.asking() {
+        Ok(Found::Line(criu)) => {
+            log::warn!(
+                "container {name:?} waits for memory until \"dewar migrate --resolve\" where it came from"
+            );
+            let owner = Arc::clone(container);
+            if let Err(error) = Relay::go_on(&container.id, criu, move |end| memory_ended(&owner, end)) {
+                log::error!("container {name:?}: go on with its memory: {error}");
+            }
+        }
+        Ok(Found::Whole) => memory_ended(container, End::Whole),
+        Ok(Found::Nothing) => {}
+        Err(error) => log::error!("container {name:?}: go on with its memory: {error}"),
     }
 }
 

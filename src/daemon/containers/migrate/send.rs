@@ -281,7 +281,7 @@ fn resolve(container: &Arc<Container>, leaving: &Leaving, line: &Line) -> Result
         }
         Message::Standing(Standing::Lost) => {
             return Err(Error::conflict(format!(
-                "{} had not all of its memory when its daemon ended or lost it, and had to end it: \"dewar rm\" it there; \
+                "{} had not all of its memory when what asks for it there ended or hung, and had to end it: \"dewar rm\" it there; \
                  \"dewar start --checkpoint {} {}\" brings it back here as it was when it was frozen",
                 leaving.host,
                 checkpoint(&leaving.ticket),
