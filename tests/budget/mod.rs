@@ -30,8 +30,9 @@ fn the_binary_is_small() {
     // plugins, metrics, other runtimes, doctor and the configuration file from there to 8.3; networks to 9.0;
     // registries, the builder, xz and bzip2, and what checkpoints say of themselves to 10.6; archives, Zstandard's
     // encoder, hibernation, checks and moves to 11.8; podman's archives, age and moves that send ahead to 12.1;
-    // streams, compression and memory that follows a move to 12.4.
-    assert!(bytes <= 25 << 19, "{bytes} bytes are more than 12.5 MiB");
+    // streams, compression and memory that follows a move to 12.4;
+    // archives for podman, a relay for that memory and memory that goes ahead to 12.5.
+    assert!(bytes <= (126 << 20) / 10, "{bytes} bytes are more than 12.6 MiB");
 }
 
 #[test]
