@@ -54,7 +54,7 @@ mod hostile;
 /// Under other people's inits and supervisors, started by the files of contrib/.
 mod supervisors;
 
-/// A minimal host in a virtual machine: from an init of its own to power-off.
+/// A minimal host in a virtual machine: from an init of its own to power-off, and a kernel that notes dirty pages.
 mod boot;
 
 /// Promises with numbers: static, small, light, quick.

@@ -32,6 +32,8 @@ fn memory_goes_ahead_of_a_move() {
 
     host.ok(&format!("dewar run -d --name mem --network none busybox sh -c '{COLLECT}'"));
     host.eventually("dewar logs mem 2>&1 | grep -qx 2");
+    the_daemon_dies_meanwhile(&mut host);
+
     // While the other daemon thaws it, what is here is a checkpoint like any other.
     host.ok("cd /var/lib/dewar/containers/$(dewar inspect --format '{{.Id}}' mem); mkdir -p checkpoints; \
          (until cp -a checkpoints/migration-???????????? /root/kept; do sleep 0.05; done 2> /root/cp.log) &");
@@ -66,6 +68,24 @@ fn memory_goes_ahead_of_a_move() {
         host.ok(&format!("{THERE} rm -f little"));
     }
     assert_eq!(host.ok("ls /var/lib/there/containers"), "");
+}
+
+/// Nothing has come of the move then, and the container has not noticed.
+fn the_daemon_dies_meanwhile(host: &mut Host) {
+    let ours = host.ok("dewar inspect --format '{{.Id}} {{.State.Pid}} {{.State.StartedAt}}' mem");
+    let dir = format!("/var/lib/dewar/containers/{}/checkpoints", ours.split(' ').next().unwrap_or_default());
+    let begun = format!("ls {dir}/migration-*.partial/memory/1");
+    host.ok("dewar migrate -q mem unix:///run/there.sock > /root/told 2>&1 &");
+    host.ok(&format!("for i in $(seq 1000); do {begun} > /dev/null 2>&1 && break; done; {begun}"));
+    let pid = host.ok("cat /run/dewar.pid");
+    host.ok(&format!("kill -9 {pid}"));
+    host.eventually(&format!("! grep -qx {pid} /run/dewar.pid && dewar ping --wait 20"));
+    assert_eq!(host.ok("dewar inspect --format '{{.Id}} {{.State.Pid}} {{.State.StartedAt}}' mem"), ours);
+    let seen: u64 = host.ok("dewar logs mem 2>&1 | tail -n 1").parse().expect("a number");
+    host.eventually(&format!("dewar logs mem 2>&1 | grep -qx {}", seen + 2));
+    // CRIU, which nobody waits for any more, may still be writing.
+    host.eventually(&format!("! ls {dir} | grep migration"));
+    host.eventually("test \"$(ls /var/lib/there/containers)\" = ''");
 }
 
 /// What a move told, line by line.
