@@ -18,7 +18,7 @@ const SOME_BYTES: u64 = 16 << 20;
 
 /// Looks at all of its memory in one child after the other, and starts programs in between; tells `whole` for each time
 /// that all of it was.
-pub(super) const FORKING: &str = "s=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do \
+const FORKING: &str = "s=$(head -c 8000000 /dev/zero | tr '\\0' x); while :; do \
     (case $s in *[!x]*) echo broken;; *) echo whole ${#s};; esac); /bin/true; done";
 
 /// Two daemons, of which the first has a container that remembers, and a way to the second.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::lazy::rounds;
 use super::migrate::containers;
-use super::postcopy::FORKING;
+use super::peers::{self, MEMORY};
 use super::{COUNTER, counts_past, numbers};
 use crate::support::certificates::Certificates;
 use crate::support::requires::{criu_path, requires, sshd_path};
@@ -43,8 +43,9 @@ fn a_host_behind_tls_takes_it_from_whom_it_knows() {
     migrate("client").ok().stdout_has("web runs at tcp://127.0.0.1").stdout_has("it stood still for ");
     counts_past(&there, numbers(&there).len());
     assert_eq!(containers(&here), []);
-    // Memory comes the same way when it runs there, also for children of what waits for it.
-    here.run_detached("memory", &[], FORKING);
+    // Memory comes the same way when it runs there. (Not of one that forks: CRIU 4.2.1 may come to a standstill over
+    // that, which `postcopy` knows, and which has nothing to do with the way.)
+    peers::run(&here, "memory", &["--network", "none"], &format!("{MEMORY}8"));
     eventually("its memory", || rounds(&here, "memory") > 1);
     let later = Cmd::new(binary()).args(certificates.client_flags("client"));
     later
