@@ -324,12 +324,8 @@ pub struct Dump {
     pub streamed: bool,
     /// How many [`Sandbox::pre_dump`]s are in `dir`, whose memory is only written again where it has changed. A shim
     /// that does not know of them writes all.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub pre_dumps: u32,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// A directory beside the container that belongs to it.

@@ -65,12 +65,12 @@ pub static MIGRATE: Command = Command {
             reached from here, as their users: they need not reach each other. Whatever breaks, exactly one of them has \
             the container: before the other daemon was ready it runs on here, and after that it is found out whose it \
             is, by this command or by --resolve later. When it breaks while memory is sent, or one of the daemons \
-            ends, what lacks memory waits over there until this command or --resolve sends the rest; if it is lost there, the checkpoint that is here brings \
-            it back as it was when it was frozen. If one of the two never comes back, the other has the checkpoint \
+            ends, what lacks memory waits over there until this command or --resolve sends the rest; if it is lost \
+            there, the checkpoint that is here brings it back as it was when it was frozen. If one of the two never comes back, the other has the checkpoint \
             \"migration-...\", which \"dewar start --checkpoint\" brings to life and \"dewar rm\" removes with the \
             container. With --progress=plain numbers are told once a second, and with json each line is an object with \
             Phase, Bytes, Total, BytesPerSecond and Milliseconds; in the last one the Phase is done, kept or failed, and \
-            StoppedMilliseconds is how long it stood still.",
+            StoppedMilliseconds is how long it stood still, PreCopiedBytes the memory that was sent before.",
     flags: &[
         &JSON,
         &KEEP,

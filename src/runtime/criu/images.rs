@@ -344,19 +344,25 @@ fn repeated(value: Value<'_>, into: &mut Vec<u32>) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// An image with these records.
+#[cfg(test)]
+pub(crate) fn image<Record: std::borrow::Borrow<super::rpc::Writer>>(
+    magic: u32,
+    records: &[Record],
+) -> Vec<u8> {
+    let mut bytes = [COMMON_MAGIC.to_le_bytes(), magic.to_le_bytes()].concat();
+    for record in records {
+        let record = record.borrow().bytes();
+        bytes.extend((record.len() as u32).to_le_bytes());
+        bytes.extend(record);
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::rpc::Writer;
     use super::*;
-
-    fn image(magic: u32, records: &[&Writer]) -> Vec<u8> {
-        let mut bytes = [COMMON_MAGIC.to_le_bytes(), magic.to_le_bytes()].concat();
-        for record in records {
-            bytes.extend((record.bytes().len() as u32).to_le_bytes());
-            bytes.extend(record.bytes());
-        }
-        bytes
-    }
 
     #[test]
     fn a_tree_is_read_with_its_credentials() {

@@ -5,10 +5,10 @@
 //! | 1 | name, container, image, kernel, architecture, places in networks |
 //! | 2 | the container's whole record, CRIU, CPU features, cgroup version, options, volumes, needs, the time it stood still, and size and digest of every file |
 //! | 3 | that its memory is compressed ([`pack`]) |
-//! | 4 | that some of its memory was written while it ran ([`predump`]) |
+//! | 4 | that some of its memory was written while it ran (`runtime::criu::predump`) |
 //!
-//! All are read, and none is written as a later version than it needs; what a version does not say is empty. It is the last file written before the checkpoint gets its
-//! name, and never changes.
+//! All are read, and none is written as a later version than it needs; what a version does not say is empty. It is the
+//! last file written before the checkpoint gets its name, and never changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -96,7 +96,7 @@ pub struct Manifest {
     #[serde(default)]
     pub needs: Needs,
     /// How many passes over its memory were made while it ran: what they have is not written again.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default)]
     pub pre_dumps: u32,
     /// By path in the checkpoint's directory; this file is not among them.
     #[serde(default)]
@@ -105,10 +105,6 @@ pub struct Manifest {
 
 fn first_version() -> u32 {
     1
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// What a checkpoint was asked for with.

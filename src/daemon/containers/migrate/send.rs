@@ -3,16 +3,18 @@
 //!
 //! Stays whole: the order of these steps is the promise that one side has the container.
 
+mod ahead;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use self::ahead::{Ahead, check_pre_copy, pre_copies};
 use super::account::Account;
 use super::growing;
 use super::logs::LogSender;
@@ -37,15 +39,9 @@ use crate::http::api::migrate::{Doing, MigrateRequest, Migrated, PreCopy};
 use crate::http::api::volume::VolumeCreate;
 use crate::runtime::criu::DUMP_LOG;
 use crate::runtime::criu::memory::{Memory, is_whole};
-use crate::runtime::criu::predump;
 use crate::runtime::shim::gate::{self, Decision, Keeper, MOVED};
 use crate::runtime::{Dump, Sandbox};
 
-/// Passes over files and memory while the container runs, at most; and how little one has to have in it to be the last.
-const PASSES: u32 = 5;
-const SMALL_BYTES: u64 = 4 << 20;
-/// Less memory than this is sent as quickly while it stands still.
-const LITTLE_MEMORY_BYTES: u64 = 16 << 20;
 /// That there is nothing to send.
 const NOT_FROZEN: &str = "it could not be frozen";
 /// How long the frozen container's end may take once it is decided.
@@ -84,23 +80,6 @@ pub fn check(engine: &Engine, container: &Container, request: &MigrateRequest) -
         )));
     }
     Ok(())
-}
-
-/// Refuses to send memory while a container runs where that cannot be.
-fn check_pre_copy(engine: &Engine, is_lazy: bool) -> Result<()> {
-    if is_lazy {
-        return Err(Error::invalid(
-            "with --lazy its memory is sent afterwards: leave that or --pre-copy out",
-        ));
-    }
-    match engine.criu() {
-        Ok(info) if !info.has_pre_dumps => Err(Error::not_implemented(format!(
-            "--pre-copy: this kernel does not note for criu {} which pages are dirty (CONFIG_MEM_SOFT_DIRTY)",
-            info.version
-        ))),
-        // The dump itself will say what is the matter.
-        _ => Ok(()),
-    }
 }
 
 /// Moves a container over a connection that the client has joined to the receiving daemon. Blocks until it is decided
@@ -464,21 +443,6 @@ fn saved_volumes(
     Ok(saved.into_iter().map(|(saved, from)| (saved.clone(), (from, saved.file))).unzip())
 }
 
-/// Whether memory is sent while the container runs.
-fn pre_copies(engine: &Engine, sandbox: &Sandbox, request: &MigrateRequest, is_taken: bool) -> Result<bool> {
-    let can = engine.criu().as_ref().is_ok_and(|info| info.has_pre_dumps);
-    match request.pre_copy {
-        PreCopy::Never => Ok(false),
-        PreCopy::Always if !is_taken => {
-            Err(Error::conflict("--pre-copy: the other daemon is an older dewar, which does not know of it"))
-        }
-        PreCopy::Always => Ok(true),
-        PreCopy::Auto => {
-            Ok(can && is_taken && !request.lazy && sandbox.resident_bytes() >= LITTLE_MEMORY_BYTES)
-        }
-    }
-}
-
 /// Offers the container, and sends its image if that is not there; gives what the receiver has to complain of, and
 /// whether it takes memory before the freeze.
 fn offer(
@@ -571,107 +535,7 @@ struct Goods {
     files: BTreeMap<String, Sealed>,
 }
 
-/// Memory that is sent while the container runs.
-#[derive(Default)]
-struct Ahead {
-    is_wanted: bool,
-    /// Without it there is no move.
-    is_must: bool,
-    /// Passes that the dump builds on.
-    passes: u32,
-    bytes: u64,
-    warnings: Vec<String>,
-}
-
 impl Journey<'_> {
-    /// Sends files and memory while the container runs, in passes until little changes between two.
-    fn send_ahead(&self, sandbox: &Sandbox, goods: &mut Goods, account: &mut Account<'_>) -> Result<()> {
-        account.enter(
-            Doing::Files,
-            if goods.memory.is_wanted {
-                "Sending files and memory while it runs"
-            } else {
-                "Sending files while it runs"
-            },
-        );
-        let mut last = u64::MAX;
-        for _ in 0..PASSES {
-            let mut bytes = self.send_pass(goods, account, false)?;
-            if goods.memory.is_wanted {
-                bytes += self.send_memory_pass(sandbox, goods, account)?;
-            }
-            if bytes <= SMALL_BYTES || bytes > last / 2 {
-                break;
-            }
-            last = bytes;
-        }
-        self.line.sender.tell(&Message::Freezing {})?;
-        match self.line.hear()? {
-            Message::Prepared {} => Ok(()),
-            _ => Err(wire::strange("no word of being prepared")),
-        }
-    }
-
-    /// Sends what has changed of the files, and keeps it; the bytes of it.
-    fn send_pass(&self, goods: &mut Goods, account: &mut Account<'_>, is_frozen: bool) -> Result<u64> {
-        let (partial, line) = (self.under_way.partial(), self.line);
-        let (files, mut so_far) = (&mut goods.files, 0);
-        goods.passes.next(is_frozen, &mut |name, write| {
-            line.look_up()?;
-            let path = partial.join(name);
-            let failed = |cause: std::io::Error| Error::system(format!("write {path:?}"), cause);
-            state_dir::make_dir(path.parent().unwrap_or(&partial), 0o700)?;
-            let file =
-                File::options().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
-            let mut file = BufWriter::with_capacity(256 << 10, file);
-            let mut sent = |bytes| account.sent(bytes, "files", None, &mut so_far);
-            let (sha256, bytes) = line
-                .sender
-                .written(Item::Checkpoint(name.to_owned()), &mut sent, |out| write(&mut Both(out, &mut file)))
-                .map_err(|error| line.unsent(error))?;
-            file.flush().map_err(failed)?;
-            files.insert(name.to_owned(), seal::sealed(&path, sha256, bytes)?);
-            Ok(())
-        })
-    }
-
-    /// Sends what has changed of its memory, and keeps it; the bytes of it.
-    fn send_memory_pass(
-        &self,
-        sandbox: &Sandbox,
-        goods: &mut Goods,
-        account: &mut Account<'_>,
-    ) -> Result<u64> {
-        let (partial, line) = (self.under_way.partial(), self.line);
-        let (memory, files) = (&mut goods.memory, &mut goods.files);
-        let number = memory.passes + 1;
-        let pass = predump::directory(number) + "/";
-        let bytes = match sandbox.pre_dump(&partial, number) {
-            Ok(bytes) => bytes,
-            Err(cause) if memory.is_must => return Err(checkpoints::explained(self.engine, cause)),
-            // What had been noted is forgotten: all of it is sent while it stands still.
-            Err(cause) => {
-                log::warn!("container {:?}: {cause}", self.record.name);
-                memory.warnings.push(format!("its memory was sent while it stood still: {cause}"));
-                (memory.is_wanted, memory.passes) = (false, 0);
-                state_dir::remove_tree(&partial.join(&pass))?;
-                return Ok(0);
-            }
-        };
-        let mut so_far = 0;
-        for (name, _) in seal::sizes(&partial)?.into_iter().filter(|(name, _)| name.starts_with(&pass)) {
-            line.look_up()?;
-            let path = partial.join(&name);
-            let file = File::open(&path).map_err(|cause| Error::system(format!("open {path:?}"), cause))?;
-            let mut sent = |bytes| account.sent(bytes, "memory", None, &mut so_far);
-            let sent = line.sender.file(Item::Checkpoint(name.clone()), file, &mut sent);
-            let (sha256, bytes) = sent.map_err(|error| line.unsent(error))?;
-            files.insert(name, seal::sealed(&path, sha256, bytes)?);
-        }
-        (memory.passes, memory.bytes) = (number, memory.bytes + bytes);
-        Ok(bytes)
-    }
-
     /// Freezes it, sends it and gives it away; how long it stood still until it ran over there.
     ///
     /// # Errors
@@ -879,22 +743,6 @@ fn send_growing(
         files.insert(name, seal::sealed(&path, sha256, bytes)?);
     }
     Ok(())
-}
-
-/// Writes to two places.
-struct Both<'a>(&'a mut dyn Write, &'a mut dyn Write);
-
-impl Write for Both<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.0.write(bytes)?;
-        self.1.write_all(&bytes[..count])?;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()?;
-        self.1.flush()
-    }
 }
 
 /// Removes a container that runs elsewhere now, with the volumes that went along and that nobody else has.

@@ -169,6 +169,7 @@ mod tests {
 
     use super::super::load;
     use super::*;
+    use crate::runtime::criu::images::image;
     use crate::runtime::criu::rpc::Writer;
 
     /// Type, id, parent, root, destination, key.
@@ -180,12 +181,7 @@ mod tests {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(dir.join("images")).unwrap();
         let write = |name: &str, magic: u32, records: &[Writer]| {
-            let mut bytes = [0x5456_4319_u32.to_le_bytes(), magic.to_le_bytes()].concat();
-            for record in records {
-                bytes.extend((record.bytes().len() as u32).to_le_bytes());
-                bytes.extend(record.bytes());
-            }
-            std::fs::write(dir.join("images").join(name), bytes).unwrap();
+            std::fs::write(dir.join("images").join(name), image(magic, records)).unwrap();
         };
         let mut task = Writer::default();
         task.int(1, 1).int(2, 0);
