@@ -8,8 +8,6 @@ use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
 use ring::digest::{Context, SHA256};
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use serde::{Deserialize, Serialize};
 
 use crate::daemon::error::{Error, Result};
@@ -172,9 +170,11 @@ pub fn decompress<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let whole = BufReader::with_capacity(64 << 10, io::Cursor::new(head).chain(stream));
     match kind.as_slice() {
         [0x1f, 0x8b, ..] => Ok(Box::new(Damage(MultiGzDecoder::new(whole)))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(Zstd::new(whole))),
         // A skippable frame may come first.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Box::new(Zstd::new(whole))),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+            let decoder = Zstd::new(whole).map_err(|cause| Error::system("start zstd", cause))?;
+            Ok(Box::new(decoder))
+        }
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             let limit = ((MAX_WINDOW + XZ_TABLES) >> 10) as u32;
             Ok(Box::new(Damage(XzReader::new_mem_limit(whole, true, limit))))
@@ -207,55 +207,46 @@ impl<R: Read> Read for Damage<R> {
 }
 
 /// One zstd frame after the other, skippable ones skipped.
-struct Zstd<R> {
-    source: R,
-    decoder: FrameDecoder,
-    in_frame: bool,
-}
+struct Zstd<'a, R: BufRead>(zstd::stream::read::Decoder<'a, Watched<R>>);
 
-impl<R> Zstd<R> {
-    fn new(source: R) -> Zstd<R> {
-        let mut decoder = FrameDecoder::new();
-        decoder.set_max_window_size(MAX_WINDOW);
-        Zstd { source, decoder, in_frame: false }
+impl<R: BufRead> Zstd<'_, R> {
+    fn new(stream: R) -> io::Result<Self> {
+        let mut decoder =
+            zstd::stream::read::Decoder::with_buffer(Watched { inner: stream, has_failed: false })?;
+        decoder.window_log_max(MAX_WINDOW.ilog2())?;
+        Ok(Zstd(decoder))
     }
 }
 
-impl<R: BufRead> Read for Zstd<R> {
+impl<R: BufRead> Read for Zstd<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let damaged =
-            |cause: FrameDecoderError| io::Error::new(io::ErrorKind::InvalidData, cause.to_string());
-        loop {
-            if self.in_frame {
-                while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                    self.decoder
-                        .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
-                        .map_err(damaged)?;
-                }
-                let count = self.decoder.read(into)?;
-                if count > 0 || into.is_empty() {
-                    return Ok(count);
-                }
-                self.in_frame = false;
-            }
-            if self.source.fill_buf()?.is_empty() {
-                return Ok(0);
-            }
-            match self.decoder.reset(&mut self.source) {
-                Ok(()) => self.in_frame = true,
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
-                    let length = u64::from(length);
-                    let skipped = io::copy(&mut (&mut self.source).take(length), &mut io::sink())?;
-                    if skipped < length {
-                        return Err(io::ErrorKind::UnexpectedEof.into());
-                    }
-                }
-                Err(cause) => return Err(damaged(cause)),
-            }
-        }
+        // libzstd's errors are of no kind of their own.
+        self.0.read(into).map_err(|cause| match self.0.get_ref().has_failed {
+            true => cause,
+            false => io::Error::new(io::ErrorKind::InvalidData, cause),
+        })
+    }
+}
+
+/// Remembers whether it could not be read.
+struct Watched<R> {
+    inner: R,
+    has_failed: bool,
+}
+
+impl<R: BufRead> Read for Watched<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(into).inspect_err(|_| self.has_failed = true)
+    }
+}
+
+impl<R: BufRead> BufRead for Watched<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf().inspect_err(|_| self.has_failed = true)
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
     }
 }
 
@@ -377,6 +368,27 @@ mod tests {
             }
         }
         assert_eq!(Compression::parse("xz"), None);
+    }
+
+    /// Who cut a transfer off is asked for by the error's own kind.
+    #[test]
+    fn what_cannot_be_read_is_no_damage() {
+        struct Cut;
+        impl Read for Cut {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("cut off"))
+            }
+        }
+        for program in ["gzip", "zstd", "bzip2", "xz"] {
+            let packed = through(program, &["-c"], &[7; 100_000]);
+            let mut plain = decompress(packed[..packed.len() / 2].chain(Cut)).unwrap();
+            let failure = io::copy(&mut plain, &mut io::sink()).unwrap_err();
+            assert_eq!(
+                (failure.kind(), failure.to_string().as_str()),
+                (io::ErrorKind::Other, "cut off"),
+                "{program}"
+            );
+        }
     }
 
     #[test]
