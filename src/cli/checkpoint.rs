@@ -66,7 +66,8 @@ pub static CREATE: Command = Command {
             checkpoint becomes a file here, or goes to standard output, while it is made, compressed and, with \
             recipients or a passphrase, encrypted as checkpoint export does it; checkpoint import makes a container of \
             it. No memory is written to the daemon's disk then. The container ends when all of it is here, and runs on \
-            if anything breaks before. One with a terminal cannot be streamed.",
+            if anything breaks before. One with a terminal cannot be streamed. Digests of large files are taken after the \
+            answer, in the background; if the machine goes down before that, only start --trust thaws the checkpoint.",
     flags: &[
         &CHECKPOINT_DIR,
         &PACK,

@@ -212,7 +212,9 @@ mod tests {
              the checkpoint becomes a file here, or goes to standard output, while it is made, compressed and,\n\
              with recipients or a passphrase, encrypted as checkpoint export does it; checkpoint import makes a\n\
              container of it. No memory is written to the daemon's disk then. The container ends when all of it\n\
-             is here, and runs on if anything breaks before. One with a terminal cannot be streamed.\n\
+             is here, and runs on if anything breaks before. One with a terminal cannot be streamed. Digests of\n\
+             large files are taken after the answer, in the background; if the machine goes down before that,\n\
+             only start --trust thaws the checkpoint.\n\
              \n\
              Options:\n\
              \x20     --checkpoint-dir PATH    Directory of the host that holds the checkpoints\n\

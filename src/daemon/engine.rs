@@ -7,6 +7,7 @@ use std::sync::{Arc, Once, OnceLock, PoisonError, RwLock};
 use super::authorization::Authorization;
 use super::build::Builds;
 use super::config::Config;
+use super::containers::checkpoint::digests::Digests;
 use super::containers::{Containers, health, schedule};
 use super::error::Result;
 use super::events::Bus;
@@ -43,6 +44,8 @@ pub struct Engine {
     pub health: health::Schedule,
     /// Of checkpoints.
     pub schedule: schedule::Schedule,
+    /// Of checkpoints, too.
+    pub digests: Digests,
     pub runtime: Runtime,
     pub pruning: Pruning,
     pub authorization: Authorization,
@@ -93,6 +96,7 @@ impl Engine {
             events: Bus::default(),
             health: health::Schedule::default(),
             schedule: schedule::Schedule::default(),
+            digests: Digests::default(),
             runtime,
             pruning: Pruning::default(),
             authorization,

@@ -40,6 +40,12 @@ pub fn stop(engine: &Arc<Engine>, server: &Handle) {
     } else {
         stop_containers(engine, config.shutdown_timeout_secs, config.default_stop_timeout_secs);
     }
+    let limit = config.shutdown_timeout_secs.map(Duration::from_secs);
+    if !engine.digests.wait(limit.and_then(|limit| Instant::now().checked_add(limit))) {
+        log::warn!(
+            "checkpoints lack their digests: the next daemon takes them, unless the machine goes down before"
+        );
+    }
 }
 
 /// So many may freeze now.

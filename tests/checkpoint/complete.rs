@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::lazy::rounds;
+use super::peers::{self, MEMORY};
 use super::{counting, counts_past, numbers};
 use crate::support::requires::requires;
-use crate::support::{Cmd, Daemon};
+use crate::support::{Cmd, Daemon, eventually};
 
 /// The directory of a checkpoint of `web`.
 #[track_caller]
@@ -63,6 +65,83 @@ fn a_checkpoint_says_what_it_holds() {
     let list = daemon.api("GET", "/containers/web/checkpoints").json();
     assert_eq!(list[0]["Name"], "cp1");
     assert!(list[0]["Size"].as_u64().is_some_and(|bytes| bytes > 10_000), "{list}");
+}
+
+/// The pages of the largest memory in a checkpoint of `web`, and whether its manifest has a digest of them.
+#[track_caller]
+fn pages(daemon: &Daemon, name: &str) -> (String, bool) {
+    let says = manifest(daemon, name);
+    let files = says["files"].as_object().expect("a map");
+    let is_large = |sealed: &Value| sealed["bytes"].as_u64() > Some(32 << 20);
+    let (file, sealed) = files.iter().find(|(_, sealed)| is_large(sealed)).expect("its memory");
+    (file.clone(), sealed["sha256"].is_string())
+}
+
+/// Changes what a checkpoint of `web` says, so that its memory has no digest yet.
+#[track_caller]
+fn without_digest(daemon: &Daemon, name: &str, change: impl Fn(&mut Value)) {
+    let (file, mut says) = (pages(daemon, name).0, manifest(daemon, name));
+    says["files"][&file].as_object_mut().expect("a map").remove("sha256").expect("it had one");
+    says["version"] = json!(5);
+    change(&mut says);
+    std::fs::write(directory(daemon, name).join("checkpoint.json"), says.to_string())
+        .expect("a file of ours");
+}
+
+/// Nobody waits for the digests of large files; they come all the same, whatever ends before, and until then inodes tell
+/// whether anybody touched them.
+#[test]
+fn digests_of_large_files_come_after_the_answer() {
+    requires!(root, criu);
+    let mut daemon = Daemon::start();
+    peers::run(&daemon, "web", &[], &format!("{MEMORY}48"));
+    eventually("its memory", || rounds(&daemon, "web") > 1);
+    daemon.dewar(&["checkpoint", "create", "--leave-running", "web", "cp1"]).ok();
+    let archive = daemon.dir().join("cp1.tar").display().to_string();
+    daemon.dewar(&["checkpoint", "export", "-o", &archive, "web", "cp1"]).ok();
+    daemon.dewar(&["checkpoint", "import", "--trust", "--name", "copy", &archive]).ok();
+    let is_right = |daemon: &Daemon, name: &str| {
+        let (says, file) = (manifest(daemon, name), pages(daemon, name).0);
+        let digest = Cmd::new("sha256sum").arg(directory(daemon, name).join(&file)).ok();
+        let digest = digest.stdout.split_whitespace().next().unwrap_or_default().to_owned();
+        assert_eq!(says["files"][&file]["sha256"], format!("sha256:{digest}"));
+        assert_eq!(says["version"], 2);
+    };
+    is_right(&daemon, "cp1");
+    // The daemon's end waits for them.
+    daemon.dewar(&["checkpoint", "create", "web", "cp2"]).ok();
+    assert_eq!(daemon.stop(), 0, "{}", daemon.log());
+    daemon.restart();
+    is_right(&daemon, "cp2");
+    // What a killed one leaves is taken up.
+    without_digest(&daemon, "cp1", |_| {});
+    daemon.kill9();
+    daemon.restart();
+    eventually("the digest", || pages(&daemon, "cp1").1);
+    is_right(&daemon, "cp1");
+    // Nobody vouches for what a loss of power may have taken.
+    without_digest(&daemon, "cp2", |says| says["boot_id"] = json!("another"));
+    daemon.kill9();
+    daemon.restart();
+    let words = "had no digest yet when the machine went down";
+    daemon
+        .dewar(&["start", "--checkpoint", "cp2", "web"])
+        .fails(1)
+        .stderr_has(words)
+        .stderr_has("--trust thaws it as it is");
+    daemon.dewar(&["checkpoint", "export", "-o", &archive, "web", "cp2"]).fails(1).stderr_has(words);
+    assert!(!pages(&daemon, "cp2").1);
+    let before = rounds(&daemon, "web");
+    daemon.dewar(&["start", "--trust", "--checkpoint", "cp2", "web"]).ok();
+    eventually("its memory", || rounds(&daemon, "web") > before);
+    daemon.dewar(&["kill", "web"]).ok();
+    // As it was, without anybody's having read it; and touched.
+    without_digest(&daemon, "cp1", |_| {});
+    daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
+    daemon.dewar(&["kill", "web"]).ok();
+    Cmd::new("touch").arg(directory(&daemon, "cp1").join(pages(&daemon, "cp1").0)).ok();
+    let words = "is not what it was when the checkpoint was taken";
+    daemon.dewar(&["start", "--trust", "--checkpoint", "cp1", "web"]).fails(1).stderr_has(words);
 }
 
 #[test]

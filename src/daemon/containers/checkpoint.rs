@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`check`] says before whether it can be done, [`manifest`] is what it says of itself, [`seal`] the digests of its
-//! files, [`pack`] its memory compressed, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
+//! files, [`digests`] when they are taken, [`pack`] its memory compressed, [`preflight`] what is compared before one is thawed, [`volumes`] what becomes of volumes, [`passes`] the
 //! archives of files, [`logs`] what CRIU said when it failed; [`archive`] is one as a file, [`stream`] one that is none here, [`podman`] a file that podman
 //! wrote, or restores.
 //!
@@ -18,6 +18,7 @@
 pub mod archive;
 pub mod check;
 pub mod clone;
+pub mod digests;
 pub mod export;
 pub mod import;
 pub mod inspect;
@@ -57,8 +58,7 @@ use crate::daemon::state_dir;
 use crate::http::api::checkpoint::{CheckpointCreate, CheckpointSummary};
 use crate::runtime::criu::DUMP_LOG;
 use crate::runtime::{Dump, DumpVolume, Thaw};
-use manifest::{MANIFEST, Options};
-use seal::Follower;
+use manifest::{Digesting, MANIFEST, Options};
 use volumes::BroughtBack;
 
 pub use manifest::{Manifest, PARTIAL, Purpose, UnderWay};
@@ -121,6 +121,7 @@ pub fn create_for(
     let parent = directory(container, &request.checkpoint_dir)?;
     let attempt = || format!("Cannot checkpoint container {}", container.name());
     let _action = container.begin();
+    let _held = engine.digests.hold();
     let began = Instant::now();
     let sandbox = lifecycle::sandbox(container, Action::Checkpoint)?;
     unfinished::finish_dump(container).map_err(|error| error.during(attempt()))?;
@@ -179,13 +180,12 @@ pub fn create_for(
         volumes: parts,
         ..Dump::default()
     };
-    let write = || -> Result<()> {
+    let write = || -> Result<Manifest> {
         note(container, Some(under_way.clone()))?;
         network::hold(engine, &record);
         if request.exit {
             rootfs::hold(container, &record);
         }
-        let follower = Follower::of(partial.clone());
         let dumped = sandbox.dump(dump);
         if dumped.is_err() || !request.exit {
             network::release(engine, &record);
@@ -197,7 +197,7 @@ pub fn create_for(
             .map_err(|error| explained(engine, error))?;
         // Asked for now: the first time takes a tenth of a second, which nothing is to wait for.
         under_way.criu = engine.criu().as_ref().map_or_else(|_| String::new(), |info| info.version.clone());
-        under_way.publish(&record, follower.finish())
+        under_way.publish(&record, digesting(purpose))
     };
     let written = write();
     if let Err(error) = &written
@@ -217,10 +217,16 @@ pub fn create_for(
         // The next daemon finds no such dump and forgets it.
         log::warn!("{error}");
     }
-    if let Err(error) = written {
-        // The first failure is the one to tell; the next attempt or start sweeps what stays.
-        let _ = state_dir::remove_tree(&partial);
-        return Err(error.during(attempt()));
+    let manifest = match written {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            // The first failure is the one to tell; the next attempt or start sweeps what stays.
+            let _ = state_dir::remove_tree(&partial);
+            return Err(error.during(attempt()));
+        }
+    };
+    if !manifest.has_digests() {
+        digests::later(engine, container, target);
     }
     engine.metrics.done(metrics::Action::Checkpoint, began);
     let mut attributes = record.event_attributes();
@@ -232,6 +238,16 @@ pub fn create_for(
             .wait_until(Some(std::time::Duration::from_secs(10)), |inner| !inner.record.state.is_alive());
     }
     Ok(())
+}
+
+fn digesting(purpose: Purpose) -> Digesting {
+    match purpose {
+        // The machine may be about to go down, and nothing but digests tells then that all of it was written.
+        Purpose::Hibernation { by_daemon: true, .. } => Digesting::Now,
+        // Inodes tell nothing where it is not known which life of the kernel this is.
+        _ if manifest::boot_id().is_empty() => Digesting::Now,
+        _ => Digesting::Later,
+    }
 }
 
 /// How much the container has said so far; `None` where that is not kept in a file.
@@ -314,6 +330,15 @@ fn find(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathB
     Ok((dir, manifest))
 }
 
+/// As [`find`], and all its files have digests: those that it lacks are taken now.
+fn find_digested(container: &Container, id: &CheckpointId, custom: &str) -> Result<(PathBuf, Manifest)> {
+    let (dir, manifest) = find(container, id, custom)?;
+    match manifest.has_digests() {
+        true => Ok((dir, manifest)),
+        false => digests::complete(container, &dir, &|| {}).map(|manifest| (dir, manifest)),
+    }
+}
+
 /// Deletes one.
 pub fn delete(container: &Container, id: &str, custom: &str) -> Result<()> {
     let id = CheckpointId::parse(id)?;
@@ -391,6 +416,7 @@ pub fn restore_asking(
     asks: Option<Arc<OwnedFd>>,
 ) -> Result<()> {
     let id = CheckpointId::parse(id)?;
+    let _held = engine.digests.hold();
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
     container.lock().check(action)?;
     let finished = unfinished::finish_dump(container);

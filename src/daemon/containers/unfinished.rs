@@ -18,8 +18,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::checkpoint::seal::Followed;
-use super::checkpoint::{self, UnderWay};
+use super::checkpoint::manifest::{Digesting, boot_id};
+use super::checkpoint::{self, Manifest, UnderWay, digests};
 use super::container::{Container, Record};
 use super::create::now;
 use super::hibernate;
@@ -97,7 +97,7 @@ pub fn settle_dump(container: &Container, record: &mut Record, exit: Option<&Exi
     let id = &dump.name;
     let result = if took_it || dump.is_whole() {
         log::info!("checkpoint {id} of container {:?} was cut off, and is finished", record.name);
-        dump.publish(record, Followed::new()).inspect(|()| dump.note(record))
+        dump.publish(record, Digesting::Now).map(|_| dump.note(record))
     } else {
         log::info!("checkpoint {id} of container {:?} was cut off, and is undone", record.name);
         state_dir::remove_tree(&dump.partial())
@@ -117,7 +117,7 @@ pub fn finish_dump(container: &Container) -> Result<()> {
     let record = container.record();
     let Some(dump) = &record.dump else { return Ok(()) };
     if !dump.is_published() && dump.is_whole() {
-        dump.publish(&record, Followed::new()).map_err(|error| {
+        dump.publish(&record, Digesting::Now).map_err(|error| {
             error.during(format!("finish checkpoint {} of container {}", dump.name, record.name))
         })?;
         log::info!("checkpoint {} of container {:?} has its name now", dump.name, record.name);
@@ -157,8 +157,9 @@ fn orphan(container: &Container) -> Option<UnderWay> {
     Some(UnderWay { dir, name: newest.1, ..UnderWay::default() })
 }
 
-/// Removes half-made checkpoints and writable layers that are not the container's, and settles what volumes hold.
-pub fn sweep(engine: &Engine, container: &Arc<Container>) {
+/// Removes half-made checkpoints and writable layers that are not the container's, settles what volumes hold, and has the
+/// digests of checkpoints taken that an earlier daemon did not come to.
+pub fn sweep(engine: &Arc<Engine>, container: &Arc<Container>) {
     settle_rest(container);
     hibernate::use_up(container);
     let record = container.record();
@@ -179,6 +180,15 @@ pub fn sweep(engine: &Engine, container: &Arc<Container>) {
             Err(error) => log::warn!("{error}"),
         }
     }
+    let boot_id = boot_id();
+    children(&container.dir.join("checkpoints"))
+        .filter(|dir| lacks_digests(dir, &boot_id))
+        .for_each(|dir| digests::later(engine, container, dir));
+}
+
+/// Whether a checkpoint lacks digests that can still be taken.
+fn lacks_digests(dir: &Path, boot_id: &str) -> bool {
+    Manifest::load(dir).is_ok_and(|manifest| !manifest.has_digests() && manifest.boot_id == boot_id)
 }
 
 fn children(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {

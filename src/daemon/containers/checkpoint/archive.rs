@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{MANIFEST, Manifest};
 use super::passes;
-use super::seal::{self, Begun, Followed, Sealed};
+use super::seal::{self, Known, Sealed};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::{Digest, Hashing};
 use crate::runtime::layer::Limits;
@@ -222,7 +222,7 @@ impl Source {
     pub fn open(dir: &Path, mut manifest: Manifest, scratch: &Path) -> Result<Source> {
         if manifest.files.is_empty() {
             // The first version kept no digests.
-            manifest.files = seal::seal(dir, Followed::new())?;
+            manifest.files = seal::seal(dir, Known::new())?;
         }
         passes::check(&manifest)?;
         let tar = dir.join(ROOTFS);
@@ -276,7 +276,7 @@ impl Source {
             };
             let mut content = Hashing::new(file);
             add(&mut writer, &outer(name), sealed.bytes, &mut content)?;
-            if content.finish().0 != sealed.sha256 {
+            if Some(content.finish().0) != sealed.sha256 {
                 let text = format!("file {name} of the checkpoint is not what it was when it was taken");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
@@ -369,7 +369,7 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     if is_pieces {
         return pieces::read(&mut reader, into, header);
     }
-    let mut followed = Followed::new();
+    let mut known = Known::new();
     while let Some(entry) = next(&mut reader)? {
         let name = String::from_utf8_lossy(&entry.path).into_owned();
         if name == IMAGES && entry.kind == Kind::Directory {
@@ -388,18 +388,18 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
         let path = into.join(&inner);
         let before = if inner == ROOTFS { header.whiteouts.packed()? } else { Vec::new() };
         let digest = receive(&mut reader, &path, sealed.bytes, &before)?;
-        if digest != sealed.sha256 {
+        if Some(&digest) != sealed.sha256.as_ref() {
             return Err(bad(format!("{name:?} has another digest than {HEADER} says")));
         }
         if before.is_empty() {
-            followed.insert(path, Begun::whole(digest, sealed.bytes));
+            known.insert(path, (digest, sealed.bytes));
         }
     }
     read_rest(&mut reader)?;
     if let Some(missing) = expected.keys().next() {
         return Err(bad(format!("{missing:?} is missing")));
     }
-    header.manifest.files = seal::seal(into, followed)?;
+    header.manifest.files = seal::seal(into, known)?;
     Ok(header)
 }
 

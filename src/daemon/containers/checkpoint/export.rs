@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::archive::Source;
-use super::{find, podman};
+use super::{find_digested, podman};
 use crate::daemon::containers::container::Container;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::Compression;
@@ -42,7 +42,7 @@ pub fn export(
     if !matches!(format, "" | "dewar" | "podman") {
         return Err(Error::invalid(format!("format {format:?}: there are dewar and podman")));
     }
-    let (dir, mut manifest) = find(container, &id, custom)?;
+    let (dir, mut manifest) = find_digested(container, &id, custom)?;
     if manifest.record.is_none() {
         // The first version did not say what the container was: it is what it is now.
         manifest.record = Some(Box::new(container.record()));

@@ -6,9 +6,10 @@
 //! | 2 | the container's whole record, CRIU, CPU features, cgroup version, options, volumes, needs, the time it stood still, and size and digest of every file |
 //! | 3 | that its memory is compressed ([`pack`]) |
 //! | 4 | that some of its memory was written while it ran (`runtime::criu::predump`) |
+//! | 5 | that the digests of large files are still to come ([`digests`](super::digests)) |
 //!
 //! All are read, and none is written as a later version than it needs; what a version does not say is empty. It is the
-//! last file written before the checkpoint gets its name, and never changes.
+//! last file written before the checkpoint gets its name, and is written again only when the digests are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::pack;
-use super::seal::{self, Followed, Sealed};
+use super::seal::{self, Known, Sealed};
 use crate::daemon::containers::container::Record;
 use crate::daemon::containers::create::now;
 use crate::daemon::containers::hibernate::Hibernation;
@@ -34,11 +35,13 @@ pub const MANIFEST: &str = "checkpoint.json";
 /// What a checkpoint's name ends in while it is made or removed.
 pub const PARTIAL: &str = ".partial";
 /// What this dewar writes, and the newest it reads.
-pub const VERSION: u32 = 4;
-/// What a dewar must know to thaw one whose memory is not compressed; one whose memory is; and one with pre-dumps.
+pub const VERSION: u32 = 5;
+/// What a dewar must know to thaw one whose memory is not compressed; one whose memory is; one with pre-dumps; and one
+/// without all digests.
 pub const PLAIN: u32 = 2;
 const COMPRESSED: u32 = 3;
 const PRE_DUMPED: u32 = 4;
+const UNDIGESTED: u32 = 5;
 
 /// What must hold for the images to be thawed, and what is in them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -172,6 +175,15 @@ pub enum Purpose {
     Schedule,
 }
 
+/// When the digests of large files are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Digesting {
+    /// Before the checkpoint has its name.
+    Now,
+    /// By whoever then asks for it ([`digests`](super::digests)).
+    Later,
+}
+
 impl UnderWay {
     /// Where the shim writes it.
     pub fn partial(&self) -> PathBuf {
@@ -183,18 +195,22 @@ impl UnderWay {
         self.partial().join(WHOLE).is_file()
     }
 
-    /// Compresses its memory if that is wanted, seals its files and gives it its name. `followed` is what was digested of
-    /// them while they were written. Called again after a failure, it goes on.
-    pub fn publish(&self, record: &Record, followed: Followed) -> Result<()> {
+    /// Compresses its memory if that is wanted, seals its files and gives it its name; gives what it says of itself.
+    /// Called again after a failure, it goes on.
+    pub fn publish(&self, record: &Record, digesting: Digesting) -> Result<Manifest> {
         let (partial, target) = (self.partial(), self.dir.join(&self.name));
         if self.options.compress {
             pack::pack(&partial)?;
         }
-        let files = seal::seal(&partial, followed)?;
+        let files = match digesting {
+            Digesting::Now => seal::seal(&partial, Known::new())?,
+            Digesting::Later => seal::seal_small(&partial)?,
+        };
         let manifest = self.describe(record, files);
         state_dir::save(&partial.join(MANIFEST), &manifest, Durability::Synced)?;
         fs::rename(&partial, &target)
-            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))
+            .map_err(|cause| Error::system(format!("rename {partial:?} to {target:?}"), cause))?;
+        Ok(manifest)
     }
 
     /// Whether it has its name.
@@ -232,7 +248,7 @@ impl UnderWay {
             volumes: self.volumes.iter().map(|volume| volume.name.clone()).collect(),
         };
         Manifest {
-            version: if self.options.compress { COMPRESSED } else { PLAIN },
+            version: PLAIN,
             name: self.name.clone(),
             container_id: record.id.clone(),
             container_name: record.name.clone(),
@@ -257,6 +273,7 @@ impl UnderWay {
             pre_dumps: 0,
             files,
         }
+        .with_its_version()
     }
 }
 
@@ -279,8 +296,26 @@ impl Manifest {
 
     /// With so many passes over its memory.
     pub fn with_pre_dumps(self, pre_dumps: u32) -> Manifest {
-        let version = if pre_dumps > 0 { PRE_DUMPED } else { self.version };
-        Manifest { pre_dumps, version, ..self }
+        Manifest { pre_dumps, ..self }.with_its_version()
+    }
+
+    /// In the version that it needs.
+    pub fn with_its_version(self) -> Manifest {
+        let version = if !self.has_digests() {
+            UNDIGESTED
+        } else if self.pre_dumps > 0 {
+            PRE_DUMPED
+        } else if self.options.compress {
+            COMPRESSED
+        } else {
+            PLAIN
+        };
+        Manifest { version, ..self }
+    }
+
+    /// Whether all its files have their digests.
+    pub fn has_digests(&self) -> bool {
+        self.files.values().all(|file| file.sha256.is_some())
     }
 
     /// Bytes of all its files; 0 where it does not say.

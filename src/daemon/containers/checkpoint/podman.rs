@@ -33,7 +33,7 @@ use serde_json::Value;
 use super::archive::{self, Header, MOST_FILES, RESERVE, Whiteouts, bad, is_plain};
 use super::import::{self, Import};
 use super::manifest::{self, Manifest, Needs, SavedVolume};
-use super::seal::{self, Followed};
+use super::seal::{self, Known};
 use crate::daemon::containers::network::Frozen;
 use crate::daemon::containers::{create, limits};
 use crate::daemon::engine::Engine;
@@ -148,7 +148,7 @@ pub fn read(
         volumes,
         ..Manifest::default()
     };
-    manifest.files = seal::seal(into, Followed::new())?;
+    manifest.files = seal::seal(into, Known::new())?;
     let header = Header { version: archive::VERSION, manifest, whiteouts: Whiteouts::default() };
     begin(&header)?;
     Ok((header, warnings))

@@ -18,7 +18,7 @@ use crate::runtime::capabilities;
 use crate::runtime::criu::images::{self, Credentials, Seccomp, Task};
 
 /// Whether the checkpoint in `dir` may be thawed as the container of `record`. `is_trusted` lets it bring
-/// credentials that the container does not have. Reads all of it that may have changed.
+/// credentials that the container does not have, and files whose digests were never taken. Reads all of it that may have changed.
 ///
 /// # Errors
 /// Conflict, in one sentence.
@@ -30,7 +30,7 @@ pub fn check(
     is_trusted: bool,
 ) -> Result<()> {
     fits(engine, manifest)?;
-    seal::verify(dir, manifest, &manifest::boot_id())?;
+    seal::verify(dir, manifest, &manifest::boot_id(), is_trusted)?;
     admits(record, dir, manifest, is_trusted)
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::archive::Source;
-use super::find;
+use super::find_digested;
 use super::import::{self, Import};
 use super::manifest::Manifest as Checkpoint;
 use crate::daemon::containers::container::Container;
@@ -84,7 +84,7 @@ pub fn push(
     tell: Tell<'_>,
 ) -> Result<()> {
     let id = CheckpointId::parse(id)?;
-    let (dir, mut manifest) = find(container, &id, custom)?;
+    let (dir, mut manifest) = find_digested(container, &id, custom)?;
     if manifest.record.is_none() {
         manifest.record = Some(Box::new(container.record()));
     }

@@ -106,6 +106,7 @@ pub fn copies(
 /// # Errors
 /// As [`copies`].
 pub fn make_all(engine: &Arc<Engine>, origin: &Origin, request: &CopyRequest) -> Result<Vec<Copied>> {
+    let _held = engine.digests.hold();
     let count = check(engine, origin, request)?;
     let mut drafts = Vec::new();
     for number in 1..=count {

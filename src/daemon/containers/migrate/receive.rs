@@ -328,7 +328,9 @@ fn fill(
         }
     };
     let is_same = |(name, sealed): (&String, &Sealed)| {
-        files.get(name).is_some_and(|own: &Sealed| own.sha256 == sealed.sha256 && own.bytes == sealed.bytes)
+        files.get(name).is_some_and(|own: &Sealed| {
+            own.sha256.is_some() && own.sha256 == sealed.sha256 && own.bytes == sealed.bytes
+        })
     };
     if manifest.files.len() != files.len() || !manifest.files.iter().all(is_same) {
         return Err(wire::strange("files that are not those of its manifest"));

@@ -422,7 +422,7 @@ fn seal_again(dir: &Path) -> Result<()> {
     if !is_whole(&dir.join("images"))? {
         return Err(Error::conflict("its memory was not written"));
     }
-    let manifest = Manifest { files: seal::seal(dir, seal::Followed::new())?, ..Manifest::load(dir)? };
+    let manifest = Manifest { files: seal::seal(dir, seal::Known::new())?, ..Manifest::load(dir)? };
     state_dir::save(&dir.join(MANIFEST), &manifest, Durability::Renamed)
 }
 

@@ -26,7 +26,7 @@ use super::{
     read_rest, text,
 };
 use crate::daemon::containers::checkpoint::manifest::Manifest;
-use crate::daemon::containers::checkpoint::seal::{self, Begun, Followed, Sealed};
+use crate::daemon::containers::checkpoint::seal::{self, Known, Sealed};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::Hashing;
 use crate::runtime::criu::images;
@@ -103,7 +103,7 @@ fn append<W: Write>(tar: &mut tar::Writer<W>, name: &str, mut bytes: &[u8]) -> i
 /// # Errors
 /// As [`super::read`].
 pub(super) fn read<R: Read>(reader: &mut tar::Reader<R>, into: &Path, mut header: Header) -> Result<Header> {
-    let (files, followed) = read_files(reader, into)?;
+    let (files, known) = read_files(reader, into)?;
     header.manifest.files = files;
     expected(&header.manifest)?;
     if !header.manifest.options.tcp_close {
@@ -111,7 +111,7 @@ pub(super) fn read<R: Read>(reader: &mut tar::Reader<R>, into: &Path, mut header
         let found = images::connections(&into.join("images")).map_or(0, |found| found.len());
         header.manifest.needs.tcp = u32::try_from(found).unwrap_or(u32::MAX);
     }
-    header.manifest.files = seal::seal(into, followed)?;
+    header.manifest.files = seal::seal(into, known)?;
     Ok(header)
 }
 
@@ -122,7 +122,7 @@ pub(super) fn read<R: Read>(reader: &mut tar::Reader<R>, into: &Path, mut header
 fn read_files<R: Read>(
     reader: &mut tar::Reader<R>,
     into: &Path,
-) -> Result<(BTreeMap<String, Sealed>, Followed)> {
+) -> Result<(BTreeMap<String, Sealed>, Known)> {
     let mut digests: BTreeMap<String, Hashing<io::Sink>> = BTreeMap::new();
     // Pieces of one file often follow one another.
     let mut last: Option<(String, File)> = None;
@@ -176,17 +176,17 @@ fn read_files<R: Read>(
     if let Some(missing) = end.files.keys().find(|name| !digests.contains_key(*name)) {
         return Err(bad(format!("{missing:?} is missing")));
     }
-    let mut followed = Followed::new();
+    let mut known = Known::new();
     for (name, hashing) in digests {
         let (digest, bytes) = hashing.finish();
         match end.files.get(&name) {
-            Some(sealed) if sealed.bytes == bytes && sealed.sha256 == digest => {}
+            Some(sealed) if sealed.bytes == bytes && sealed.sha256.as_ref() == Some(&digest) => {}
             Some(_) => return Err(bad(format!("{name:?} is not what {END} says it is"))),
             None => return Err(bad(format!("{name:?} does not belong into it"))),
         }
-        followed.insert(into.join(name), Begun::whole(digest, bytes));
+        known.insert(into.join(name), (digest, bytes));
     }
-    Ok((end.files, followed))
+    Ok((end.files, known))
 }
 
 #[cfg(test)]

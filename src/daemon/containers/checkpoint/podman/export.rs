@@ -27,7 +27,7 @@ use crate::daemon::containers::checkpoint::archive::{
 };
 use crate::daemon::containers::checkpoint::manifest::{self, Manifest};
 use crate::daemon::containers::checkpoint::passes;
-use crate::daemon::containers::checkpoint::seal::{self, Followed, unnamed};
+use crate::daemon::containers::checkpoint::seal::{self, Known, unnamed};
 use crate::daemon::containers::spec;
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::{self, Compression};
@@ -60,9 +60,9 @@ impl Archive {
     /// Conflict for what no container of podman's can be, and for a damaged checkpoint; System.
     pub fn open(dir: &Path, mut manifest: Manifest, scratch: &Path) -> Result<Archive> {
         passes::check(&manifest)?;
-        seal::verify(dir, &manifest, &manifest::boot_id())?;
+        seal::verify(dir, &manifest, &manifest::boot_id(), false)?;
         if manifest.files.is_empty() {
-            manifest.files = seal::seal(dir, Followed::new())?;
+            manifest.files = seal::seal(dir, Known::new())?;
         }
         let record = manifest.record.as_deref().cloned().unwrap_or_default();
         documents::check(&record, &manifest)?;
