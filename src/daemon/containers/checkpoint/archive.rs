@@ -21,7 +21,7 @@ pub mod foreign;
 pub mod pieces;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -33,6 +33,8 @@ use super::passes;
 use super::seal::{self, Known, Sealed};
 use crate::daemon::error::{Error, Result};
 use crate::daemon::images::codec::{Digest, Hashing};
+use crate::daemon::state_dir;
+use crate::runtime::criu::predump;
 use crate::runtime::layer::Limits;
 use crate::runtime::layer::tar::{Entry, Kind, Reader, Writer};
 
@@ -207,6 +209,14 @@ pub fn is_plain(name: &str) -> bool {
     }
 }
 
+/// Whether a name may be a file's in a checkpoint's directory that a move left, too: one of a pass.
+fn has_place(name: &str) -> bool {
+    let in_pass = name.rsplit_once('/').is_some_and(|(directory, file)| {
+        is_plain(file) && (passes::is_directory(directory) || predump::is_directory(directory))
+    });
+    in_pass || is_plain(name)
+}
+
 /// What of a checkpoint is to be written.
 pub struct Source {
     header: Header,
@@ -224,7 +234,6 @@ impl Source {
             // The first version kept no digests.
             manifest.files = seal::seal(dir, Known::new())?;
         }
-        passes::check(&manifest)?;
         let tar = dir.join(ROOTFS);
         let failed = |cause: String| Error::system(format!("read {tar:?}"), cause);
         let open = || seal::open(&tar).map_err(|cause| failed(cause.to_string()));
@@ -362,9 +371,9 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     let mut expected = if is_pieces { BTreeMap::new() } else { expected(&header.manifest)? };
     begin(&header)?;
     check_space(into, header.manifest.bytes())?;
-    for directory in ["images", "volumes"] {
-        fs::create_dir(into.join(directory))
-            .map_err(|cause| Error::system(format!("make {directory}"), cause))?;
+    let parents = expected.values().filter_map(|(name, _)| name.rsplit_once('/').map(|(parent, _)| parent));
+    for directory in ["images", "volumes"].into_iter().chain(parents) {
+        state_dir::make_dir(&into.join(directory), 0o700)?;
     }
     if is_pieces {
         return pieces::read(&mut reader, into, header);
@@ -399,6 +408,7 @@ pub fn read(stream: impl Read, into: &Path, begin: &mut dyn FnMut(&Header) -> Re
     if let Some(missing) = expected.keys().next() {
         return Err(bad(format!("{missing:?} is missing")));
     }
+    predump::link(into, header.manifest.pre_dumps)?;
     header.manifest.files = seal::seal(into, known)?;
     Ok(header)
 }
@@ -421,7 +431,7 @@ fn expected(manifest: &Manifest) -> Result<BTreeMap<String, (String, Sealed)>> {
     let mut expected = BTreeMap::new();
     let mut total: u64 = 0;
     for (name, sealed) in &manifest.files {
-        if !is_plain(name) || expected.insert(outer(name), (name.clone(), sealed.clone())).is_some() {
+        if !has_place(name) || expected.insert(outer(name), (name.clone(), sealed.clone())).is_some() {
             return Err(bad(format!("{name:?} is no name of a file in a checkpoint")));
         }
         total = total.checked_add(sealed.bytes).ok_or_else(|| bad("its sizes are none"))?;
@@ -430,6 +440,13 @@ fn expected(manifest: &Manifest) -> Result<BTreeMap<String, (String, Sealed)>> {
         if !manifest.files.contains_key(needed) {
             return Err(bad(format!("it has no {needed}")));
         }
+    }
+    let has_pass = |number| {
+        let directory = predump::directory(number) + "/";
+        manifest.files.range(directory.clone()..).next().is_some_and(|(name, _)| name.starts_with(&directory))
+    };
+    if let Some(missing) = (1..=manifest.pre_dumps).find(|number| !has_pass(*number)) {
+        return Err(bad(format!("it has no {}", predump::directory(missing))));
     }
     for volume in &manifest.volumes {
         if !volume.file.starts_with("volumes/") || !manifest.files.contains_key(&volume.file) {
@@ -538,7 +555,19 @@ mod tests {
             "checkpoint.json",
             "a\0b",
         ] {
-            assert!(!is_plain(name), "{name:?}");
+            assert!(!is_plain(name) && !has_place(name), "{name:?}");
+        }
+        let of_passes = ["passes/1/rootfs.tar", "passes/12/volumes/a.gone", "memory/1/pages-1.img"];
+        assert!(of_passes.into_iter().all(|name| has_place(name) && !is_plain(name)));
+        for name in [
+            "passes/rootfs.tar",
+            "passes/1/../x",
+            "passes/1/x/y",
+            "memory/1/",
+            "memory/0/x",
+            "memory/1/parent/x",
+        ] {
+            assert!(!has_place(name), "{name:?}");
         }
         let outside: std::collections::BTreeSet<String> = names.into_iter().map(outer).collect();
         assert_eq!(outside.len(), names.len());

@@ -22,7 +22,7 @@ pub const ROOTFS: &str = "rootfs.tar";
 /// Below a checkpoint's directory.
 pub const DIRECTORY: &str = "passes";
 
-/// Refuses a checkpoint whose files are in passes: no archive has a place for them.
+/// Refuses a checkpoint whose files are in passes: no archive of podman's has a place for them.
 ///
 /// # Errors
 /// Conflict.
