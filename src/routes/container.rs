@@ -130,6 +130,7 @@ pub fn start(engine: &Arc<Engine>, call: Call<StartQuery>) -> Result<Reply> {
             lazy: *lazy,
             trust: *trust,
             keep_volumes: *keep_volumes,
+            asks: None,
         };
         checkpoint::restore(engine, &container, checkpoint, checkpoint_dir, how)?;
     }

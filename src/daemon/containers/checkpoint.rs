@@ -64,7 +64,7 @@ use volumes::BroughtBack;
 pub use manifest::{Manifest, PARTIAL, Purpose, UnderWay};
 
 /// How a checkpoint is to come back to life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct How {
     /// TCP connections come back closed, even if they could go on.
     pub tcp_close: bool,
@@ -74,6 +74,8 @@ pub struct How {
     pub trust: bool,
     /// Volumes keep the content they have.
     pub keep_volumes: bool,
+    /// Its memory is not in the checkpoint, and is asked for here.
+    pub asks: Option<Arc<OwnedFd>>,
 }
 
 /// A checkpoint on its way back to life.
@@ -399,22 +401,6 @@ pub fn restore_locked(
     how: How,
     action: Action,
 ) -> Result<()> {
-    restore_asking(engine, container, id, custom, how, action, None)
-}
-
-/// As [`restore_locked`]; with `asks` the memory is not in the checkpoint, and is asked for there.
-///
-/// # Errors
-/// As [`restore`].
-pub fn restore_asking(
-    engine: &Arc<Engine>,
-    container: &Arc<Container>,
-    id: &str,
-    custom: &str,
-    how: How,
-    action: Action,
-    asks: Option<Arc<OwnedFd>>,
-) -> Result<()> {
     let id = CheckpointId::parse(id)?;
     let _held = engine.digests.hold();
     let attempt = || format!("Cannot restore container {} from checkpoint {id}", container.name());
@@ -451,7 +437,7 @@ pub fn restore_asking(
             tcp_close: how.tcp_close || manifest.options.tcp_close,
             hostname: None,
             lazy: how.lazy,
-            asks,
+            asks: how.asks.clone(),
         };
         let thawing = Thawing {
             thaw,

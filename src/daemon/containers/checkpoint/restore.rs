@@ -134,7 +134,7 @@ pub fn make_all(engine: &Arc<Engine>, origin: &Origin, request: &CopyRequest) ->
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some((_, draft)) = drafts.get(number) else { return };
             let draft = draft.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let copy = draft.map(|draft| make(engine, origin, &places, how, draft));
+            let copy = draft.map(|draft| make(engine, origin, &places, &how, draft));
             if let Some(copy) = copy {
                 made.lock().unwrap_or_else(PoisonError::into_inner).push((number, copy));
             }
@@ -367,7 +367,7 @@ fn leave_taken_ports(engine: &Engine, drafts: &mut [Draft]) {
 }
 
 /// Makes one copy, and brings it to life.
-fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft: Draft) -> Result<Copied> {
+fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: &How, draft: Draft) -> Result<Copied> {
     let Draft { mut record, mut wanted, hostname, warnings } = draft;
     let (id, name) = (record.id.clone(), record.name.clone());
     let dir = engine.state_dir.container(&id);
@@ -399,7 +399,7 @@ fn make(engine: &Arc<Engine>, origin: &Origin, places: &Frozen, how: How, draft:
     let _ = std::fs::remove_file(container.dir.join(create::PENDING));
     engine.containers.insert(Arc::clone(&container));
     engine.events.publish("container", "create", &id, container.record().event_attributes());
-    let How { tcp_close, lazy, .. } = how;
+    let How { tcp_close, lazy, .. } = *how;
     let thaw = Thaw { dir: origin.memory.clone(), tcp_close, hostname, lazy, asks: None };
     let thawing = Thawing {
         thaw,

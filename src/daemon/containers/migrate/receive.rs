@@ -495,9 +495,10 @@ fn again(engine: &Arc<Engine>, container: &Arc<Container>, asks: Option<OwnedFd>
         lazy: arriving.lazy,
         trust: arriving.trust,
         keep_volumes: arriving.keep_volumes,
+        asks: asks.map(Arc::new),
     };
     let name = checkpoint(&arriving.ticket);
-    checkpoints::restore_asking(engine, container, &name, "", how, Action::Restore, asks.map(Arc::new))
+    checkpoints::restore_locked(engine, container, &name, "", how, Action::Restore)
 }
 
 /// Brings a container to life with `thaw`, whose memory comes later, and waits until it is there. The action lock is
