@@ -28,7 +28,7 @@ pub static COPY_VOLUMES: Flag = Flag::switch(
 pub static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let TCP connections come back closed");
 static LAZY: Flag = Flag::switch("lazy", "Let the processes run before their memory is there");
 static TRUST: Flag =
-    Flag::switch("trust", "Thaw processes that have more than the original's configuration gives them");
+    Flag::switch("trust", "Thaw what may do more than the original may, or was not digested in time");
 pub static RM: Flag = Flag::switch("rm", "Remove the copy when it ends");
 pub static LABEL: Flag = Flag::many("label", "KEY=VALUE", "Add a label").short('l');
 static CHECKPOINT_DIR: Flag =

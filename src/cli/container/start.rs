@@ -24,7 +24,7 @@ static TCP_CLOSE: Flag = Flag::switch("tcp-close", "Let the checkpoint's TCP con
 static KEEP_VOLUMES: Flag =
     Flag::switch("keep-volumes", "Leave the volumes as they are, whatever the checkpoint has of them");
 static TRUST: Flag =
-    Flag::switch("trust", "Thaw processes that have more than the container's configuration gives them");
+    Flag::switch("trust", "Thaw what may do more than the container may, or was not digested in time");
 
 static LAZY: Flag = Flag::switch("lazy", "Let the checkpoint's processes run before their memory is there");
 

@@ -39,6 +39,8 @@ pub fn clone(engine: &Arc<Engine>, container: &Arc<Container>, request: &CopyReq
         return Err(Error::invalid("the memory of a clone is copied at once: lazy goes with restore"));
     }
     let attempt = || format!("Cannot clone container {}", container.name());
+    // Until its checkpoint is gone: nobody needs digests of that.
+    let _held = engine.digests.hold();
     let record = container.record();
     let dir = match request.copy_volumes {
         // Nobody knows how much is in them.
