@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::container::Record;
@@ -64,11 +65,30 @@ pub fn has_ndots(record: &Record) -> bool {
 /// InvalidParameter for a `host-gateway` that means nothing; System.
 pub fn write(dir: &Path, record: &Record, network: &Network) -> Result<()> {
     for (file, content) in contents(record, network)? {
-        // Made again at the next start: nothing to sync.
-        replace(&dir.join(file), content.as_bytes(), 0o644, Durability::Renamed)?;
+        write_anew(&dir.join(file), &content, 0o644)?;
         remember(dir, file, &content)?;
     }
     Ok(())
+}
+
+/// Replaces a file unless it is just that already, as after most stops: making files is what takes time here.
+fn write_anew(path: &Path, content: &str, mode: u32) -> Result<()> {
+    // Made again at the next start: nothing to sync.
+    if is(path, content, mode) {
+        Ok(())
+    } else {
+        replace(path, content.as_bytes(), mode, Durability::Renamed)
+    }
+}
+
+/// Whether there is this file, as we make it. A container may do to the one it sees whatever its root can.
+fn is(path: &Path, content: &str, mode: u32) -> bool {
+    let Ok(meta) = fs::symlink_metadata(path) else { return false };
+    let is_ours = meta.is_file() && (meta.uid(), meta.gid(), meta.nlink()) == (0, 0, 1);
+    is_ours
+        && meta.mode() & 0o7777 == mode
+        && meta.len() == content.len() as u64
+        && fs::read(path).is_ok_and(|is| is == content.as_bytes())
 }
 
 /// Brings the files of a container that runs up to date: in place, because they are mounted. In hosts, lines come
@@ -107,7 +127,7 @@ fn remember(dir: &Path, file: &str, content: &str) -> Result<()> {
     if file == "hostname" {
         return Ok(());
     }
-    replace(&kept(dir, file), content.as_bytes(), 0o600, Durability::Renamed)
+    write_anew(&kept(dir, file), content, 0o600)
 }
 
 /// Replaces a file's content so that whoever reads it meanwhile sees no empty one.
@@ -243,7 +263,7 @@ fn resolv_conf(mut conf: ResolvConf, record: &Record, network: &Network) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::PermissionsExt;
 
     fn host(text: &str) -> ResolvConf {
         let path = std::env::temp_dir().join(format!("dewar-files-{}-{}", std::process::id(), text.len()));
@@ -259,6 +279,33 @@ mod tests {
 
     fn own(text: &str) -> (IpAddr, Vec<String>) {
         (ip(text), vec!["web".to_owned()])
+    }
+
+    #[test]
+    fn a_file_that_is_as_it_would_be_made_is_left() {
+        let path = std::env::temp_dir().join(format!("dewar-files-anew-{}", std::process::id()));
+        let inode = || fs::metadata(&path).unwrap().ino();
+        write_anew(&path, "a", 0o644).unwrap();
+        let first = inode();
+        write_anew(&path, "a", 0o644).unwrap();
+        assert_eq!(inode(), first);
+        // What the root of a container can do to it.
+        let spoil: [&dyn Fn(); 4] = [
+            &|| fs::write(&path, "b").unwrap(),
+            &|| fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap(),
+            &|| std::os::unix::fs::chown(&path, Some(1), None).unwrap(),
+            &|| fs::write(&path, "longer").unwrap(),
+        ];
+        for spoil in spoil {
+            spoil();
+            write_anew(&path, "a", 0o644).unwrap();
+            let meta = fs::metadata(&path).unwrap();
+            assert_eq!(
+                (fs::read(&path).unwrap().as_slice(), meta.mode() & 0o7777, meta.uid()),
+                (&b"a"[..], 0o644, 0)
+            );
+        }
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
