@@ -38,12 +38,16 @@ const BROKEN: &str = "a file of the checkpoint is missing or damaged";
 
 /// A piece of an error line, and what it means to a user. The first that fits is told, so that the particular stand
 /// before the general.
-const KNOWN: [(&str, &str); 54] = [
+const KNOWN: [(&str, &str); 55] = [
     ("Can't get 1:16 opt", OLD_CRIU),
     ("Can't get 1:34 opt", OLD_CRIU),
     (
         "kerndat_has_nftables_concat",
         "the kernel has no nf_tables, without which criu does not start; modprobe nf_tables",
+    ),
+    (
+        "kerndat_tcp_repair",
+        "the host's loopback interface is down, on which criu tries what the kernel can; ip link set lo up",
     ),
     (
         "-22 reported by netlink",
@@ -236,7 +240,7 @@ mod tests {
             assert!(!told.contains("RLIMIT_NOFILE") && !told.contains("cgroupd"), "{name}: {told}");
             count += 1;
         }
-        assert_eq!(count, 35);
+        assert_eq!(count, 36);
     }
 
     /// Three findings about the kernel once hid what criu had failed for.
