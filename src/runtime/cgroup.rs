@@ -135,7 +135,6 @@ impl Cgroup {
     }
 
     /// Below every mount: `/dewar/<id>`.
-    #[cfg(test)]
     pub fn path(&self) -> &str {
         &self.path
     }

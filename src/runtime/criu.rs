@@ -11,6 +11,8 @@
 //!                    for a restore: in the container's cgroup, and a cgroup namespace of its own
 //! ```
 //!
+//! A restore's CRIU is started first and told later ([`Restorer`]): loading it takes as long as making the mounts it needs.
+//!
 //! CRIU keeps what it learnt about the kernel in /run/criu.kdat, but only on a tmpfs; without it every start
 //! costs 50 ms more, and a /run on disk is left with a stale file that spoils the cache for good. So the
 //! launcher covers such a /run by a tmpfs seeded from `cache_dir`, and the first conversation saves the file.
@@ -44,10 +46,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
+use super::cgroup::Cgroup;
 use super::shim::protocol::CriuPlace;
 use super::{Cause, Error, uts};
 use launcher::Launcher;
-use rpc::{Notice, RequestType, Response, Version, Writer};
+use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
 
 /// `argv[0]` of the launcher.
 pub const LAUNCHER_NAME: &str = "dewar-criu";
@@ -260,22 +263,22 @@ fn take_port() -> rustix::io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
+/// Where to restore: joined before that.
+#[derive(Debug)]
+pub struct Place<'a> {
+    pub cgroup: &'a Cgroup,
+    /// The container has a cgroup namespace of its own.
+    pub has_namespace: bool,
+}
+
 /// What to restore.
 #[derive(Debug)]
 pub struct RestoreRequest<'a> {
     pub images_dir: &'a Path,
-    /// Receives `restore.log`.
-    pub work_dir: &'a Path,
     /// A mount point: the container's new root.
     pub root: &'a Path,
     /// CRIU's `--external` words.
     pub external: Vec<String>,
-    /// What stands in for a descriptor that led out of the tree: its key in the images, and the new one.
-    pub inherit: Vec<(String, OwnedFd)>,
-    /// Joined before the restore.
-    pub cgroup_path: &'a str,
-    /// The container has a cgroup namespace of its own.
-    pub cgroup_namespace: bool,
     pub terminal: bool,
     /// TCP connections come back closed.
     pub tcp_close: bool,
@@ -284,6 +287,9 @@ pub struct RestoreRequest<'a> {
     /// A [`pages::PageDaemon`] in the work directory brings the memory later.
     pub lazy: bool,
 }
+
+/// What stands in for descriptors that led out of the tree, by their keys in the images.
+pub type StandIns = Vec<(String, OwnedFd)>;
 
 /// A restored tree.
 #[derive(Debug)]
@@ -294,62 +300,88 @@ pub struct Restored {
     pub console: Option<OwnedFd>,
 }
 
-/// Restores a process tree. `standing` runs when everything is there and stands still; its error ends it. Blocks until
-/// it runs.
-///
-/// # Errors
-/// Nothing runs. The cause is one sentence with CRIU's decisive words.
-pub fn restore(
-    place: &CriuPlace,
-    request: RestoreRequest<'_>,
-    standing: &mut dyn FnMut() -> Result<(), Error>,
-) -> Result<Restored, Error> {
-    let images_dir = open_dir(request.images_dir)?;
-    let work_dir = open_dir(request.work_dir)?;
-    let mut opts = common_options(&images_dir, &work_dir, RESTORE_LOG, request.root, &request.external);
-    opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
-    opts.bool(48, request.lazy);
-    let mut launcher = Launcher::new(Path::new("/proc/self/exe"), place);
-    launcher.cgroup = Some((request.cgroup_path, request.cgroup_namespace));
-    launcher.keep_reachable = Some(request.work_dir);
-    let mut kept = Vec::new();
-    for (key, fd) in &request.inherit {
-        // Without close-on-exec, and each with a number of its own: CRIU consumes them.
-        let copy = rustix::io::fcntl_dupfd_cloexec(fd, 10)
-            .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
-            .map_err(|errno| system("pass", key, errno))?;
-        let mut inherit = Writer::default();
-        inherit.text(1, key.as_bytes()).int(2, copy.as_raw_fd() as u64);
-        opts.message(27, &inherit);
-        kept.push(copy);
+/// A CRIU that was started to restore, and waits to be told what. Dropping it ends it.
+#[derive(Debug)]
+pub struct Restorer<'a> {
+    place: &'a CriuPlace,
+    conversation: Conversation,
+    work: &'a Path,
+    /// Keys of [`StandIns`], and their numbers in CRIU.
+    inherit: Writer,
+}
+
+impl<'a> Restorer<'a> {
+    /// Starts it, with `restore.log` to be in the directory `work`. Does not wait until it is up; what the caller mounts
+    /// before it says what to restore is seen by it. The caller must be single-threaded.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(
+        criu: &'a CriuPlace,
+        place: &Place<'_>,
+        work: &'a Path,
+        inherit: StandIns,
+    ) -> Result<Restorer<'a>, Error> {
+        let mut launcher = Launcher::new(Path::new("/proc/self/exe"), criu);
+        launcher.cgroup = Some((place.cgroup, place.has_namespace));
+        launcher.keep_reachable = Some(work);
+        let (mut told, mut kept) = (Writer::default(), Vec::new());
+        for (key, fd) in &inherit {
+            // Without close-on-exec, and each with a number of its own: CRIU consumes them.
+            let copy = rustix::io::fcntl_dupfd_cloexec(fd, 10)
+                .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
+                .map_err(|errno| system("pass", key, errno))?;
+            let mut inherit = Writer::default();
+            inherit.text(1, key.as_bytes()).int(2, copy.as_raw_fd() as u64);
+            told.message(27, &inherit);
+            kept.push(copy);
+        }
+        Ok(Restorer { place: criu, conversation: launcher.start()?, work, inherit: told })
     }
-    let mut body = Writer::default();
-    body.message(2, &opts);
-    let mut conversation = launcher.start()?;
-    drop(kept);
-    let mut console = None;
-    let outcome = conversation.request(RequestType::Restore, &body, &mut |notice| match notice.phase {
-        "orphan-pts-master" => {
-            console = notice.fd;
-            Ok(())
-        }
-        // Everything is there, and stands still.
-        "post-restore" => {
-            if let Some(name) = request.hostname {
-                uts::set_hostname(notice.pid, name)?;
-            }
-            standing()
-        }
-        _ => save_cache(place, &notice),
-    });
-    drop(conversation);
-    let response = judge("thaw", outcome, &request.work_dir.join(RESTORE_LOG))?;
-    let pid = response.pid.filter(|&pid| pid > 0).ok_or_else(|| Error {
-        op: "thaw".into(),
-        object: "container".into(),
-        cause: Cause::Refused("criu did not tell the restored process".into()),
-    })?;
-    Ok(Restored { pid, console })
+
+    /// Restores a process tree. `standing` runs when everything is there and stands still; its error ends it. Blocks
+    /// until it runs.
+    ///
+    /// # Errors
+    /// Nothing runs. The cause is one sentence with CRIU's decisive words.
+    pub fn restore(
+        mut self,
+        request: &RestoreRequest<'_>,
+        standing: &mut dyn FnMut() -> Result<(), Error>,
+    ) -> Result<Restored, Error> {
+        let images_dir = open_dir(request.images_dir)?;
+        let work_dir = open_dir(self.work)?;
+        let mut opts = common_options(&images_dir, &work_dir, RESTORE_LOG, request.root, &request.external);
+        opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
+        opts.bool(48, request.lazy).append(&self.inherit);
+        let mut body = Writer::default();
+        body.message(2, &opts);
+        let mut console = None;
+        let place = self.place;
+        let outcome =
+            self.conversation.request(RequestType::Restore, &body, &mut |notice| match notice.phase {
+                "orphan-pts-master" => {
+                    console = notice.fd;
+                    Ok(())
+                }
+                // Everything is there, and stands still.
+                "post-restore" => {
+                    if let Some(name) = request.hostname {
+                        uts::set_hostname(notice.pid, name)?;
+                    }
+                    standing()
+                }
+                _ => save_cache(place, &notice),
+            });
+        drop(self.conversation);
+        let response = judge("thaw", outcome, &self.work.join(RESTORE_LOG))?;
+        let pid = response.pid.filter(|&pid| pid > 0).ok_or_else(|| Error {
+            op: "thaw".into(),
+            object: "container".into(),
+            cause: Cause::Refused("criu did not tell the restored process".into()),
+        })?;
+        Ok(Restored { pid, console })
+    }
 }
 
 /// `criu_opts` of dump and restore alike.

@@ -44,6 +44,7 @@ use super::shim::protocol::{
     Request,
 };
 use super::shim::{self, LAUNCH, LOG, ROOTFS, SOCKET};
+use super::sys::perf;
 use super::{
     Attachment, Cause, Dump, Error, Exec, Exit, Launch, LogMark, SandboxEvent, Thaw, mount_namespace, record,
 };
@@ -95,6 +96,15 @@ impl CriuFinder {
             None => found.insert(criu::find(self.named.as_deref())?).clone(),
         };
         Ok(CriuPlace { path, cache_dir: self.cache_dir.clone() })
+    }
+
+    /// As [`place`](CriuFinder::place), for one that is to work at once.
+    fn at_hand(&self) -> Result<CriuPlace, Error> {
+        let place = self.place()?;
+        // CRIU sets breakpoints, and would wait while the kernel gets ready for the first. It stays so for a second;
+        // without this CRIU is slower, not wrong.
+        let _ = std::thread::Builder::new().name("breakpoints".to_owned()).spawn(perf::count_nothing);
+        Ok(place)
     }
 }
 
@@ -198,7 +208,7 @@ impl Runtime {
         attachments: Vec<Attachment>,
         log: &Path,
     ) -> Result<Arc<Sandbox>, Error> {
-        let place = self.criu.place()?;
+        let place = self.criu.at_hand()?;
         self.begin(launch, attachments, Some((thaw, place, log, None)))
     }
 
@@ -214,7 +224,7 @@ impl Runtime {
         log: &Path,
         gate: OwnedFd,
     ) -> Result<Arc<Sandbox>, Error> {
-        let place = self.criu.place()?;
+        let place = self.criu.at_hand()?;
         self.begin(launch, attachments, Some((thaw, place, log, Some(gate))))
     }
 
@@ -401,6 +411,9 @@ impl Runtime {
             .map_err(|error| failed("start", "shim", error))?;
         let mut child = Reaped(Some(child));
         let (link, _) = self.link(ours, Some(launch.id.clone()))?;
+        // While it comes up: directories in every hierarchy of cgroup v1 take as long as that.
+        let cgroup = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)
+            .inspect_err(|_| self.monitor.forget(&link))?;
 
         let (mut gate, mut asks) = (None, None);
         let (call, timeout) = match thaw {
@@ -421,6 +434,7 @@ impl Runtime {
             Ok(Done { pid: Some(pid), .. }) => pid,
             Ok(_) => {
                 self.monitor.forget(&link);
+                let _ = cgroup.remove();
                 return Err(refused("start", "shim", "it did not tell the container's process"));
             }
             Err(error) => {
@@ -434,7 +448,11 @@ impl Runtime {
                         let said = said.trim().to_owned();
                         if said.is_empty() { error } else { failed("start", "shim", Cause::Refused(said)) }
                     }
-                    _ => error,
+                    _ => {
+                        // If it had begun something it has ended that.
+                        let _ = cgroup.remove();
+                        error
+                    }
                 });
             }
         };
@@ -653,7 +671,7 @@ impl Sandbox {
                           start the container anew";
             return Err(refused("freeze", "container", reason));
         }
-        let criu = self.criu.place()?;
+        let criu = self.criu.at_hand()?;
         let call = Call::Dump { dump, criu, verdict: None };
         self.link.call(call, &[], CHECKPOINT_TIMEOUT).map(|_| ())
     }
@@ -699,7 +717,7 @@ impl Sandbox {
             let reason = "its shim is an older dewar's, which cannot send its memory later: leave --lazy out";
             return Err(refused("hand over", "container", reason));
         }
-        let criu = self.criu.place()?;
+        let criu = self.criu.at_hand()?;
         let call = Call::Dump { dump, criu, verdict: Some(verdict) };
         self.link.call(call, &[gate.as_fd()], CHECKPOINT_TIMEOUT).map(|_| ())
     }

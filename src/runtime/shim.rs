@@ -15,6 +15,8 @@
 //! On entering Ended, in this order: the exit is recorded on disk; the daemon is told; clients are let go;
 //! what is left in the cgroup is killed, the root unmounted, the cgroup removed.
 //!
+//! The cgroup was made by the daemon, while the shim came up.
+//!
 //! Invariants: the overlay is mounted in the shim's private mount namespace, so the host sees nothing of it
 //! and it goes with the shim; the shim is outside of the container's cgroup (it would be frozen with it);
 //! nothing the container or a client does can make it wait. It never parses what a user typed: the daemon did.
@@ -552,7 +554,9 @@ impl Shim {
         let bare = self.bare.take();
         mount_namespace::leave(bare.as_ref().map(AsFd::as_fd), &launch.spec, &launch.overlay)?;
         let root = run_dir.join(ROOTFS);
-        rootfs::mount(&launch.overlay, &root)?;
+        if thaw.is_none() {
+            rootfs::mount(&launch.overlay, &root)?;
+        }
         let container = match (thaw, launch.oci.clone()) {
             (None, None) => start(launch, &root, trees, &mut self.stdio),
             (None, Some(runtime)) => foreign::start(launch, &runtime, &root, trees, &mut self.stdio),
@@ -762,7 +766,6 @@ impl Shim {
         container.oom = None;
         container.pages = None;
         unmount(&container.launch.run_dir.join(ROOTFS));
-        checkpoint::unstage(&container.launch.run_dir);
         if container.paused {
             let _ = container.cgroup.thaw();
         }
@@ -830,7 +833,7 @@ fn has_namespace(spec: &Spec, kind: NamespaceKind) -> bool {
 
 /// Starts the container's command.
 fn start(launch: Launch, root: &Path, trees: init::Trees, stdio: &mut Stdio) -> Result<Container, Error> {
-    let cgroup = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
+    let cgroup = Cgroup::open(&launch.spec.linux.cgroups_path)?;
     let begin = || -> Result<init::Started, Error> {
         let (streams, ends) = plumb(launch.stdio.terminal, launch.stdio.open_stdin)?;
         let mut started = init::start(&launch, root, trees, &cgroup, streams)?;

@@ -13,6 +13,7 @@ pub mod fd;
 pub mod memory;
 pub mod mount;
 pub mod net;
+pub mod perf;
 pub mod process;
 pub mod seccomp;
 pub mod signal;

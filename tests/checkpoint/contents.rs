@@ -1,8 +1,8 @@
 //! What a checkpoint carries: files, shared memory, sockets, several processes.
 
 use super::{counting, counts_past, numbers};
-use crate::support::requires::requires;
-use crate::support::{Daemon, eventually};
+use crate::support::requires::{self, requires};
+use crate::support::{Daemon, TempDir, busybox_tar, eventually};
 
 #[test]
 fn files_and_shared_memory_are_as_they_were_when_frozen() {
@@ -83,18 +83,39 @@ fn a_daemon_that_exec_left_behind_is_frozen_too() {
 #[test]
 fn bind_mounts_and_read_only_roots() {
     requires!(root, criu);
-    let daemon = Daemon::start();
+    mounts_go_on(&Daemon::start());
+}
+
+/// CRIU is started before the mounts are made that it takes from us. Where /run is no tmpfs it has a copy of the mount
+/// table, with a tmpfs there for what it learnt of the kernel.
+#[test]
+fn whatever_run_is_on() {
+    requires!(root, criu);
+    let criu = requires::criu_path().expect("required above");
+    let disk = TempDir::new();
+    for mount in ["mount -t tmpfs none /run", &format!("mount --bind {} /run", disk.path().display())] {
+        let script = format!("{mount} && exec \"$0\" \"$@\" --criu {}", criu.display());
+        let daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
+        daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
+        mounts_go_on(&daemon);
+        daemon.dewar(&["rm", "-f", "web"]).ok();
+    }
+    assert_eq!(std::fs::read_dir(disk.path()).expect("still there").count(), 0, "nothing is left on /run");
+}
+
+/// Freezes and thaws a container that has mounts of every kind.
+fn mounts_go_on(daemon: &Daemon) {
     let shared = daemon.dir().join("shared");
     std::fs::create_dir(&shared).expect("a fresh directory");
     let bind = format!("{}:/data", shared.display());
     let script = "i=0; exec 3> /data/out; while :; do i=$((i+1)); echo $i; echo $i >&3; sleep 0.02; done";
     daemon.run_detached("web", &["--read-only", "-v", &bind, "--tmpfs", "/scratch"], script);
     daemon.dewar(&["exec", "web", "sh", "-c", "echo kept > /scratch/file"]).ok();
-    eventually("it counting", || numbers(&daemon).len() > 5);
+    eventually("it counting", || numbers(daemon).len() > 5);
     daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
-    let frozen = numbers(&daemon).len();
+    let frozen = numbers(daemon).len();
     daemon.dewar(&["start", "--checkpoint", "cp1", "web"]).ok();
-    counts_past(&daemon, frozen);
+    counts_past(daemon, frozen);
     let out = std::fs::read_to_string(shared.join("out")).expect("written in the container");
     assert!(out.lines().count() > frozen, "it goes on writing to the same file");
     daemon.dewar(&["exec", "web", "cat", "/scratch/file"]).ok().stdout_is("kept\n");

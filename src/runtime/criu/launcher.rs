@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -29,7 +30,7 @@ pub struct Launcher<'a> {
     exe: &'a Path,
     place: &'a CriuPlace,
     /// To be in, and whether a cgroup namespace is to be made there.
-    pub cgroup: Option<(&'a str, bool)>,
+    pub cgroup: Option<(&'a Cgroup, bool)>,
     /// A directory below /run that keeps its path.
     pub keep_reachable: Option<&'a Path>,
 }
@@ -53,16 +54,15 @@ impl<'a> Launcher<'a> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(|errno| failed(errno.into()))?;
-        if let Some((path, namespace)) = self.cgroup {
-            let cgroup = Cgroup::open(path)?;
-            if let Some(dir) = cgroup.clone_into()? {
-                let child = match process::clone(0, Some(dir.as_fd())).map_err(failed)? {
-                    process::Side::Child => self.born((&cgroup, namespace), &theirs),
-                    process::Side::Parent { pid, .. } => pid,
-                };
-                let child = Pid::from_raw(child).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
-                return Ok(Conversation::new(ours, child));
-            }
+        if let Some((cgroup, namespace)) = self.cgroup
+            && let Some(dir) = cgroup.clone_into()?
+        {
+            let child = match process::clone(0, Some(dir.as_fd())).map_err(failed)? {
+                process::Side::Child => self.born((cgroup, namespace), &theirs),
+                process::Side::Parent { pid, .. } => pid,
+            };
+            let child = Pid::from_raw(child).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
+            return Ok(Conversation::new(ours, child));
         }
         let child = self
             .prepared()
@@ -102,7 +102,7 @@ impl<'a> Launcher<'a> {
     /// The launcher's command, which ends in a conversation unless arguments for CRIU are added.
     pub fn prepared(&self) -> Command {
         let empty = OsStr::new("");
-        let (cgroup, namespace) = self.cgroup.unwrap_or(("", false));
+        let (cgroup, namespace) = self.cgroup.map_or(("", false), |(cgroup, is)| (cgroup.path(), is));
         let cache = cache_file(self.place);
         let mut command = Command::new(self.exe);
         command
@@ -169,7 +169,7 @@ fn leave_cgroup_namespace(is_private: bool) -> Result<(), Error> {
 
 fn launch(criu: &OsStr, cache: &Path, reachable: &Path, words: &[OsString]) -> Result<Infallible, Error> {
     // A cache is a convenience: without it CRIU is slower, not wrong.
-    let _ = cover_run(cache, reachable);
+    let _ = cover_run(cache, reachable, words.is_empty());
     let failed = |error: io::Error| Error {
         op: "execute".into(),
         object: criu.to_string_lossy().into_owned(),
@@ -190,11 +190,17 @@ fn launch(criu: &OsStr, cache: &Path, reachable: &Path, words: &[OsString]) -> R
 }
 
 /// Puts a tmpfs holding the cached features on /run, unless it is one; `reachable` keeps its path.
-fn cover_run(cache: &Path, reachable: &Path) -> io::Result<()> {
+fn cover_run(cache: &Path, reachable: &Path, is_conversation: bool) -> io::Result<()> {
     const TMPFS_MAGIC: u32 = 0x0102_1994;
     const RUN: &str = "/run";
     if rustix::fs::statfs(RUN)?.f_type as u32 == TMPFS_MAGIC {
         return Ok(());
+    }
+    if is_conversation {
+        // Whoever began it mounts until it asks, and a copy does not hear of that.
+        let stdin = io::stdin();
+        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, None))?;
     }
     unshare(UnshareFlags::NEWNS)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

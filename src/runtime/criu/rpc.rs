@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{Pid, Signal, WaitOptions};
 
@@ -68,6 +68,12 @@ impl Writer {
     /// Adds a message within this one.
     pub fn message(&mut self, field: u32, value: &Writer) -> &mut Writer {
         self.text(field, &value.0)
+    }
+
+    /// Adds the fields of another.
+    pub fn append(&mut self, more: &Writer) -> &mut Writer {
+        self.0.extend_from_slice(&more.0);
+        self
     }
 
     /// The encoded bytes.
@@ -296,7 +302,7 @@ impl Conversation {
     ) -> Result<(Response, Option<Error>), Error> {
         let mut request = Writer::default();
         request.int(1, kind as u64);
-        request.0.extend_from_slice(body.bytes());
+        request.append(body);
         let failed = |cause: Cause| Error { op: "talk to".into(), object: "criu".into(), cause };
         let mut refusal = None;
         let mut next = Some(request);
@@ -367,16 +373,21 @@ impl Conversation {
 
 impl Drop for Conversation {
     fn drop(&mut self) {
+        const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
         // End of file on its socket ends a criu that waits; one that is still at work is in the way.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
-        while std::time::Instant::now() < deadline {
-            if !matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        // Whoever learnt how it ended has waited for it, and its number may be another's by now.
+        if !matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None)) {
+            return;
         }
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        let ended = pidfd_open(self.pid.as_raw_nonzero().get()).is_ok_and(|process| {
+            let mut ready = [PollFd::new(&process, PollFlags::IN)];
+            let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, Some(&PATIENCE)));
+            polled.is_ok_and(|ready| ready > 0)
+        });
+        if !ended {
+            let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        }
         let _ = self.wait();
     }
 }

@@ -30,35 +30,33 @@
 pub mod adopt;
 mod dev;
 pub mod release;
+mod stage;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufWriter;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use self::stage::Stage;
 use super::gate::{Decision, Gate};
 use super::protocol::CriuPlace;
 use super::stdio::{CHUNK_BYTES, Ends, Stdio};
 use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
-use crate::runtime::cgroup::{self, Cgroup};
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::criu::check::{self, Examination, Obstacle};
 use crate::runtime::criu::pages::PageDaemon;
-use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, RestoreRequest, stream};
-use crate::runtime::init::{self, Trees};
+use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, Place, RestoreRequest, Restorer, StandIns, stream};
+use crate::runtime::init::Trees;
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
 use crate::runtime::sys::process::pidfd_open;
-use crate::runtime::{Cause, Dump, Error, Launch, Thaw, layer, netns, plan};
-
-/// Where fresh file systems for a thaw are mounted, in the run directory, in the shim's mount namespace.
-const STAGE: &str = "stage";
+use crate::runtime::{Cause, Dump, Error, Launch, Thaw, layer, netns, plan, rootfs};
 
 /// Written last: what a dump without it lacks is not known.
 pub const WHOLE: &str = "dump.json";
@@ -445,8 +443,8 @@ fn pack_into(
     std::io::Write::flush(&mut out).map_err(|error| failed("write", path, error))
 }
 
-/// Brings a container back from `thaw.dir` instead of starting its command. The root is mounted already, with the
-/// checkpoint's writable layer in it.
+/// Brings a container back from `thaw.dir` instead of starting its command. The checkpoint's writable layer is in the
+/// overlay already, which is mounted here at `root`.
 pub(super) fn thaw(
     launch: Launch,
     root: &Path,
@@ -464,21 +462,15 @@ pub(super) fn thaw(
         return Err(failed("read", dir.join("mounts.json"), Cause::Refused("a later dewar wrote it".into())));
     }
     let keys: Vec<String> = load(&dir.join("descriptors.json"))?;
-    let stage = launch.run_dir.join(STAGE);
-    let mut external = Vec::new();
-    let cgroup = Cgroup::create(&spec.linux.cgroups_path, &spec.linux.resources)?;
-    let dev = mounts.mounts.iter().position(|mount| matches!(mount.kind, Kind::Dev { .. }));
-    let staged = mounts.mounts.iter().enumerate().try_for_each(|(number, mount)| {
-        let source = match (&mount.kind, dev) {
-            // The container's own, so that it can be frozen again.
-            (Kind::Null, Some(dev)) => stage.join(dev.to_string()).join("null"),
-            (Kind::Null, None) => PathBuf::from("/dev/null"),
-            _ => source(mount, spec, dir, &stage.join(number.to_string()), &mut trees)?,
-        };
-        external.push(format!("mnt[{}]:{}", mount.destination, source.display()));
-        Ok(())
-    });
-    let begun = staged.and_then(|()| {
+    let cgroup = Cgroup::open(&spec.linux.cgroups_path)?;
+    let mut begin = || -> Result<(i32, OwnedFd, Ends, Option<PageDaemon>), Error> {
+        let (inherit, ends) = stand_ins(&launch, &keys)?;
+        // Its program comes up while the rest is got ready.
+        let place = Place { cgroup: &cgroup, has_namespace: has_namespace(spec, NamespaceKind::Cgroup) };
+        let restorer = Restorer::start(criu, &place, &launch.run_dir, inherit)?;
+        rootfs::mount(&launch.overlay, root)?;
+        let mut stage = Stage::new(&launch.run_dir)?;
+        let external = stage.fill(&mounts.mounts, spec, dir, &mut trees)?;
         let images = dir.join("images");
         let asks = thaw.asks.as_ref().map(|asks| asks.try_clone()).transpose();
         let asks = asks.map_err(|error| failed("copy", "the socket for memory", error))?;
@@ -490,16 +482,38 @@ pub(super) fn thaw(
             true => Some(PageDaemon::start(criu, &images, &launch.run_dir, asks)?),
             false => None,
         };
-        let begun = restore(&launch, root, (thaw, gate.as_ref()), criu, external, &keys)?;
+        let request = RestoreRequest {
+            images_dir: &images,
+            root,
+            external,
+            terminal: launch.stdio.terminal,
+            tcp_close: thaw.tcp_close,
+            hostname: thaw.hostname.as_deref(),
+            lazy: thaw.lazy,
+        };
+        let restored = restorer.restore(&request, &mut || match &gate {
+            Some(gate) if gate.wait() != Decision::Go => {
+                Err(refused("hand over", "container", "it was called off"))
+            }
+            _ => Ok(()),
+        })?;
         if let Some(pages) = &mut pages {
             pages.hold();
         }
-        Ok((begun, pages))
-    });
-    // The container has mounts of its own by now.
-    unstage(&launch.run_dir);
-    match begun {
-        Ok(((pid, pidfd, ends), pages)) => {
+        let pidfd = pidfd_open(restored.pid).map_err(|error| failed("watch", "the thawed process", error))?;
+        let ends = match (ends, restored.console) {
+            (Some(ends), _) => ends,
+            (None, Some(master)) => {
+                rustix::io::ioctl_fionbio(&master, true)
+                    .map_err(|errno| failed("use", "the terminal", errno))?;
+                Ends::Console(master)
+            }
+            (None, None) => return Err(refused("use", "the terminal", "criu gave none back")),
+        };
+        Ok((restored.pid, pidfd, ends, pages))
+    };
+    match begin() {
+        Ok((pid, pidfd, ends, pages)) => {
             stdio.connect(ends);
             let mut container = Container::new(launch, cgroup, pid, pidfd);
             container.pages = pages;
@@ -513,67 +527,26 @@ pub(super) fn thaw(
     }
 }
 
-fn restore(
-    launch: &Launch,
-    root: &Path,
-    (thaw, gate): (&Thaw, Option<&Gate>),
-    criu: &CriuPlace,
-    external: Vec<String>,
-    keys: &[String],
-) -> Result<(i32, OwnedFd, Ends), Error> {
-    let spec = &launch.spec;
-    let mut inherit = Vec::new();
-    if let Some(path) = netns_path(spec) {
+/// What leads out of a tree that is to be thawed, by the keys it had: the network namespace, and pipes for its
+/// streams, with our ends of those. None of a terminal's, which CRIU makes.
+fn stand_ins(launch: &Launch, keys: &[String]) -> Result<(StandIns, Option<Ends>), Error> {
+    let mut inherit = StandIns::new();
+    if let Some(path) = netns_path(&launch.spec) {
         let netns = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         inherit.push((NETNS_KEY.to_owned(), netns.map_err(|errno| failed("open", path, errno))?));
-        set_sysctls(Path::new(path), spec)?;
+        set_sysctls(Path::new(path), &launch.spec)?;
+    }
+    if launch.stdio.terminal {
+        return Ok((inherit, None));
     }
     let is_pipe = |key: &String| key.starts_with("pipe:[");
-    let mut ends = None;
-    if !launch.stdio.terminal {
-        let pipes = plumb_pipes(keys.first().is_some_and(is_pipe))?;
-        let Pipes { stdin, stdout, stderr, ends: ours } = pipes;
-        let theirs = [stdin, Some(stdout), Some(stderr)];
-        for (key, end) in keys.iter().zip(theirs) {
-            if let Some(end) = end.filter(|_| is_pipe(key)) {
-                inherit.push((key.clone(), end));
-            }
+    let Pipes { stdin, stdout, stderr, ends } = plumb_pipes(keys.first().is_some_and(is_pipe))?;
+    for (key, end) in keys.iter().zip([stdin, Some(stdout), Some(stderr)]) {
+        if let Some(end) = end.filter(|_| is_pipe(key)) {
+            inherit.push((key.clone(), end));
         }
-        ends = Some(ours);
     }
-    let request = RestoreRequest {
-        images_dir: &thaw.dir.join("images"),
-        work_dir: &launch.run_dir,
-        root,
-        external,
-        inherit,
-        cgroup_path: &spec.linux.cgroups_path,
-        cgroup_namespace: has_namespace(spec, NamespaceKind::Cgroup),
-        terminal: launch.stdio.terminal,
-        tcp_close: thaw.tcp_close,
-        hostname: thaw.hostname.as_deref(),
-        lazy: thaw.lazy,
-    };
-    let restored = criu::restore(criu, request, &mut || match gate {
-        Some(gate) if gate.wait() != Decision::Go => {
-            Err(refused("hand over", "container", "it was called off"))
-        }
-        _ => Ok(()),
-    })?;
-    let end = || -> Result<(OwnedFd, Ends), Error> {
-        let pidfd = pidfd_open(restored.pid).map_err(|error| failed("watch", "the thawed process", error))?;
-        let ends = match (ends, restored.console) {
-            (Some(ends), _) => ends,
-            (None, Some(master)) => {
-                rustix::io::ioctl_fionbio(&master, true)
-                    .map_err(|errno| failed("use", "the terminal", errno))?;
-                Ends::Console(master)
-            }
-            (None, None) => return Err(refused("use", "the terminal", "criu gave none back")),
-        };
-        Ok((pidfd, ends))
-    };
-    end().map(|(pidfd, ends)| (restored.pid, pidfd, ends))
+    Ok((inherit, Some(ends)))
 }
 
 /// Gives the network namespace, a new one that CRIU leaves as it is, the settings that the container asks for.
@@ -589,148 +562,6 @@ fn set_sysctls(path: &Path, spec: &Spec) -> Result<(), Error> {
         })
     });
     set.map_err(|error| failed("set the sysctls of", path, error))
-}
-
-/// What takes an external mount's place; the container's cgroup exists already.
-fn source(
-    mount: &External,
-    spec: &Spec,
-    dir: &Path,
-    stage: &Path,
-    trees: &mut Trees,
-) -> Result<PathBuf, Error> {
-    let fresh_with = |options: &str, flags: MountFlags| -> Result<(), Error> {
-        std::fs::create_dir_all(stage).map_err(|error| failed("make", stage, error))?;
-        let options = std::ffi::CString::new(options)
-            .map_err(|_| refused("mount", "tmpfs", "its options have a NUL in them"))?;
-        rustix::mount::mount("tmpfs", stage, "tmpfs", flags, options.as_c_str())
-            .map_err(|errno| failed("mount tmpfs on", stage, errno))
-    };
-    let fresh = |options: &str| fresh_with(options, MountFlags::empty());
-    match &mount.kind {
-        Kind::Bind { mount: destination, below } => {
-            let from = spec.mounts.iter().find(|from| from.destination == *destination && is_bind(from));
-            let from = from.ok_or_else(|| {
-                refused("thaw", "container", &format!("the checkpoint needs a mount at {destination}"))
-            })?;
-            match trees.remove(Path::new(destination)) {
-                Some(tree) => place_tree(&tree, stage)?,
-                // Only the clone knows how to find it without being led astray.
-                None if from.options.iter().any(|word| word.starts_with("X-mount.subdir=")) => {
-                    place_tree(&init::open_source_of(from)?, stage)?;
-                }
-                None => {
-                    // A start follows links, and CRIU does not.
-                    let source = std::fs::canonicalize(&from.source)
-                        .map_err(|error| failed("find", &from.source, error))?;
-                    return if below.is_empty() { Ok(source) } else { place_below(&source, below, stage) };
-                }
-            }
-            if below.is_empty() {
-                return Ok(stage.to_owned());
-            }
-            place_below(stage, below, &stage.with_extension("below"))
-        }
-        // A mask: CRIU gives it no flags of its own.
-        Kind::Tmpfs { options, archive: None } => {
-            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            fresh_with(options, MountFlags::RDONLY | flags)?;
-            Ok(stage.to_owned())
-        }
-        Kind::Tmpfs { options, archive: Some(name) } => {
-            fresh(options)?;
-            if Path::new(name).file_name() != Some(name.as_ref()) {
-                let reason = format!("{name:?} is no name of a file in it");
-                return Err(refused("thaw", "checkpoint", &reason));
-            }
-            let path = dir.join(name);
-            let file = File::open(&path).map_err(|error| failed("open", &path, error))?;
-            layer::unpack_plain(BufReader::new(file), stage, layer::Limits::default())?;
-            Ok(stage.to_owned())
-        }
-        Kind::Dev { options } => {
-            fresh(options)?;
-            dev::fill(stage, spec)?;
-            Ok(stage.to_owned())
-        }
-        // It has no place of its own.
-        Kind::Null => Ok(stage.to_owned()),
-        Kind::Cgroup { below } => {
-            let path = &spec.linux.cgroups_path;
-            let view = cgroup::view(path, cgroup::Namespace::Host, false)?;
-            let destination = Path::new(cgroup::ROOT).join(below);
-            let own = |source: &str| match Path::new(source).ends_with(path.trim_start_matches('/')) {
-                true => PathBuf::from(source),
-                // v2's is the whole tree.
-                false => Path::new(source).join(path.trim_start_matches('/')),
-            };
-            let found = view.mounts.iter().find(|mount| Path::new(&mount.destination) == destination);
-            if let Some(found) = found.filter(|found| found.kind == "bind") {
-                return Ok(own(&found.source));
-            }
-            // The tmpfs; or a hierarchy this host does not have, of which nothing can be shown.
-            fresh("mode=755")?;
-            if below.is_empty() {
-                let inside = |path: &str| {
-                    stage.join(Path::new(path).strip_prefix(cgroup::ROOT).unwrap_or(Path::new("")))
-                };
-                for mount in &view.mounts {
-                    let path = inside(&mount.destination);
-                    std::fs::create_dir_all(&path).map_err(|error| failed("make", &path, error))?;
-                }
-                for (link, target) in &view.symlinks {
-                    let path = inside(link);
-                    std::os::unix::fs::symlink(target, &path)
-                        .map_err(|error| failed("make link", &path, error))?;
-                }
-            }
-            Ok(stage.to_owned())
-        }
-    }
-}
-
-/// Shows at `stage` what is at `below` in `from`. The path is what a checkpoint says, and the links on its way are
-/// whoever's who wrote there: it leads nowhere else.
-fn place_below(from: &Path, below: &str, stage: &Path) -> Result<PathBuf, Error> {
-    let open = || -> rustix::io::Result<OwnedFd> {
-        let from = rustix::fs::open(from, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let found = rustix::fs::openat2(from, below, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), beneath)?;
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_RECURSIVE
-            | OpenTreeFlags::AT_EMPTY_PATH;
-        rustix::mount::open_tree(found, "", flags)
-    };
-    let tree = open().map_err(|errno| failed("open", from.join(below), errno))?;
-    place_tree(&tree, stage)?;
-    Ok(stage.to_owned())
-}
-
-/// Shows a detached tree at `stage`, made for it.
-fn place_tree(tree: &OwnedFd, stage: &Path) -> Result<(), Error> {
-    let stat = rustix::fs::fstat(tree).map_err(|errno| failed("look at", stage, errno))?;
-    let made = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => std::fs::create_dir_all(stage),
-        _ => stage
-            .parent()
-            .map_or(Ok(()), std::fs::create_dir_all)
-            .and_then(|()| File::create(stage).map(drop)),
-    };
-    made.map_err(|error| failed("make", stage, error))?;
-    rustix::mount::move_mount(tree, "", CWD, stage, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(|errno| failed("mount on", stage, errno))
-}
-
-/// Lets go of what a thaw has staged; what was never staged is fine.
-pub(super) fn unstage(run_dir: &Path) {
-    let stage = run_dir.join(STAGE);
-    let Ok(entries) = std::fs::read_dir(&stage) else { return };
-    for entry in entries.flatten() {
-        let _ = rustix::mount::unmount(entry.path(), UnmountFlags::DETACH);
-        let _ = std::fs::remove_dir(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
-    }
-    let _ = std::fs::remove_dir(&stage);
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub(super) fn start(
     trees: Trees,
     stdio: &mut Stdio,
 ) -> Result<Container, Error> {
-    let cgroup = Cgroup::create(&launch.spec.linux.cgroups_path, &launch.spec.linux.resources)?;
+    let cgroup = Cgroup::open(&launch.spec.linux.cgroups_path)?;
     let mut foreign = Foreign::new(runtime, &launch.id, &launch.run_dir);
     let begin = || -> Result<Started, Error> {
         let staged = bundle::write(&launch, root, trees, &launch.run_dir.join(oci::DIR))?;

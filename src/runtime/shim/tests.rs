@@ -14,6 +14,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use super::protocol;
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::spec::{Capabilities, Linux, Mount, Namespace, NamespaceKind, Process, Spec};
 use crate::runtime::*;
 
@@ -329,6 +330,23 @@ fn a_command_that_cannot_run_leaves_nothing() {
     assert!(error.to_string().contains("mount overlay"), "{error}");
     bed.assert_clean();
     assert!(bed.events.try_recv().is_err(), "no events of a container that never lived");
+}
+
+#[test]
+fn a_cgroup_with_processes_is_left_alone() {
+    let bed = Bed::new();
+    let launch = bed.launch("true");
+    let (path, resources) = (&launch.spec.linux.cgroups_path, &launch.spec.linux.resources);
+    let cgroup = Cgroup::create(path, resources).unwrap();
+    let mut inhabitant = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+    cgroup.attach(i32::try_from(inhabitant.id()).unwrap()).unwrap();
+    let error = bed.runtime().launch(launch, vec![]).unwrap_err();
+    assert!(error.to_string().contains("it exists and has processes"), "{error}");
+    assert!(inhabitant.try_wait().unwrap().is_none(), "it lives");
+    inhabitant.kill().unwrap();
+    inhabitant.wait().unwrap();
+    cgroup.remove().unwrap();
+    bed.assert_clean();
 }
 
 #[test]
