@@ -254,9 +254,13 @@ fn podman_goes_on_with_what_is_exported_for_it() {
         .args(["--cgroup-parent", &group, IMAGE, "sh", "-c", &serves])
         .ok();
     counts_on(&daemon, "alone");
+    // It has been thawed here before, by which masks that were several became one.
     daemon.dewar(&["checkpoint", "create", "alone", "cp1"]).ok();
+    daemon.dewar(&["start", "--checkpoint", "cp1", "alone"]).ok();
+    counts_on(&daemon, "alone");
+    daemon.dewar(&["checkpoint", "create", "alone", "cp2"]).ok();
     let file = path_of(&dir, "alone.tar");
-    daemon.dewar(&["checkpoint", "export", "--format", "podman", "-o", &file, "alone", "cp1"]).ok();
+    daemon.dewar(&["checkpoint", "export", "--format", "podman", "-o", &file, "alone", "cp2"]).ok();
     daemon.dewar(&["rm", "-f", "web", "alone"]).ok();
     daemon.dewar(&["volume", "rm", "data"]).ok();
 
