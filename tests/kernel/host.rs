@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::requires::requires;
+use crate::support::requires::{self, requires};
 use crate::support::{Cmd, Daemon, TempDir, binary, busybox_tar, eventually};
 
 fn doctor(args: &[&str]) -> Cmd {
@@ -88,6 +88,27 @@ fn doctor_names_what_is_missing_what_it_costs_and_how_to_get_it() {
     fs::write(&file, format!(r#"{{"data-root":"{}/data"}}"#, dir.path().display())).expect("ours");
     let file = file.display().to_string();
     doctor(&["--config-file", &file]).ok().stdout_has(&format!("{}/data: ", dir.path().display()));
+}
+
+/// A network namespace begins without loopback, as a host whose init knows nothing of it does.
+#[test]
+fn doctor_says_that_criu_does_not_begin_without_loopback() {
+    requires!(root, criu);
+    let criu = requires::criu_path().expect("required above").display().to_string();
+    let output = Cmd::new("unshare")
+        .arg("-n")
+        .arg(binary())
+        .args(["doctor", "--format", "json", "--criu", &criu])
+        .ok();
+    let found = checks(&output.stdout);
+    let check = find(&found, "criu check");
+    assert_eq!(
+        (&check["status"], &check["costs"]),
+        (&"warning".into(), &"containers cannot be frozen or thawed".into()),
+        "{check}"
+    );
+    assert!(check["remedy"].as_str().is_some_and(|remedy| remedy.contains("ip link set lo up")), "{check}");
+    assert!(found.iter().all(|check| check["name"] != "lazy pages"), "that cannot be known: {found:#?}");
 }
 
 #[test]

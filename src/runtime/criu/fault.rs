@@ -189,12 +189,18 @@ pub fn is_noise(message: &str) -> bool {
     NOISE.iter().any(|noise| message.contains(noise))
 }
 
+/// Cause and remedy, if known.
+pub fn meaning(log: &str) -> Option<&'static str> {
+    let lines = decisive(log);
+    let known = KNOWN.iter().find(|(piece, _)| lines.iter().any(|line| line.contains(piece)));
+    known.map(|(_, meaning)| *meaning)
+}
+
 /// One sentence: cause and remedy if known, then CRIU's own words.
 pub fn explain(log: &str) -> String {
     let lines = decisive(log);
-    let known = KNOWN.iter().find(|(piece, _)| lines.iter().any(|line| line.contains(piece)));
-    match (known, lines.is_empty()) {
-        (Some((_, meaning)), _) => format!("{meaning} (criu: {})", lines.join("; ")),
+    match (meaning(log), lines.is_empty()) {
+        (Some(meaning), _) => format!("{meaning} (criu: {})", lines.join("; ")),
         (None, false) => format!("criu: {}", lines.join("; ")),
         // The kernel refuses it a process, and it says nothing.
         (None, true) if log.contains("Restoring FAILED") => {

@@ -8,7 +8,7 @@ use rustix::thread::UnshareFlags;
 
 use super::kernel::apart;
 use super::{Check, Verdict};
-use crate::runtime::criu;
+use crate::runtime::criu::{self, fault};
 use crate::runtime::shim::protocol::CriuPlace;
 use crate::runtime::sys::process::unshare;
 
@@ -73,24 +73,30 @@ pub fn checks(named: Option<&Path>) -> Vec<Check> {
             criu::HOW_TO_GET,
         ));
     }
-    checks.push(match run(&path, &["check"]) {
-        Ok(said) => Check::ok(AREA, "criu check", said),
-        Err(said) => Check::ok(AREA, "criu check", said).but(
-            Verdict::Warning,
-            "some containers cannot be frozen or thawed",
-            "what it names; the daemon's rights above matter to it, too",
-        ),
-    });
+    match run(&path, &["check"]) {
+        Ok(said) => checks.push(Check::ok(AREA, "criu check", said)),
+        Err(said) => {
+            let does_begin = !said.contains("Could not initialize kernel features detection");
+            checks.push(Check::ok(AREA, "criu check", last_words(&said)).but(
+                Verdict::Warning,
+                if does_begin { "some containers cannot be frozen or thawed" } else { COSTS },
+                fault::meaning(&said).unwrap_or("what it names; the daemon's rights above matter to it, too"),
+            ));
+            if !does_begin {
+                return checks;
+            }
+        }
+    }
     for (feature, name, costs, remedy) in FEATURES {
         checks.push(match run(&path, &["check", "--feature", feature]) {
             Ok(_) => Check::ok(AREA, name, "works"),
-            Err(said) => Check::ok(AREA, name, said).but(Verdict::Warning, costs, remedy),
+            Err(said) => Check::ok(AREA, name, last_words(&said)).but(Verdict::Warning, costs, remedy),
         });
     }
     checks
 }
 
-/// What a `criu check` comes to, in its last words. It is given a /run of its own, where it leaves what it learns.
+/// What a `criu check` comes to, and if it fails all it says. It is given a /run of its own, where it leaves what it learns.
 fn run(path: &Path, args: &[&str]) -> Result<String, String> {
     let output = apart(|| {
         unshare(UnshareFlags::NEWNS)?;
@@ -104,7 +110,11 @@ fn run(path: &Path, args: &[&str]) -> Result<String, String> {
     if output.status.success() {
         return Ok("looks good".to_owned());
     }
+    Err(said)
+}
+
+fn last_words(said: &str) -> &str {
     let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it says nothing");
     // `Error (criu/x.c:1): message` is about the message.
-    Err(last.split_once("): ").map_or(last, |(_, message)| message).to_owned())
+    last.split_once("): ").map_or(last, |(_, message)| message)
 }
