@@ -46,9 +46,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
-use super::cgroup::Cgroup;
 use super::shim::protocol::CriuPlace;
 use super::{Cause, Error, uts};
+pub use launcher::Home;
 use launcher::Launcher;
 use rpc::{Conversation, Notice, RequestType, Response, Version, Writer};
 
@@ -263,14 +263,6 @@ fn take_port() -> rustix::io::Result<(OwnedFd, u16)> {
     Ok((socket, port))
 }
 
-/// Where to restore: joined before that.
-#[derive(Debug)]
-pub struct Place<'a> {
-    pub cgroup: &'a Cgroup,
-    /// The container has a cgroup namespace of its own.
-    pub has_namespace: bool,
-}
-
 /// What to restore.
 #[derive(Debug)]
 pub struct RestoreRequest<'a> {
@@ -318,12 +310,12 @@ impl<'a> Restorer<'a> {
     /// It cannot be started.
     pub fn start(
         criu: &'a CriuPlace,
-        place: &Place<'_>,
+        home: Home<'_>,
         work: &'a Path,
         inherit: StandIns,
     ) -> Result<Restorer<'a>, Error> {
         let mut launcher = Launcher::new(Path::new("/proc/self/exe"), criu);
-        launcher.cgroup = Some((place.cgroup, place.has_namespace));
+        launcher.home = Some(home);
         launcher.keep_reachable = Some(work);
         let (mut told, mut kept) = (Writer::default(), Vec::new());
         for (key, fd) in &inherit {

@@ -25,12 +25,20 @@ use crate::runtime::sys::process::unshare;
 use crate::runtime::sys::{process, signal};
 use crate::runtime::{Cause, Error};
 
+/// Where a restored tree is to live; CRIU's processes become its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Home<'a> {
+    pub cgroup: &'a Cgroup,
+    /// It has a cgroup namespace of its own.
+    pub has_namespace: bool,
+}
+
 /// Starts a CRIU.
 pub struct Launcher<'a> {
     exe: &'a Path,
     place: &'a CriuPlace,
-    /// To be in, and whether a cgroup namespace is to be made there.
-    pub cgroup: Option<(&'a Cgroup, bool)>,
+    /// To be in.
+    pub home: Option<Home<'a>>,
     /// A directory below /run that keeps its path.
     pub keep_reachable: Option<&'a Path>,
 }
@@ -38,7 +46,7 @@ pub struct Launcher<'a> {
 impl<'a> Launcher<'a> {
     /// Of the CRIU at `place`; `exe` is the dewar binary.
     pub fn new(exe: &'a Path, place: &'a CriuPlace) -> Launcher<'a> {
-        Launcher { exe, place, cgroup: None, keep_reachable: None }
+        Launcher { exe, place, home: None, keep_reachable: None }
     }
 
     /// Starts it for a conversation. For one in a cgroup the caller must be single-threaded.
@@ -54,11 +62,11 @@ impl<'a> Launcher<'a> {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(|errno| failed(errno.into()))?;
-        if let Some((cgroup, namespace)) = self.cgroup
-            && let Some(dir) = cgroup.clone_into()?
+        if let Some(home) = self.home
+            && let Some(dir) = home.cgroup.clone_into()?
         {
             let child = match process::clone(0, Some(dir.as_fd())).map_err(failed)? {
-                process::Side::Child => self.born((cgroup, namespace), &theirs),
+                process::Side::Child => self.born(home, &theirs),
                 process::Side::Parent { pid, .. } => pid,
             };
             let child = Pid::from_raw(child).ok_or_else(|| failed(io::ErrorKind::InvalidData.into()))?;
@@ -78,7 +86,7 @@ impl<'a> Launcher<'a> {
     }
 
     /// The child's side of [`start`](Launcher::start): becomes CRIU, or ends.
-    fn born(&self, (cgroup, namespace): (&Cgroup, bool), socket: &OwnedFd) -> ! {
+    fn born(&self, home: Home<'_>, socket: &OwnedFd) -> ! {
         let become_criu = || -> Result<Infallible, Error> {
             signal::reset();
             let place = || -> rustix::io::Result<()> {
@@ -92,7 +100,7 @@ impl<'a> Launcher<'a> {
             place().map_err(|errno| system("place", "criu's descriptors", errno))?;
             let cache = cache_file(self.place).unwrap_or_default();
             let reachable = self.keep_reachable.unwrap_or(Path::new(""));
-            born(self.place.path.as_os_str(), &cache, cgroup, namespace, reachable)
+            born(self.place.path.as_os_str(), &cache, home, reachable)
         };
         // The end of its socket tells that it failed. Nothing of the shim's may go on here.
         let _ = catch_unwind(AssertUnwindSafe(become_criu));
@@ -102,7 +110,8 @@ impl<'a> Launcher<'a> {
     /// The launcher's command, which ends in a conversation unless arguments for CRIU are added.
     pub fn prepared(&self) -> Command {
         let empty = OsStr::new("");
-        let (cgroup, namespace) = self.cgroup.map_or(("", false), |(cgroup, is)| (cgroup.path(), is));
+        let (cgroup, namespace) =
+            self.home.map_or(("", false), |home| (home.cgroup.path(), home.has_namespace));
         let cache = cache_file(self.place);
         let mut command = Command::new(self.exe);
         command
@@ -144,15 +153,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
 
 /// As [`main`], in a process that was born in the container's cgroup2; with the conversation's socket for standard
 /// input. Returns the reason only.
-pub fn born(
-    criu: &OsStr,
-    cache: &Path,
-    cgroup: &Cgroup,
-    cgroup_namespace: bool,
-    reachable: &Path,
-) -> Result<Infallible, Error> {
-    cgroup.enter_self_v1()?;
-    leave_cgroup_namespace(cgroup_namespace)?;
+pub fn born(criu: &OsStr, cache: &Path, home: Home<'_>, reachable: &Path) -> Result<Infallible, Error> {
+    home.cgroup.enter_self_v1()?;
+    leave_cgroup_namespace(home.has_namespace)?;
     launch(criu, cache, reachable, &[])
 }
 

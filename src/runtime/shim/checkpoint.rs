@@ -51,7 +51,7 @@ use super::{Container, Pipes, failed, has_namespace, plumb_pipes, refused};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::criu::check::{self, Examination, Obstacle};
 use crate::runtime::criu::pages::PageDaemon;
-use crate::runtime::criu::{self, DumpRequest, NETNS_KEY, Place, RestoreRequest, Restorer, StandIns, stream};
+use crate::runtime::criu::{self, DumpRequest, Home, NETNS_KEY, RestoreRequest, Restorer, StandIns, stream};
 use crate::runtime::init::Trees;
 use crate::runtime::mounts::{self, Mounted};
 use crate::runtime::spec::{Mount, NamespaceKind, Spec};
@@ -466,8 +466,8 @@ pub(super) fn thaw(
     let mut begin = || -> Result<(i32, OwnedFd, Ends, Option<PageDaemon>), Error> {
         let (inherit, ends) = stand_ins(&launch, &keys)?;
         // Its program comes up while the rest is got ready.
-        let place = Place { cgroup: &cgroup, has_namespace: has_namespace(spec, NamespaceKind::Cgroup) };
-        let restorer = Restorer::start(criu, &place, &launch.run_dir, inherit)?;
+        let home = Home { cgroup: &cgroup, has_namespace: has_namespace(spec, NamespaceKind::Cgroup) };
+        let restorer = Restorer::start(criu, home, &launch.run_dir, inherit)?;
         rootfs::mount(&launch.overlay, root)?;
         let mut stage = Stage::new(&launch.run_dir)?;
         let external = stage.fill(&mounts.mounts, spec, dir, &mut trees)?;
