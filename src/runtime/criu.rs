@@ -11,7 +11,8 @@
 //!                    for a restore: in the container's cgroup, and a cgroup namespace of its own
 //! ```
 //!
-//! A restore's CRIU is started first and told later ([`Restorer`]): loading it takes as long as making the mounts it needs.
+//! A restore's CRIU is started first and told later where it can be ([`Restorer`]): loading it takes as long as making the
+//! mounts it needs.
 //!
 //! CRIU keeps what it learnt about the kernel in /run/criu.kdat, but only on a tmpfs; without it every start
 //! costs 50 ms more, and a /run on disk is left with a stale file that spoils the cache for good. So the
@@ -292,33 +293,49 @@ pub struct Restored {
     pub console: Option<OwnedFd>,
 }
 
-/// A CRIU that was started to restore, and waits to be told what. Dropping it ends it.
+/// A CRIU that is to restore. Dropping it ends it.
 #[derive(Debug)]
 pub struct Restorer<'a> {
-    place: &'a CriuPlace,
-    conversation: Conversation,
+    launcher: Launcher<'a>,
     work: &'a Path,
+    inherit: StandIns,
+    begun: Option<Begun>,
+}
+
+/// A CRIU that waits to be told what to restore.
+#[derive(Debug)]
+struct Begun {
+    conversation: Conversation,
     /// Keys of [`StandIns`], and their numbers in CRIU.
     inherit: Writer,
 }
 
 impl<'a> Restorer<'a> {
-    /// Starts it, with `restore.log` to be in the directory `work`. Does not wait until it is up; what the caller mounts
-    /// before it says what to restore is seen by it. The caller must be single-threaded.
+    /// One with `restore.log` to be in the directory `work`. It is started here and comes up while the caller goes on, if it
+    /// will see what is mounted here meanwhile; else when it is told what to restore. The caller must be single-threaded,
+    /// then, too.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn start(
         criu: &'a CriuPlace,
-        home: Home<'_>,
+        home: Home<'a>,
         work: &'a Path,
         inherit: StandIns,
     ) -> Result<Restorer<'a>, Error> {
         let mut launcher = Launcher::new(Path::new("/proc/self/exe"), criu);
         launcher.home = Some(home);
         launcher.keep_reachable = Some(work);
+        let mut restorer = Restorer { launcher, work, inherit, begun: None };
+        if launcher::stays_here() {
+            restorer.begun = Some(restorer.begin()?);
+        }
+        Ok(restorer)
+    }
+
+    fn begin(&self) -> Result<Begun, Error> {
         let (mut told, mut kept) = (Writer::default(), Vec::new());
-        for (key, fd) in &inherit {
+        for (key, fd) in &self.inherit {
             // Without close-on-exec, and each with a number of its own: CRIU consumes them.
             let copy = rustix::io::fcntl_dupfd_cloexec(fd, 10)
                 .and_then(|copy| rustix::io::fcntl_setfd(&copy, rustix::io::FdFlags::empty()).map(|()| copy))
@@ -328,7 +345,7 @@ impl<'a> Restorer<'a> {
             told.message(27, &inherit);
             kept.push(copy);
         }
-        Ok(Restorer { place: criu, conversation: launcher.start()?, work, inherit: told })
+        Ok(Begun { conversation: self.launcher.start()?, inherit: told })
     }
 
     /// Restores a process tree. `standing` runs when everything is there and stands still; its error ends it. Blocks
@@ -345,27 +362,30 @@ impl<'a> Restorer<'a> {
         let work_dir = open_dir(self.work)?;
         let mut opts = common_options(&images_dir, &work_dir, RESTORE_LOG, request.root, &request.external);
         opts.bool(26, true).bool(6, true).bool(50, request.terminal).bool(52, request.tcp_close);
-        opts.bool(48, request.lazy).append(&self.inherit);
+        let Begun { mut conversation, inherit } = match self.begun.take() {
+            Some(begun) => begun,
+            None => self.begin()?,
+        };
+        opts.bool(48, request.lazy).append(&inherit);
         let mut body = Writer::default();
         body.message(2, &opts);
         let mut console = None;
-        let place = self.place;
-        let outcome =
-            self.conversation.request(RequestType::Restore, &body, &mut |notice| match notice.phase {
-                "orphan-pts-master" => {
-                    console = notice.fd;
-                    Ok(())
+        let place = self.launcher.place;
+        let outcome = conversation.request(RequestType::Restore, &body, &mut |notice| match notice.phase {
+            "orphan-pts-master" => {
+                console = notice.fd;
+                Ok(())
+            }
+            // Everything is there, and stands still.
+            "post-restore" => {
+                if let Some(name) = request.hostname {
+                    uts::set_hostname(notice.pid, name)?;
                 }
-                // Everything is there, and stands still.
-                "post-restore" => {
-                    if let Some(name) = request.hostname {
-                        uts::set_hostname(notice.pid, name)?;
-                    }
-                    standing()
-                }
-                _ => save_cache(place, &notice),
-            });
-        drop(self.conversation);
+                standing()
+            }
+            _ => save_cache(place, &notice),
+        });
+        drop(conversation);
         let response = judge("thaw", outcome, &self.work.join(RESTORE_LOG))?;
         let pid = response.pid.filter(|&pid| pid > 0).ok_or_else(|| Error {
             op: "thaw".into(),

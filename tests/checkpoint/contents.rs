@@ -86,8 +86,8 @@ fn bind_mounts_and_read_only_roots() {
     mounts_go_on(&Daemon::start());
 }
 
-/// CRIU is started before the mounts are made that it takes from us. Where /run is no tmpfs it has a copy of the mount
-/// table, with a tmpfs there for what it learnt of the kernel.
+/// CRIU is started before the mounts are made that it takes from us, but where /run is no tmpfs: there it has a copy of
+/// the mount table, with a tmpfs for what it learnt of the kernel.
 #[test]
 fn whatever_run_is_on() {
     requires!(root, criu);

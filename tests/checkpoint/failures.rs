@@ -1,8 +1,12 @@
 //! Dumps and restores that fail: the container runs on, nothing half written stays, the words say what to do.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{counting, counts_past, numbers};
-use crate::support::requires::requires;
-use crate::support::{Cmd, Daemon, eventually};
+use crate::support::requires::{self, requires};
+use crate::support::{Cmd, Daemon, TempDir, eventually};
 
 /// A criu that answers as `body` says, put before the real one.
 fn fake_criu(dir: &std::path::Path, body: &str) -> String {
@@ -12,8 +16,8 @@ fn fake_criu(dir: &std::path::Path, body: &str) -> String {
     path.display().to_string()
 }
 
-pub fn with_fake_criu(body: &str) -> (Daemon, crate::support::TempDir) {
-    let dir = crate::support::TempDir::new();
+pub fn with_fake_criu(body: &str) -> (Daemon, TempDir) {
+    let dir = TempDir::new();
     let criu = fake_criu(dir.path(), body);
     let daemon = Daemon::with(&["--criu", &criu], &[]);
     daemon.dewar(&["import"]).arg(crate::support::busybox_tar()).arg("busybox").ok();
@@ -153,7 +157,7 @@ fn the_log_of_a_failure_is_kept_and_named() {
 #[test]
 fn a_dump_that_cannot_get_its_name_is_not_lost() {
     requires!(root, criu);
-    let place = crate::support::TempDir::new();
+    let place = TempDir::new();
     let (dir, flag) = (place.path().join("checkpoints"), place.path().join("flag"));
     let target = dir.join("cp1");
     // Something takes the name between the look at it and the end of the dump.
@@ -247,7 +251,7 @@ fn attached_clients_hear_of_a_thaw_that_fails() {
         "[ ! -e /own/again ] || { echo again; exit 3; }; exec 3>/own/file; while :; do sleep 0.1; done";
     let daemon = Daemon::start();
     for (flags, end) in [(&["-i"][..], "\n"), (&["-it"], "\r\n")] {
-        let dir = crate::support::TempDir::new();
+        let dir = TempDir::new();
         let mount = format!("{}:/own", dir.path().display());
         daemon.run_detached("web", &[flags, &["-v", &mount]].concat(), SCRIPT);
         let file = dir.path().join("file");
@@ -265,4 +269,55 @@ fn attached_clients_hear_of_a_thaw_that_fails() {
         daemon.dewar(&["start", "-a", "web"]).fails(3).stdout_is(&format!("again{end}"));
         daemon.dewar(&["rm", "web"]).ok();
     }
+}
+
+/// Whatever of CRIU there is by then, nothing of the shim's may live on in it.
+#[test]
+fn a_shim_that_is_killed_when_criu_comes_is_missed_at_once() {
+    requires!(root, criu);
+    let criu = requires::criu_path().expect("required above");
+    let disk = TempDir::new();
+    for mount in ["mount -t tmpfs none /run", &format!("mount --bind {} /run", disk.path().display())] {
+        let script = format!("{mount} && exec \"$0\" \"$@\" --criu {}", criu.display());
+        let daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
+        daemon.dewar(&["import"]).arg(crate::support::busybox_tar()).arg("busybox").ok();
+        daemon.run_detached("web", &[], super::COUNTER);
+        eventually("it counting", || numbers(&daemon).len() > 5);
+        daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();
+        eventually("the end of its shim", || children(daemon.pid()).is_empty());
+        let frozen = numbers(&daemon).len();
+        let thaw = ["start", "--checkpoint", "cp1", "web"];
+        let mut client = daemon.dewar(&thaw).spawn();
+        let shim =
+            within(PATIENCE, || children(daemon.pid()).into_iter().find(|shim| !children(*shim).is_empty()));
+        kill_process(Pid::from_raw(shim as i32).expect("not 0"), Signal::KILL).expect("a process of ours");
+        assert_eq!(client.wait(), 1, "{mount}");
+        daemon.dewar(&thaw).ok();
+        counts_past(&daemon, frozen);
+        daemon.dewar(&["rm", "-f", "web"]).ok();
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks again and again, without a rest.
+#[track_caller]
+fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begin.elapsed() < patience, "it has not come");
+    }
+}
+
+/// The processes that a process has started and not reaped.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }

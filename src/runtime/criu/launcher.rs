@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -34,9 +33,10 @@ pub struct Home<'a> {
 }
 
 /// Starts a CRIU.
+#[derive(Debug)]
 pub struct Launcher<'a> {
     exe: &'a Path,
-    place: &'a CriuPlace,
+    pub(super) place: &'a CriuPlace,
     /// To be in.
     pub home: Option<Home<'a>>,
     /// A directory below /run that keeps its path.
@@ -172,7 +172,7 @@ fn leave_cgroup_namespace(is_private: bool) -> Result<(), Error> {
 
 fn launch(criu: &OsStr, cache: &Path, reachable: &Path, words: &[OsString]) -> Result<Infallible, Error> {
     // A cache is a convenience: without it CRIU is slower, not wrong.
-    let _ = cover_run(cache, reachable, words.is_empty());
+    let _ = cover_run(cache, reachable);
     let failed = |error: io::Error| Error {
         op: "execute".into(),
         object: criu.to_string_lossy().into_owned(),
@@ -192,18 +192,19 @@ fn launch(criu: &OsStr, cache: &Path, reachable: &Path, words: &[OsString]) -> R
     Err(failed(error))
 }
 
-/// Puts a tmpfs holding the cached features on /run, unless it is one; `reachable` keeps its path.
-fn cover_run(cache: &Path, reachable: &Path, is_conversation: bool) -> io::Result<()> {
+const RUN: &str = "/run";
+
+/// Whether a CRIU that is launched here sees what is mounted here later: where /run is no tmpfs it goes to a mount
+/// namespace of its own.
+pub fn stays_here() -> bool {
     const TMPFS_MAGIC: u32 = 0x0102_1994;
-    const RUN: &str = "/run";
-    if rustix::fs::statfs(RUN)?.f_type as u32 == TMPFS_MAGIC {
+    rustix::fs::statfs(RUN).is_ok_and(|found| found.f_type as u32 == TMPFS_MAGIC)
+}
+
+/// Puts a tmpfs holding the cached features on /run, unless it is one; `reachable` keeps its path.
+fn cover_run(cache: &Path, reachable: &Path) -> io::Result<()> {
+    if stays_here() {
         return Ok(());
-    }
-    if is_conversation {
-        // Whoever began it mounts until it asks, and a copy does not hear of that.
-        let stdin = io::stdin();
-        let mut ready = [PollFd::new(&stdin, PollFlags::IN)];
-        rustix::io::retry_on_intr(|| rustix::event::poll(&mut ready, None))?;
     }
     unshare(UnshareFlags::NEWNS)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
