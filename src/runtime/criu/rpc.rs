@@ -12,6 +12,7 @@
 //! numbers are CRIU's `images/rpc.proto`, stable by protobuf's own rules. Responses are read leniently:
 //! unknown fields are skipped, malformed ones are an error.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -281,12 +282,14 @@ pub struct Conversation {
     socket: OwnedFd,
     /// A child of ours that nobody else waits for, and the leader of a process group.
     pid: Pid,
+    /// It has been waited for: its number may be another's.
+    is_reaped: Cell<bool>,
 }
 
 impl Conversation {
     /// Takes over the process and our end of its socket.
     pub fn new(socket: OwnedFd, pid: Pid) -> Conversation {
-        Conversation { socket, pid }
+        Conversation { socket, pid, is_reaped: Cell::new(false) }
     }
 
     /// Sends a request and serves its notifications until the response is there. Blocks for as long as CRIU
@@ -365,6 +368,7 @@ impl Conversation {
     fn wait(&self) -> io::Result<ExitStatus> {
         let waited =
             rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), WaitOptions::empty()))?;
+        self.is_reaped.set(true);
         waited
             .map(|(_, status)| ExitStatus::from_raw(status.as_raw()))
             .ok_or_else(|| rustix::io::Errno::CHILD.into())
@@ -376,8 +380,8 @@ impl Drop for Conversation {
         const PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
         // End of file on its socket ends a criu that waits; one that is still at work is in the way.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        // Whoever learnt how it ended has waited for it, and its number may be another's by now.
-        if !matches!(rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None)) {
+        let no_wait = || rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG);
+        if self.is_reaped.get() || !matches!(no_wait(), Ok(None)) {
             return;
         }
         let ended = pidfd_open(self.pid.as_raw_nonzero().get()).is_ok_and(|process| {
