@@ -1,8 +1,8 @@
 //! What a checkpoint carries: files, shared memory, sockets, several processes.
 
-use super::{counting, counts_past, numbers};
-use crate::support::requires::{self, requires};
-use crate::support::{Daemon, TempDir, busybox_tar, eventually};
+use super::{counting, counts_past, kinds_of_run, numbers, with_run};
+use crate::support::requires::requires;
+use crate::support::{Daemon, TempDir, eventually};
 
 #[test]
 fn files_and_shared_memory_are_as_they_were_when_frozen() {
@@ -91,12 +91,9 @@ fn bind_mounts_and_read_only_roots() {
 #[test]
 fn whatever_run_is_on() {
     requires!(root, criu);
-    let criu = requires::criu_path().expect("required above");
     let disk = TempDir::new();
-    for mount in ["mount -t tmpfs none /run", &format!("mount --bind {} /run", disk.path().display())] {
-        let script = format!("{mount} && exec \"$0\" \"$@\" --criu {}", criu.display());
-        let daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
-        daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
+    for mount in kinds_of_run(disk.path()) {
+        let daemon = with_run(&mount, "");
         mounts_go_on(&daemon);
         daemon.dewar(&["rm", "-f", "web"]).ok();
     }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{counting, counts_past, numbers};
-use crate::support::requires::{self, requires};
+use super::{counting, counts_past, kinds_of_run, numbers, with_run};
+use crate::support::requires::requires;
 use crate::support::{Cmd, Daemon, TempDir, eventually};
 
 /// A criu that answers as `body` says, put before the real one.
@@ -275,12 +275,9 @@ fn attached_clients_hear_of_a_thaw_that_fails() {
 #[test]
 fn a_shim_that_is_killed_when_criu_comes_is_missed_at_once() {
     requires!(root, criu);
-    let criu = requires::criu_path().expect("required above");
     let disk = TempDir::new();
-    for mount in ["mount -t tmpfs none /run", &format!("mount --bind {} /run", disk.path().display())] {
-        let script = format!("{mount} && exec \"$0\" \"$@\" --criu {}", criu.display());
-        let daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
-        daemon.dewar(&["import"]).arg(crate::support::busybox_tar()).arg("busybox").ok();
+    for mount in kinds_of_run(disk.path()) {
+        let daemon = with_run(&mount, "");
         daemon.run_detached("web", &[], super::COUNTER);
         eventually("it counting", || numbers(&daemon).len() > 5);
         daemon.dewar(&["checkpoint", "create", "web", "cp1"]).ok();

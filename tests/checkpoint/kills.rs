@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::{kinds_of_run, with_run};
 use crate::support::prop::{self, Gen};
-use crate::support::requires::{self, requires};
-use crate::support::{Daemon, TempDir, binary, busybox_tar, within};
+use crate::support::requires::requires;
+use crate::support::{Daemon, TempDir, binary, within};
 
 /// Rounds of a run that does not ask for more.
 const ROUNDS: u64 = 6;
@@ -40,14 +41,10 @@ enum Work {
 fn nothing_is_lost_doubled_or_left_whatever_dies() {
     requires!(root, criu);
     let rounds = std::env::var("DEWAR_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    let criu = requires::criu_path().expect("the test requires criu").to_string_lossy().into_owned();
     let disk = TempDir::new();
-    // What is on /run decides when a thaw's CRIU is started.
-    for mount in ["mount -t tmpfs none /run", &format!("mount --bind {} /run", disk.path().display())] {
+    for mount in kinds_of_run(disk.path()) {
         eprintln!("{mount}");
-        let script = format!("{mount} && exec \"$0\" \"$@\" --criu {criu} --checkpoint-on-shutdown");
-        let mut daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
-        daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
+        let mut daemon = with_run(&mount, "--checkpoint-on-shutdown");
         let id =
             daemon.run_detached("web", &["--stop-mode", "checkpoint", "--stop-timeout", "0"], super::COUNTER);
         within(PATIENCE, "it counting", || lives(&daemon)[0].len() > 3);

@@ -25,7 +25,10 @@ mod stream;
 mod ways;
 mod zoo;
 
-use crate::support::{Daemon, eventually};
+use std::path::Path;
+
+use crate::support::requires;
+use crate::support::{Daemon, busybox_tar, eventually};
 
 /// Counts in a shell variable: in memory and nowhere else.
 const COUNTER: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
@@ -35,6 +38,21 @@ fn counting(flags: &[&str]) -> Daemon {
     let daemon = Daemon::start();
     daemon.run_detached("web", flags, COUNTER);
     eventually("it counting", || numbers(&daemon).len() > 5);
+    daemon
+}
+
+/// How /run can be: a tmpfs, or not, on `disk`. It decides when a thaw's CRIU is started.
+fn kinds_of_run(disk: &Path) -> [String; 2] {
+    ["mount -t tmpfs none /run".to_owned(), format!("mount --bind {} /run", disk.display())]
+}
+
+/// A daemon with an image, whose /run is as `mount` makes it.
+#[track_caller]
+fn with_run(mount: &str, flags: &str) -> Daemon {
+    let criu = requires::criu_path().expect("the test requires criu");
+    let script = format!("{mount} && exec \"$0\" \"$@\" --criu {} {flags}", criu.display());
+    let daemon = Daemon::inside(&["unshare", "-m", "sh", "-c", &script]);
+    daemon.dewar(&["import"]).arg(busybox_tar()).arg("busybox").ok();
     daemon
 }
 
