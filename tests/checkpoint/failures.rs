@@ -285,27 +285,19 @@ fn a_shim_that_is_killed_when_criu_comes_is_missed_at_once() {
         let frozen = numbers(&daemon).len();
         let thaw = ["start", "--checkpoint", "cp1", "web"];
         let mut client = daemon.dewar(&thaw).spawn();
-        let shim =
-            within(PATIENCE, || children(daemon.pid()).into_iter().find(|shim| !children(*shim).is_empty()));
+        let begin = Instant::now();
+        // Without a rest: it is milliseconds.
+        let shim = loop {
+            if let Some(shim) = children(daemon.pid()).into_iter().find(|shim| !children(*shim).is_empty()) {
+                break shim;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(10), "no criu has come");
+        };
         kill_process(Pid::from_raw(shim as i32).expect("not 0"), Signal::KILL).expect("a process of ours");
         assert_eq!(client.wait(), 1, "{mount}");
         daemon.dewar(&thaw).ok();
         counts_past(&daemon, frozen);
         daemon.dewar(&["rm", "-f", "web"]).ok();
-    }
-}
-
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Looks again and again, without a rest.
-#[track_caller]
-fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let begin = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begin.elapsed() < patience, "it has not come");
     }
 }
 
